@@ -1,0 +1,90 @@
+"""One interface for every dataset. Labels: 0 background, 1..C classes, 255 ignore; without background 0..C-1."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with the weak labels that a method may read."""
+
+    image_id: str
+    image_HW3: NDArray[np.uint8]
+    tags_C: NDArray[np.float32]
+    """1.0 for each foreground class that the image holds."""
+    label_HW: NDArray[np.uint8] | None = None
+    """Sparse labels or the full mask, 255 = unlabelled; None for methods that read tags only."""
+
+
+class Dataset(ABC):
+    """Images, masks and weak labels by id. Ids are unique over all splits. Instances are picklable and cheap to
+    copy into loader processes."""
+
+    name: str
+    family: str
+    """Whose presets it takes: voc, coco, cityscapes, acdc or shapes."""
+    class_names: tuple[str, ...]
+    """Name of every label value, background first where there is one."""
+    has_background: bool
+
+    @property
+    def num_labels(self) -> int:
+        """K: label values, background included."""
+        return len(self.class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """C: foreground classes."""
+        return self.num_labels - int(self.has_background)
+
+    @abstractmethod
+    def splits(self) -> dict[str, bool]:
+        """Each split (`train`, `val`, `test`) that exists, and whether it has masks."""
+
+    @abstractmethod
+    def ids(self, split: str) -> tuple[str, ...]:
+        """Image ids of a split in list order."""
+
+    @abstractmethod
+    def image(self, image_id: str) -> NDArray[np.uint8]:
+        """RGB image (H,W,3). Raises BadInput naming the file and the fix."""
+
+    @abstractmethod
+    def mask(self, image_id: str) -> NDArray[np.uint8]:
+        """Ground truth (H,W). Raises BadInput naming the file and the fix."""
+
+    def tags(self, image_id: str) -> NDArray[np.float32]:
+        """Image-level labels (C,) in {0,1}: classes with at least one pixel in the mask."""
+        present = np.unique(self.mask(image_id))
+        offset = int(self.has_background)
+        tags = np.zeros(self.num_classes, np.float32)
+        ids = present[(present != IGNORE) & (present >= offset)].astype(np.int64) - offset
+        tags[ids] = 1.0
+        return tags
+
+    def weak(self, image_id: str, kind: str) -> NDArray[np.uint8]:
+        """Sparse labels (H,W) of `kind` (points, scribbles, clicks20, ...), 255 = unlabelled.
+
+        Raises BadInput where the dataset has none of that kind.
+        """
+        if kind == "masks":
+            return self.mask(image_id)
+        from harness.errors import BadInput, Problem
+
+        raise BadInput(Problem("labels", f"{self.name} has no {kind}", "labels=tags, or labels=masks for `full`"))
+
+    @abstractmethod
+    def fingerprint(self, ids: tuple[str, ...]) -> str:
+        """Digest of these images' ids, order and labels; equal data gives an equal digest wherever it lies."""
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """(H,W) of an image, pixels."""
+        shape = self.image(image_id).shape
+        return int(shape[0]), int(shape[1])

@@ -1,0 +1,52 @@
+"""Errors that a user reads, and the exit codes that go with them (design: 0 done, 1 a run failed, 2 bad input)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the input: the word or file, what was found there, and how to fix it."""
+
+    where: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found}\n    fix: {self.fix}"
+
+
+class HarnessError(Exception):
+    """Base of every error that the harness raises on purpose."""
+
+
+class BadInput(HarnessError):
+    """Everything that is wrong with words, data or machine, answered at once and before any work starts."""
+
+    def __init__(self, problems: Sequence[Problem] | Problem):
+        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class NonFiniteLoss(HarnessError):
+    """A loss term became NaN or infinite; names step, term and the saved batch."""
+
+
+class StoreError(HarnessError):
+    """The store cannot be read or written; what is already in it is untouched."""
+
+
+def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
+    """Text that names the known words nearest to `word`, or all of them when none is near."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n, cutoff=0.5)
+    if close:
+        return "did you mean " + ", ".join(close) + "?"
+    return "known: " + ", ".join(names)

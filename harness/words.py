@@ -1,0 +1,253 @@
+"""The command line: `key=value` words over a typed dataclass, checked all at once, explained by `--help`.
+
+Checking words imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.errors import EXIT_BAD_INPUT, BadInput, HarnessError, Problem, nearest
+
+
+def word(default: Any, text: str, *commands: str) -> Any:
+    """A command-line word: its default, its explanation, and the commands that take it (none: all of them)."""
+    meta = {"text": text, "commands": commands}
+    if callable(default):
+        return field(default_factory=default, metadata=meta)
+    return field(default=default, metadata=meta)
+
+
+@dataclass
+class DataWords:
+    """Which images, and where."""
+
+    name: str = word("shapes", "shapes, folder, or another dataset of harness/datasets")
+    root: str | None = word(None, "where the dataset lies")
+    masks: str | None = word(None, "which mask folder")
+    classes: str | None = word(None, "file with one class name per line")
+    tune: str = word("auto", "tuning split: auto, val, or carve")
+
+
+@dataclass
+class BackboneWords:
+    """The pretrained network that a method stands on."""
+
+    name: str | None = word(None, "any timm ViT name, shapes_vit or shapes_cnn; default by preset")
+    weights: str | None = word(None, "local safetensors or state dict; default timm's hub")
+
+
+@dataclass
+class Words:
+    """Every word of `harness.sweep` and `harness.train`, with its default."""
+
+    methods: str | None = word(None, "list of methods, or all; a plug-in is written base+name", "sweep")
+    method: str | None = word(None, "the method to train", "train")
+    data: DataWords = word(DataWords, "dataset; data=voc is data.name=voc; data.<option> per dataset")
+    labels: str | None = word(None, "weak labels, a list: tags, points, scribbles, clicks20/50/100, blocks, masks")
+    backbone: BackboneWords = word(BackboneWords, "backbone=x is backbone.name=x")
+    decoder: str | None = word(None, "largefov, deeplabv2 or deeplabv3plus; default by backbone family")
+    variant: str = word("default", "which reading of a method: default, released or paper")
+    tier: str | None = word(None, "size of work: smoke, lab or paper; default smoke on shapes, else paper")
+    crop: int | None = word(None, "side of the square training input, pixels; default by tier")
+    batch: int | None = word(None, "images per step over all workers; default by tier")
+    iterations: int | None = word(None, "training steps; default by tier")
+    group: int | None = word(None, "images over which a loss may normalise; default by tier")
+    fidelity: float = word(1.0, "share of the iterations, in (0,1]; warm-ups and loss starts shrink with it")
+    search: str = word("tpe", "tpe (Optuna TPE with ASHA) or rules (quasi-random, trial i depends on seed and i)",
+                       "sweep")
+    trials: int | None = word(None, "trials per study, trial 0 (the preset's values) included", "sweep")
+    seeds: int | None = word(None, "seeds that the chosen config is run with", "sweep")
+    protocol: str = word("held-out", "how thresholds and knobs are chosen: fixed, held-out or oracle")
+    seed: int = word(0, "root of all randomness")
+    workers: int = word(1, "Train workers per run")
+    gpus: float | None = word(None, "GPUs per worker, fractions allowed; default 1 where there is one, else 0")
+    threads: int | None = word(None, "CPU threads per worker; default 1 on CPU")
+    loaders: int | None = word(None, "loader processes per worker; default 0 on CPU, 4 on GPU")
+    precision: str = word("auto", "fp32 or bf16; default bf16 on GPU, fp32 on CPU")
+    checkpoint_every: int | None = word(None, "steps between checkpoints; default about every 30 seconds")
+    keep: str = word("last,best", "what stays on disk after a run: last, best, maps, none; a list")
+    scales: str | None = word(None, "scales of segmentation scoring, a list; default by tier")
+    flip: bool | None = word(None, "score the mirrored image too; default by tier")
+    fusion: str | None = word(None, "how scales are fused: max, sum or mean; default by tier")
+    crf: str = word("none", "dense CRF preset of scoring; needs the extra crf")
+    split: str | None = word(None, "split that is reported; default test where it has masks, else val")
+    ablation: str | None = word(None, "named sets of overrides of a method, a list: fsr.no_unc")
+    plan: str | None = word(None, "YAML file of these same words; words on the line win")
+    store: str = word("results", "folder of results")
+    mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store; off for none", "sweep")
+    address: str | None = word(None, "Ray cluster address; default a local Ray", "sweep")
+    ray: bool = word(True, "off: everything in this process")
+    retry: str | None = word(None, "failed: run failed rows again")
+    dry_run: bool = word(False, "print plan, resolved configs, what is done, estimated time and disk")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Typed words, the `data.<option>` texts, and the `<method>.<knob>` texts by method."""
+
+    words: Any
+    options: Mapping[str, str]
+    knobs: Mapping[str, Mapping[str, str]]
+    given: Mapping[str, str]
+    """Every word as it was written, plan file included."""
+
+
+def command_words(schema: type, command: str | None) -> dict[str, dataclasses.Field[Any]]:
+    """The words of one command, sections by dotted name, in order."""
+    out: dict[str, dataclasses.Field[Any]] = {}
+    for f in dataclasses.fields(schema):
+        commands = f.metadata.get("commands", ())
+        if command and commands and command not in commands:
+            continue
+        section = _section(f)
+        if section:
+            for g in dataclasses.fields(section):
+                out[f"{f.name}.{g.name}"] = g
+        else:
+            out[f.name] = f
+    return out
+
+
+def parse(argv: Sequence[str], schema: type, command: str | None = None,
+          methods: Sequence[str] = ()) -> Parsed:
+    """Typed words from `key=value` texts.
+
+    Raises BadInput with all problems at once: unknown words (with the nearest), wrong types, repeated words.
+    """
+    known = command_words(schema, command)
+    sections = {f.name for f in dataclasses.fields(schema) if _section(f)}
+    cfg = OmegaConf.structured(schema)
+    problems: list[Problem] = []
+    given = _pairs(argv, problems)
+    if "plan" in given and "plan" in known:
+        given = {**_plan_file(given["plan"], problems), **given}
+    options: dict[str, str] = {}
+    knobs: dict[str, dict[str, str]] = {}
+    for key, raw in given.items():
+        if "${" in raw:
+            problems.append(Problem(key, f"{raw!r} holds an interpolation", "write the value itself"))
+            continue
+        name = f"{key}.name" if key in sections else key
+        head, _, tail = name.partition(".")
+        if name in known:
+            try:
+                _set(cfg, name, raw, known[name])
+            except (OmegaConfBaseException, ValueError) as e:
+                problems.append(Problem(key, f"{raw!r}: {str(e).splitlines()[0]}", _text(known[name])))
+        elif head == "data" and tail and "data" in sections:
+            options[tail] = raw
+        elif head in methods and tail:
+            knobs.setdefault(head, {})[tail] = raw
+        else:
+            fix = nearest(name, [*known, *sections, *(f"{m}.<knob>" for m in methods if m == head)])
+            problems.append(Problem(f"word {key!r}", "is unknown", fix + " (--help lists all)"))
+    if problems:
+        raise BadInput(problems)
+    return Parsed(OmegaConf.to_object(cfg), options, knobs, given)
+
+
+def split_list(text: str | None) -> list[str]:
+    """The parts of a comma list, blanks dropped."""
+    return [p.strip() for p in (text or "").split(",") if p.strip()]
+
+
+def help_text(command: str, schema: type, about: str, subcommands: Mapping[str, str] | None = None) -> str:
+    """What `--help` prints: every word with its default."""
+    lines = [f"usage: python -m {command} [words]   each word is key=value", "", about, ""]
+    for name, text in (subcommands or {}).items():
+        lines.append(f"  {name:<22} {text}")
+    if subcommands:
+        lines.append("")
+    for name, f in command_words(schema, command.rpartition(".")[2]).items():
+        default = "" if f.default is None else f" [{_show(f.default)}]"
+        lines.append(f"  {name + '=':<22} {_text(f)}{default}")
+    return "\n".join(lines)
+
+
+def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command: BadInput becomes exit code 2 with every problem on stderr."""
+    try:
+        return run(list(sys.argv[1:] if argv is None else argv))
+    except BadInput as e:
+        for problem in e.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except HarnessError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+
+
+def _section(f: dataclasses.Field[Any]) -> type | None:
+    factory = f.default_factory
+    return factory if isinstance(factory, type) and dataclasses.is_dataclass(factory) else None
+
+
+def _text(f: dataclasses.Field[Any]) -> str:
+    return str(f.metadata.get("text", ""))
+
+
+def _show(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _pairs(argv: Sequence[str], problems: list[Problem]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for text in argv:
+        key, eq, raw = text.partition("=")
+        if not eq or not key:
+            problems.append(Problem(f"{text!r}", "is not key=value", "write for instance methods=all"))
+        elif key in given:
+            problems.append(Problem(key, f"is given twice: {given[key]!r} and {raw!r}", "give it once"))
+        else:
+            given[key] = raw
+    return given
+
+
+def _plan_file(path: str, problems: list[Problem]) -> dict[str, str]:
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(Path(path)))
+    except FileNotFoundError:
+        problems.append(Problem("plan", f"{path} does not exist", "give a YAML file of words"))
+        return {}
+    except Exception as e:
+        problems.append(Problem("plan", f"{path} cannot be read: {str(e).splitlines()[0]}", "write key: value lines"))
+        return {}
+    flat: dict[str, str] = {}
+    if not isinstance(loaded, dict):
+        problems.append(Problem("plan", f"{path} holds no words", "write key: value lines"))
+        return {}
+    _flatten(loaded, "", flat)
+    return flat
+
+
+def _flatten(tree: Mapping[Any, Any], prefix: str, out: dict[str, str]) -> None:
+    for k, v in tree.items():
+        key = f"{prefix}{k}"
+        if isinstance(v, dict):
+            _flatten(v, key + ".", out)
+        elif isinstance(v, list):
+            out[key] = ",".join(str(i) for i in v)
+        else:
+            out[key] = _show(v)
+
+
+def _set(cfg: Any, name: str, raw: str, f: dataclasses.Field[Any]) -> None:
+    """Set one word. Texts are taken literally; numbers and switches go through OmegaConf's own conversion."""
+    if "str" in str(f.type):
+        OmegaConf.update(cfg, name, raw or None)
+        return
+    if str(f.type).startswith("bool") and raw.lower() in ("on", "off"):
+        raw = "true" if raw.lower() == "on" else "false"
+    OmegaConf.update(cfg, name, raw)
+    value = OmegaConf.select(cfg, name)
+    if isinstance(value, float) and value != value:
+        raise ValueError("is not a number")
