@@ -1,0 +1,134 @@
+"""The files of the store: their names, how they are written whole or not at all, and what merged ones hold."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import polars as pl
+
+from harness.errors import BadInput, Problem, StoreError
+from harness.store.schema import SCHEMA_VERSION
+
+VERSION_FIELD = "schema_version"
+MEMBERS_FIELD = "members"
+COMPACT_PREFIX = "compact-"
+TMP_SUFFIX = ".tmp"
+_WORDS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the system allows",
+}
+
+
+def local_root(root: str | Path) -> Path:
+    """The folder that a path or a `file://` address names; BadInput for any other address."""
+    text = str(root)
+    address = urlsplit(text)
+    if address.scheme == "file":
+        return Path(unquote(address.path))
+    if "://" in text:
+        fix = "a local or mounted folder, for instance store=results"
+        raise BadInput(Problem("store", f"{text} is not a folder", fix))
+    return Path(text).expanduser()
+
+
+def plain_words(error: OSError) -> str:
+    """What went wrong on the disk, for a reader who does not know errno."""
+    known = _WORDS.get(error.errno or 0)
+    return known or f"{error.strerror or error}".lower()
+
+
+def parquet_bytes(df: pl.DataFrame, metadata: Mapping[str, str] | None = None) -> bytes:
+    """`df` as a Parquet file (zstd) with the schema version in its metadata."""
+    buffer = io.BytesIO()
+    fields = {VERSION_FIELD: str(SCHEMA_VERSION), **(metadata or {})}
+    df.write_parquet(buffer, compression="zstd", metadata=fields)
+    return buffer.getvalue()
+
+
+def write_atomic(df: pl.DataFrame, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write `df` so that `path` holds all of it or does not exist, whatever happens.
+
+    Raises StoreError in plain words; the temporary file is removed.
+    """
+    # Bytes are made first so that a full disk is an OSError with its errno, never an error of the Parquet writer.
+    content = parquet_bytes(df, metadata)
+    tmp = path.with_name(f".{path.name}.{unique_tag()}{TMP_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_synced(tmp, content)
+            os.rename(tmp, path)
+        finally:
+            tmp.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path} could not be written: {plain_words(error)}") from error
+
+
+def unique_tag() -> str:
+    return f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def list_files(root: Path, table: str) -> list[Path]:
+    """All Parquet files of a table, sorted by name; files half written are not among them."""
+    try:
+        with os.scandir(root / table) as entries:
+            names = sorted(
+                e.name for e in entries if e.name.endswith(".parquet") and not e.name.startswith(".")
+            )
+    except FileNotFoundError:
+        return []
+    return [root / table / name for name in names]
+
+
+def check_version(file: Path) -> None:
+    """Raise StoreError when a newer version of the harness wrote `file`; unreadable files raise polars errors."""
+    version = str(pl.read_parquet_metadata(file).get(VERSION_FIELD, SCHEMA_VERSION))
+    if not version.isdigit() or int(version) > SCHEMA_VERSION:
+        raise StoreError(
+            f"{file} has schema version {version}, this harness reads up to {SCHEMA_VERSION}: update it"
+        )
+
+
+def members(file: Path) -> dict[str, int]:
+    """Names of the files that `file` holds, with their numbers of rows; a file that was not merged holds itself."""
+    if not file.name.startswith(COMPACT_PREFIX):
+        return {file.stem: -1}
+    return dict(_merged(str(file)))
+
+
+@lru_cache(maxsize=256)
+def _merged(file: str) -> dict[str, int]:
+    return {str(k): int(v) for k, v in json.loads(pl.read_parquet_metadata(file)[MEMBERS_FIELD]).items()}
+
+
+def member_of(root: Path, table: str, name: str) -> Path | None:
+    """The merged file that holds `name`, if any."""
+    for file in list_files(root, table):
+        if file.name.startswith(COMPACT_PREFIX) and name in members(file):
+            return file
+    return None

@@ -1,0 +1,208 @@
+"""Reading the store into one data frame per table, past damaged files and older schema versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.errors import StoreError
+from harness.store.files import check_version, list_files, local_root, member_of, members, plain_words
+from harness.store.schema import SCHEMAS, empty, table_schema
+
+STATUS_ORDER = ("done", "pruned", "failed")
+_ATTEMPTS = 5
+_CAST = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast=["upcast"])
+
+
+class StoreWarning(UserWarning):
+    """A file of the store is damaged and was set aside."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything in a store: one data frame per table, those without files empty but typed.
+
+    The order of rows means nothing. A run that ran again after a failure has several rows in `runs`
+    (`latest_runs` picks one per key).
+    """
+
+    runs: pl.DataFrame
+    trials: pl.DataFrame
+    params: pl.DataFrame
+    evals: pl.DataFrame
+    counts: pl.DataFrame
+    curves: pl.DataFrame
+    steps: pl.DataFrame
+    artifacts: pl.DataFrame
+    claims: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A file that cannot be read, and why."""
+
+    path: Path
+    reason: str
+
+
+def load(path: str | Path, tables: Iterable[str] | None = None) -> Results:
+    """All rows of the store at `path`, of `tables` only where named; no store yet is an empty one.
+
+    A damaged file is named in a StoreWarning and moved to `<path>/damaged/`; the rest loads. Raises StoreError
+    for a store of a newer version or one that the system refuses to read.
+    """
+    root = local_root(path)
+    wanted = set(SCHEMAS if tables is None else tables)
+    for table in wanted:
+        table_schema(table)
+    frames = {table: _table(root, table) if table in wanted else empty(table) for table in SCHEMAS}
+    return Results(**frames)
+
+
+def latest_runs(runs: pl.DataFrame) -> pl.DataFrame:
+    """One row per key: done before pruned before failed, then the one that started last."""
+    order = pl.col("status").replace_strict(
+        {s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER)
+    )
+    ranked = runs.sort(order, pl.col("started").str.to_datetime(time_zone="UTC", strict=False),
+                       descending=[False, True], nulls_last=True, maintain_order=True)  # fmt: skip
+    return ranked.unique("key", keep="first", maintain_order=True)
+
+
+def digest(results: Results, key: str | None = None) -> str:
+    """Digest of what must be equal when results are: counts, curves, params, status and seed (design section 4,
+    Store, Equal bytes); of the run `key` only where given. Order of rows and number of files do not enter."""
+    runs = latest_runs(results.runs).select("key", "status", "seed")
+    evals = results.evals.select("key", "eval")
+    params, counts, curves = results.params, results.counts, results.curves
+    if key is not None:
+        runs, params = runs.filter(pl.col("key") == key), params.filter(pl.col("key") == key)
+        mine = evals.filter(pl.col("key") == key)
+        counts, curves = (t.join(mine, on="eval", how="semi") for t in (counts, curves))
+    hasher = hashlib.sha256()
+    for name, table in (("runs", runs), ("params", params), ("counts", counts), ("curves", curves)):
+        rows = table.unique().sort(table.columns, nulls_last=True)
+        hasher.update(f"{name} {rows.height}\n".encode())
+        for column in rows.iter_columns():
+            hasher.update(_column_bytes(column))
+    return hasher.hexdigest()
+
+
+def _column_bytes(column: pl.Series) -> bytes:
+    valid = column.is_not_null().to_numpy().tobytes()
+    if column.dtype == pl.Utf8:
+        text = column.fill_null("")
+        return valid + text.str.len_bytes().to_numpy().tobytes() + "".join(text.to_list()).encode()
+    # Adding 0.0 makes -0.0 and 0.0 the same bytes.
+    values = column.fill_null(0) + 0.0 if column.dtype.is_float() else column.fill_null(0)
+    return valid + values.to_numpy().tobytes()
+
+
+def _table(root: Path, table: str) -> pl.DataFrame:
+    for _ in range(_ATTEMPTS):
+        try:
+            return _read_files(table, _live_files(root, table))
+        except FileNotFoundError:
+            continue  # merged by a `compact` that runs now: list again
+        except pl.exceptions.PolarsError:
+            damaged = find_damaged(root, table)
+            if not damaged:
+                raise
+            for item in damaged:
+                _set_aside(root, item)
+        except OSError as error:
+            raise StoreError(f"{root / table} cannot be read: {plain_words(error)}") from error
+    raise StoreError(f"{root / table} kept changing while it was read")
+
+
+def _read_files(table: str, files: list[Path]) -> pl.DataFrame:
+    if not files:
+        return empty(table)
+    schema = table_schema(table)
+    frame = pl.scan_parquet(files, schema=schema, missing_columns="insert", extra_columns="ignore",
+                            cast_options=_CAST, glob=False)  # fmt: skip
+    return frame.collect().select(list(schema))
+
+
+def _live_files(root: Path, table: str) -> list[Path]:
+    """The files to read: those whose rows a merged file does not hold already (a `compact` died before removing)."""
+    files = list_files(root, table)
+    for file in files:
+        check_version(file)
+    contents = {f: members(f) for f in files}
+    live: list[Path] = []
+    covered: set[str] = set()
+    for file in sorted(files, key=lambda f: (-len(contents[f]), f.name)):
+        if not covered.issuperset(contents[file]):
+            live.append(file)
+            covered.update(contents[file])
+    return sorted(live)
+
+
+def read_one(root: Path, table: str, name: str) -> pl.DataFrame:
+    """The rows written as `name`; StoreError when there are none or they cannot be read."""
+    own = root / table / f"{name}.parquet"
+    try:
+        if own.exists():
+            check_version(own)
+            return _read_files(table, [own])
+        merged = member_of(root, table, name)
+        if merged is None:
+            raise StoreError(f"the store has no {table}/{name}")
+        start = 0
+        for member, rows in members(merged).items():
+            if member == name:
+                return _read_files(table, [merged]).slice(start, rows)
+            start += rows
+        raise StoreError(f"{merged} does not hold {name}")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StoreError(f"{own} cannot be read: {error}") from error
+
+
+def find_damaged(root: Path, table: str) -> list[Damaged]:
+    """Read every file of a table by itself; those that cannot be read."""
+    damaged = []
+    for file in list_files(root, table):
+        try:
+            check_version(file)
+            members(file)
+            _read_files(table, [file])
+        except (pl.exceptions.PolarsError, KeyError, json.JSONDecodeError) as error:
+            damaged.append(Damaged(file, _first_line(error)))
+        except FileNotFoundError:
+            continue
+    return damaged
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _set_aside(root: Path, item: Damaged) -> None:
+    target = root / "damaged" / f"{item.path.parent.name}-{item.path.name}"
+    number = 1
+    while target.exists():
+        number += 1
+        target = target.with_name(f"{item.path.parent.name}-{item.path.stem}.{number}.parquet")
+    try:
+        target.parent.mkdir(exist_ok=True)
+        os.rename(item.path, target)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"{item.path} is damaged ({item.reason}) and cannot be set aside: "
+                         f"{plain_words(error)}") from error  # fmt: skip
+    warnings.warn(f"{item.path} is damaged ({item.reason}); moved to {target}", StoreWarning, stacklevel=4)
+
+
+def as_dict(results: Results) -> dict[str, Any]:
+    """The tables of `results` by name."""
+    return {table: getattr(results, table) for table in SCHEMAS}
