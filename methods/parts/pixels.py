@@ -1,0 +1,25 @@
+"""A1: from normalised network inputs back to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+VERSION = 1
+
+# A normalised pixel comes back a few 1e-5 below its level; truncation must not cost it the level.
+_ROUND_OFF = 1e-3
+
+
+@torch.no_grad()
+def denormalise(images_B3HW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels 0..255 of normalised images, truncated to whole levels as uint8 would, kept as float32 (A1).
+
+    `images_B3HW` is (x/255 - mean)/std with `mean` and `std` of pixels in [0,1]; returns (B,3,H,W).
+    """
+    images = images_B3HW.float()
+    mean_311 = images.new_tensor(mean).view(3, 1, 1)
+    std_311 = images.new_tensor(std).view(3, 1, 1)
+    return (images * (std_311 * 255.0)).add_(mean_311 * 255.0 + _ROUND_OFF).floor_().clamp_(0.0, 255.0)
