@@ -8,7 +8,7 @@ VERSION = 1
 
 
 class LargeFOV(nn.Module):
-    """Two dilated 3x3 convolutions and a 1x1 classifier, no bias, no norm: (B,D,h,w) -> logits (B,K,h,w) (A9).
+    """Two dilated 3x3 convolutions and a 1x1 classifier, no bias or norm: (B,D,h,w) -> logits (B,K,h,w) (A9).
 
     `kaiming` starts every convolution Kaiming-normal by fan-out (FSR); else PyTorch's start stays (ToCo).
     """

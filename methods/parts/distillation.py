@@ -15,7 +15,7 @@ def sharpened_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of softmax(student/tau_s) under softmax((teacher-centre)/tau_t), nats (fsr 2.5).
 
-    `student_K` and `teacher_K` are (...,K), `centre_K` (K,); returns float32 (...). No gradient to the teacher.
+    `student_K` and `teacher_K` are (...,K), `centre_K` (K,); gives float32 (...). No gradient to the teacher.
     """
     with torch.no_grad():
         target = ((teacher_K.float() - centre_K.float()) / tau_t).softmax(dim=-1)

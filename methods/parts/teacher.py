@@ -20,7 +20,7 @@ def make_teacher(module: ModuleT) -> ModuleT:
 
 @torch.no_grad()
 def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher <- momentum * teacher + (1-momentum) * student for all parameters; buffers are copied (fsr 2.6).
+    """teacher <- momentum * teacher + (1-momentum) * student of all parameters; buffers copied (fsr 2.6).
 
     Raises ValueError where the two differ in the names of parameters or buffers.
     """
