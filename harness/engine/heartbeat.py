@@ -1,0 +1,59 @@
+"""Small JSON files that say where each running run is, for progress displays and `sweep status`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FILE = "progress.json"
+
+
+class Heartbeat:
+    """Writes `progress.json` of one run, atomically and at most every `every_s` seconds."""
+
+    def __init__(self, path: str | Path, every_s: float = 1.0, *, clock: Callable[[], float] = time.time):
+        """`path`: the file, or the run's work folder (then `progress.json` in it)."""
+        path = Path(path)
+        self.path = path if path.suffix == ".json" else path / FILE
+        self._every_s = every_s
+        self._clock = clock
+        self._last: float | None = None
+        self._fields: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "started": clock()}
+
+    def beat(self, *, force: bool = False, **fields: Any) -> bool:
+        """Remembers `fields` (JSON values) and writes all of them when due; answers whether it wrote.
+
+        Known fields: key, study, trial, role, seed, method, stage, step, total, losses.
+        `force` writes at once (change of stage, end). Times are seconds since the epoch.
+        """
+        self._fields.update(fields)
+        now = self._clock()
+        if not force and self._last is not None and now - self._last < self._every_s:
+            return False
+        self._last = now
+        self._fields["updated"] = now
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        tmp = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        tmp.write_text(json.dumps(self._fields))
+        os.replace(tmp, self.path)
+        return True
+
+    def clear(self) -> None:
+        """Removes the file: the run is over."""
+        self.path.unlink(missing_ok=True)
+
+
+def read_heartbeats(store_root: str | Path) -> list[dict[str, Any]]:
+    """All heartbeats under `<store_root>/work/<key>/`, newest first; half-gone files are left out."""
+    beats = []
+    for path in sorted(Path(store_root).glob(f"work/*/{FILE}")):
+        # A run may end (and remove its file) while we look.
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            beats.append(json.loads(path.read_text()))
+    return sorted(beats, key=lambda b: -float(b.get("updated", 0.0)))

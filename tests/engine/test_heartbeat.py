@@ -1,0 +1,54 @@
+"""Heartbeat files: rare, whole, newest first."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from harness.engine.heartbeat import Heartbeat, read_heartbeats
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_writes_at_most_every_interval_and_keeps_fields(tmp_path: Path) -> None:
+    clock = Clock()
+    beat = Heartbeat(tmp_path / "work" / "k1", every_s=1.0, clock=clock)
+    assert beat.beat(key="k1", study="s", trial=0, step=0, total=10)
+    clock.now = 100.5
+    assert not beat.beat(step=1)
+    clock.now = 101.0
+    assert beat.beat(step=2, losses={"cls": 0.5})
+    read = json.loads((tmp_path / "work" / "k1" / "progress.json").read_text())
+    assert read["step"] == 2
+    assert read["total"] == 10
+    assert read["losses"] == {"cls": 0.5}
+    assert (read["started"], read["updated"], read["pid"]) == (100.0, 101.0, os.getpid())
+    clock.now = 101.1
+    assert beat.beat(force=True, stage="score")
+    assert os.listdir(tmp_path / "work" / "k1") == ["progress.json"]
+
+
+def test_reads_newest_first_and_skips_half_gone_files(tmp_path: Path) -> None:
+    clock = Clock()
+    for key in ("a", "b"):
+        Heartbeat(tmp_path / "work" / key / "progress.json", clock=clock).beat(key=key)
+        clock.now += 5
+    (tmp_path / "work" / "c").mkdir()
+    (tmp_path / "work" / "c" / "progress.json").write_text('{"key": "c"')
+    assert [b["key"] for b in read_heartbeats(tmp_path)] == ["b", "a"]
+    assert read_heartbeats(tmp_path / "nowhere") == []
+
+
+def test_clear_removes_the_file(tmp_path: Path) -> None:
+    beat = Heartbeat(tmp_path, clock=Clock())
+    beat.beat(key="a")
+    beat.clear()
+    beat.clear()
+    assert os.listdir(tmp_path) == []
