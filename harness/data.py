@@ -1,0 +1,147 @@
+"""`python -m harness.data`: work on data sets and on what the harness ships with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import EXIT_BAD_INPUT, EXIT_DONE, BadInput, Problem, nearest
+
+
+@dataclass(frozen=True)
+class Word:
+    """One `key=value` word of a subcommand: how its text is read, its default and what it means."""
+
+    read: Callable[[str], Any]
+    default: Any
+    help: str
+    example: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand; `run` gets the typed values of all its words and returns the exit code."""
+
+    help: str
+    words: Mapping[str, Word]
+    run: Callable[[Mapping[str, Any]], int]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    from methods.parts.pretrain import RECIPES
+
+    names = tuple(name for name in text.split(",") if name)
+    unknown = [name for name in names if name not in RECIPES]
+    if unknown or not names:
+        raise ValueError(nearest(unknown[0], RECIPES) if unknown else "known: " + ", ".join(RECIPES))
+    return names
+
+
+def _whole(low: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise ValueError(f"must be at least {low}")
+        return value
+
+    return read
+
+
+def _make_backbones(values: Mapping[str, Any]) -> int:
+    """Pretrain the tiny backbones and write their files."""
+    import time
+
+    import torch
+
+    from harness.datasets.shapes.glyphs import pictures
+    from methods.parts.pretrain import pretrain, save
+    from methods.parts.shapes_nets import WEIGHTS
+
+    torch.set_num_threads(values["threads"])
+    folder = WEIGHTS if values["out"] is None else Path(values["out"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(Problem("out", f"cannot write to {folder}: {error}", "name another folder")) from error
+    for name in values["names"]:
+        start = time.process_time()
+        tensors, metadata = pretrain(name, pictures, seed=values["seed"], log=print)
+        save(folder / f"{name}.safetensors", tensors, metadata)
+        seconds = time.process_time() - start
+        right = metadata["accuracy"]
+        print(f"{name}: {right} % of fresh pictures right, {seconds:.0f} CPU-seconds, written to {folder}")
+    return EXIT_DONE
+
+
+COMMANDS: dict[str, Command] = {
+    "make-backbones": Command(
+        "train the tiny backbones of the embedded dataset again (minutes on one core)",
+        {
+            "names": Word(_names, ("shapes_cnn", "shapes_vit"), "which, with commas", "names=shapes_vit"),
+            "out": Word(str, None, "folder that gets the files; default: the package's own", "out=weights"),
+            "seed": Word(_whole(0), 0, "random seed", "seed=1"),
+            "threads": Word(_whole(1), 1, "CPU threads", "threads=2"),
+        },
+        _make_backbones,
+    ),
+}
+
+
+def usage(command: str | None = None) -> str:
+    """Help text on all subcommands, or on one of them."""
+    lines = ["usage: python -m harness.data SUBCOMMAND [word=value ...]", ""]
+    for name, entry in COMMANDS.items():
+        if command in (None, name):
+            lines.append(f"{name}: {entry.help}")
+            for word, w in entry.words.items():
+                default = ",".join(w.default) if isinstance(w.default, tuple) else w.default
+                shown = "" if default is None else f" (default {default})"
+                lines.append(f"    {word:<10} {w.help}{shown}")
+    return "\n".join(lines)
+
+
+def parse(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
+    """The subcommand and the values of its words. Raises BadInput with everything that is wrong."""
+    if not arguments or arguments[0] not in COMMANDS:
+        found = f"unknown subcommand {arguments[0]!r}" if arguments else "no subcommand given"
+        fix = nearest(arguments[0] if arguments else "", COMMANDS)
+        raise BadInput(Problem("python -m harness.data", found, fix))
+    command = COMMANDS[arguments[0]]
+    values = {word: entry.default for word, entry in command.words.items()}
+    problems = []
+    for argument in arguments[1:]:
+        word, equals, text = argument.partition("=")
+        if word not in command.words:
+            problems.append(Problem(word, f"{arguments[0]} knows no such word", nearest(word, command.words)))
+        elif not equals or not text:
+            problems.append(Problem(word, "no value given", f"write {command.words[word].example}"))
+        else:
+            try:
+                values[word] = command.words[word].read(text)
+            except ValueError as error:
+                fix = f"write {command.words[word].example}"
+                problems.append(Problem(word, f"bad value {text!r}: {error}", fix))
+    if problems:
+        raise BadInput(problems)
+    return command, values
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a subcommand; returns the exit code (0 done, 2 bad input)."""
+    if {"--help", "-h", "help"} & set(arguments):
+        named = next((a for a in arguments if a in COMMANDS), None)
+        print(usage(named))
+        return EXIT_DONE
+    try:
+        command, values = parse(arguments)
+        return command.run(values)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
