@@ -82,11 +82,14 @@ class RunConfig:
         return dataclasses.replace(self, knobs=merged, seed=seed)
 
 
-def content_key(run: RunConfig, *, train_fingerprint: str, weights_digest: str,
-                versions: Mapping[str, int]) -> str:
+def content_key(run: RunConfig, *, train_fingerprint: str, weights_digest: str, versions: Mapping[str, int]) -> str:
     """A run's key: digest of config, training data, pretrained weights, seed and versions (design section 4)."""
-    identity = {"config": run.to_dict(), "train": train_fingerprint, "weights": weights_digest,
-                "versions": dict(versions)}
+    identity = {
+        "config": run.to_dict(),
+        "train": train_fingerprint,
+        "weights": weights_digest,
+        "versions": dict(versions),
+    }
     return digest_of(identity)
 
 
@@ -99,8 +102,9 @@ def digest_of(value: Any) -> str:
 def typed_knobs(spec: MethodSpec, values: Mapping[str, Any]) -> MethodConfig:
     """A method's config from knob values. Raises BadInput for unknown knobs and for broken rules, all at once."""
     known = spec.config.knobs()
-    problems = [Problem(f"{spec.name}.{k}", "is no knob of this method", nearest(k, known))
-                for k in values if k not in known]
+    problems = [
+        Problem(f"{spec.name}.{k}", "is no knob of this method", nearest(k, known)) for k in values if k not in known
+    ]
     if problems:
         raise BadInput(problems)
     typed = {k: _typed(known[k].default, v) for k, v in values.items()}
@@ -121,13 +125,24 @@ def knob_from_text(spec: MethodSpec, name: str, raw: str) -> Any:
         return _plain(_from_text(default, raw))
     except ValueError as e:
         doc = known[name].metadata.get("doc", "")
-        raise BadInput(Problem(f"{spec.name}.{name}", f"{raw!r} is no {type(default).__name__}",
-                               f"{doc}; default {default}")) from e
+        raise BadInput(
+            Problem(f"{spec.name}.{name}", f"{raw!r} is no {type(default).__name__}", f"{doc}; default {default}")
+        ) from e
 
 
-def resolve_run(chosen: Chosen, words: Words, *, family: str, dataset: str, labels: str, precision: str,
-                options: Mapping[str, str], knobs: Mapping[str, Mapping[str, str]], seed: int,
-                network: tuple[str, str] | None = None) -> RunConfig:
+def resolve_run(
+    chosen: Chosen,
+    words: Words,
+    *,
+    family: str,
+    dataset: str,
+    labels: str,
+    precision: str,
+    options: Mapping[str, str],
+    knobs: Mapping[str, Mapping[str, str]],
+    seed: int,
+    network: tuple[str, str] | None = None,
+) -> RunConfig:
     """The preset of a method with the command line's words on top.
 
     `network` is the (backbone, decoder) that a baseline takes from the row beside it. Raises BadInput with every
@@ -157,16 +172,31 @@ def resolve_run(chosen: Chosen, words: Words, *, family: str, dataset: str, labe
     backbone = words.backbone.name or (network[0] if network else preset.backbone)
     decoder = words.decoder or (network[1] if network else preset.decoder)
     run = RunConfig(
-        method=chosen.name, variant=words.variant, knobs=values,
-        base_knobs=_base_knobs(chosen, family, tier, words.variant, knobs), dataset=dataset, masks=words.data.masks,
-        options={**options, "tune": words.data.tune}, labels=labels, backbone=backbone, decoder=decoder, tier=tier,
-        crop=words.crop or preset.crop, batch=words.batch or preset.batch,
+        method=chosen.name,
+        variant=words.variant,
+        knobs=values,
+        base_knobs=_base_knobs(chosen, family, tier, words.variant, knobs),
+        dataset=dataset,
+        masks=words.data.masks,
+        options={**options, "tune": words.data.tune},
+        labels=labels,
+        backbone=backbone,
+        decoder=decoder,
+        tier=tier,
+        crop=words.crop or preset.crop,
+        batch=words.batch or preset.batch,
         group=words.group or min(preset.group, words.batch or preset.batch),
-        iterations=words.iterations or preset.iterations, fidelity=words.fidelity, precision=precision, seed=seed,
+        iterations=words.iterations or preset.iterations,
+        fidelity=words.fidelity,
+        precision=precision,
+        seed=seed,
         cam_threshold=preset.cam_threshold,
         scales=tuple(float(s) for s in split_list(words.scales)) or preset.scales,
-        flip=preset.flip if words.flip is None else words.flip, fusion=words.fusion or preset.fusion,
-        crf=words.crf, split=words.split)
+        flip=preset.flip if words.flip is None else words.flip,
+        fusion=words.fusion or preset.fusion,
+        crf=words.crf,
+        split=words.split,
+    )
     problems.extend(_size_rules(run, words))
     if problems:
         raise BadInput(problems)
@@ -194,8 +224,7 @@ def check_words(words: Words) -> list[Problem]:
     one_of("crf", words.crf, ("none",))
     for part in split_list(words.keep):
         one_of("keep", part, ("last", "best", "maps", "none"))
-    for name in ("crop", "batch", "iterations", "group", "trials", "seeds", "workers", "threads",
-                 "checkpoint_every"):
+    for name in ("crop", "batch", "iterations", "group", "trials", "seeds", "workers", "threads", "checkpoint_every"):
         value = getattr(words, name)
         if value is not None and value < 1:
             problems.append(Problem(name, f"{value} is below 1", "give a whole number of at least 1"))
@@ -220,11 +249,17 @@ def check_words(words: Words) -> list[Problem]:
 def _size_rules(run: RunConfig, words: Words) -> list[Problem]:
     problems = []
     if run.batch % run.group:
-        problems.append(Problem("batch", f"{run.batch} is no multiple of group={run.group}",
-                                "a step holds whole groups"))
+        problems.append(
+            Problem("batch", f"{run.batch} is no multiple of group={run.group}", "a step holds whole groups")
+        )
     elif (run.batch // run.group) % words.workers:
-        problems.append(Problem("workers", f"{run.batch // run.group} groups of {run.group} do not divide over "
-                                f"{words.workers} workers", "choose batch, group and workers so that they do"))
+        problems.append(
+            Problem(
+                "workers",
+                f"{run.batch // run.group} groups of {run.group} do not divide over {words.workers} workers",
+                "choose batch, group and workers so that they do",
+            )
+        )
     return problems
 
 
@@ -235,15 +270,21 @@ def _ablations(spec: MethodSpec, words: Words, problems: list[Problem]) -> dict[
         if method != spec.name:
             continue
         if which not in spec.ablations:
-            problems.append(Problem("ablation", f"{name!r} is unknown",
-                                    nearest(which, spec.ablations) if spec.ablations else f"{method} has none"))
+            problems.append(
+                Problem(
+                    "ablation",
+                    f"{name!r} is unknown",
+                    nearest(which, spec.ablations) if spec.ablations else f"{method} has none",
+                )
+            )
             continue
         values.update({k: _plain(v) for k, v in spec.ablations[which].items()})
     return values
 
 
-def _base_knobs(chosen: Chosen, family: str, tier: str, variant: str,
-                knobs: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | None:
+def _base_knobs(
+    chosen: Chosen, family: str, tier: str, variant: str, knobs: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any] | None:
     if chosen.base is None:
         return None
     base = chosen.base

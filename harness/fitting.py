@@ -20,9 +20,9 @@ ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
 
 def ema(momentum_card: float, card_iterations: int, iterations: int) -> float:
-    """Momentum m in [0,1] for T steps that forgets as much over a run as the card's: 1-m = min(.1, (1-m_c) T_c/T).
+    """Momentum m in [0,1] for T steps that forgets as much over a run as the card's.
 
-    A momentum of 1 stays 1. Raises ValueError outside [0,1] or for a T below 1.
+    1-m = min(.1, (1-m_card) T_card/T). A momentum of 1 stays 1. Raises ValueError outside [0,1] or for a T below 1.
     """
     if not 0.0 <= momentum_card <= 1.0:
         raise ValueError(f"momentum {momentum_card} is not in [0,1]")
@@ -34,7 +34,7 @@ def ema(momentum_card: float, card_iterations: int, iterations: int) -> float:
 
 
 def head_width(card_width: int, dim: int, tier: str) -> int:
-    """Width of a head on tokens of dimension `dim`: in tiers smoke and lab the card's x dim/768, else the card's.
+    """Width of a head on tokens of dimension `dim`: the card's, in tiers smoke and lab x dim/768.
 
     Rounded to the nearest multiple of 32 (halves up), at least 32.
     """
@@ -60,8 +60,7 @@ def aux_block(depth: int, card_block: int = 10, card_depth: int = 12) -> int:
 
 def fit_momenta(config: ConfigT, *, card_iterations: int, iterations: int) -> ConfigT:
     """The config with every knob marked `fit="ema"` fitted from the card's T to this run's."""
-    fitted = {name: ema(getattr(config, name), card_iterations, iterations)
-              for name in _marked(config, "ema")}
+    fitted = {name: ema(getattr(config, name), card_iterations, iterations) for name in _marked(config, "ema")}
     return dataclasses.replace(config, **fitted)
 
 

@@ -146,8 +146,9 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} makes no CAMs")
 
     @abstractmethod
-    def predict(self, images_B3HW: Tensor, tags_BC: Tensor | None = None, *, want: frozenset[str],
-                weights: str = "student") -> Prediction:
+    def predict(
+        self, images_B3HW: Tensor, tags_BC: Tensor | None = None, *, want: frozenset[str], weights: str = "student"
+    ) -> Prediction:
         """The maps named in `want` (cam, pseudo, segmentation), without gradient, in eval mode.
 
         `tags_BC` zeroes absent classes in CAM and pseudo maps; None leaves all classes.

@@ -88,9 +88,13 @@ class Registry:
                 raise BadInput(Problem(f"method {word!r}", f"{name} is not a plug-in", f"write methods={name}"))
             return Chosen(spec, self.spec(base_name))
         if spec.plugin:
-            raise BadInput(Problem(f"method {word!r}", "is a plug-in and needs a base",
-                                   "write base+" + name + ", for instance " +
-                                   ", ".join(f"{b}+{name}" for b in spec.bases or ("cam",))))
+            raise BadInput(
+                Problem(
+                    f"method {word!r}",
+                    "is a plug-in and needs a base",
+                    "write base+" + name + ", for instance " + ", ".join(f"{b}+{name}" for b in spec.bases or ("cam",)),
+                )
+            )
         return Chosen(spec)
 
     def all(self) -> list[Chosen]:

@@ -76,7 +76,7 @@ class MethodSpec:
     targets: tuple[str, ...]
     """What it produces, in order cam, pseudo, segmentation; the last one is the objective."""
     title: str
-    recipe: str = "harness.engine.stages:single_stage"
+    recipe: str = "harness.engine.recipes:single_stage"
     """`module:function`, called as `function(run) -> tuple[Stage, ...]`."""
     space: str | None = None
     """`module:object` of its search space; None looks for `search_spaces/<name>.py`."""

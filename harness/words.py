@@ -62,8 +62,9 @@ class Words:
     iterations: int | None = word(None, "training steps; default by tier")
     group: int | None = word(None, "images over which a loss may normalise; default by tier")
     fidelity: float = word(1.0, "share of the iterations, in (0,1]; warm-ups and loss starts shrink with it")
-    search: str = word("tpe", "tpe (Optuna TPE with ASHA) or rules (quasi-random, trial i depends on seed and i)",
-                       "sweep")
+    search: str = word(
+        "tpe", "tpe (Optuna TPE with ASHA) or rules (quasi-random, trial i depends on seed and i)", "sweep"
+    )
     trials: int | None = word(None, "trials per study, trial 0 (the preset's values) included", "sweep")
     seeds: int | None = word(None, "seeds that the chosen config is run with", "sweep")
     protocol: str = word("held-out", "how thresholds and knobs are chosen: fixed, held-out or oracle")
@@ -117,8 +118,7 @@ def command_words(schema: type, command: str | None) -> dict[str, dataclasses.Fi
     return out
 
 
-def parse(argv: Sequence[str], schema: type, command: str | None = None,
-          methods: Sequence[str] = ()) -> Parsed:
+def parse(argv: Sequence[str], schema: type, command: str | None = None, methods: Sequence[str] = ()) -> Parsed:
     """Typed words from `key=value` texts.
 
     Raises BadInput with all problems at once: unknown words (with the nearest), wrong types, repeated words.

@@ -84,6 +84,9 @@ class Dataset(ABC):
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """Digest of these images' ids, order and labels; equal data gives an equal digest wherever it lies."""
 
+    def check(self, ids: tuple[str, ...]) -> None:
+        """Read what can be read cheaply of these images before training. Raises BadInput with all problems."""
+
     def size(self, image_id: str) -> tuple[int, int]:
         """(H,W) of an image, pixels."""
         shape = self.image(image_id).shape

@@ -1,0 +1,145 @@
+"""The driver's side of the store: what is already known of a run, and rows for trials, pruned and failed runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.engine.run import param_rows, run_row
+from harness.engine.score import objective_from_evals
+from harness.errors import StoreError
+from harness.plan import Plan
+from harness.store import Store, latest_runs, load
+from harness.tuning.studies import Outcome, Resolved, Study
+
+SWEEPS = "sweeps"
+"""Folder of the store with the plan of each sweep, for `harness.sweep status`."""
+
+
+@dataclass
+class Book:
+    """The hooks of a sweep (`harness.tuning.studies.Hooks`): resolves trials, knows finished ones, records all."""
+
+    plan: Plan
+    store: Store
+    retry_failed: bool = False
+    on_closed: Callable[[str], None] = lambda key: None
+    """Called with the key of each run that was written, for the MLflow export."""
+    failed: list[str] = field(default_factory=list)
+    _runs: dict[str, dict[str, Any]] | None = None
+    _payloads: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Resolved:
+        """Key and payload of the run with these knobs and seed."""
+        found = self.plan.resolve(study, knobs, seed)
+        self._payloads[found.key] = found.payload
+        return found
+
+    def known(self, key: str) -> Outcome | None:
+        """What the store already says of a run; None where it has to be run."""
+        row = self._known_runs().get(key)
+        if row is None:
+            row = self._written_since(key)
+        if row is None or (row["status"] == "failed" and self.retry_failed):
+            return None
+        if row["status"] == "failed":
+            return Outcome("failed", None, 0.0, row["error_class"], row["error_message"])
+        if row["status"] == "pruned":
+            return Outcome("pruned", None, json.loads(row["seconds"]).get("reached", 0.0), "", "")
+        return Outcome("done", self._objective(key, row), 1.0, "", "")
+
+    def record(self, study: Study, trial: int, role: str, seed: int, key: str, outcome: Outcome) -> None:
+        """Write the row of `trials`, and of `runs` where the run itself could not (pruned, failed)."""
+        if outcome.status != "done":
+            self._write_unfinished(key, outcome, study, trial, role)
+        row = {
+            "sweep": self.plan.sweep,
+            "study": study.id,
+            "trial": trial,
+            "key": key,
+            "role": role,
+            "protocol": study.protocol,
+            "status": outcome.status,
+            "reached": outcome.reached,
+            "objective": outcome.objective,
+        }
+        name = f"{self.plan.sweep}-{study.id}-{trial:04d}-{role}-{seed}"
+        schema = {"objective": pl.Float64, "reached": pl.Float64}
+        self.store.write("trials", name, pl.DataFrame([row], schema_overrides=schema), again=True)
+        if outcome.status == "failed":
+            self.failed.append(
+                f"{study.id} trial {trial}: {outcome.error_class}: "
+                f"{outcome.error_message.strip().splitlines()[-1] if outcome.error_message else ''}"
+            )
+        self.on_closed(key)
+
+    def write_plan(self) -> None:
+        """Leave the plan's outline in the store, for `status`."""
+        folder = self.store.root / SWEEPS
+        outline = {
+            "sweep": self.plan.sweep,
+            "pid": os.getpid(),
+            "words": self.plan.words_given,
+            "studies": [
+                {"id": p.study.id, "method": p.study.method, "trials": p.study.trials, "seeds": list(p.study.seeds)}
+                for p in self.plan.studies
+            ],
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tmp = folder / f".{self.plan.sweep}.{os.getpid()}.tmp"
+            tmp.write_text(json.dumps(outline))
+            os.rename(tmp, folder / f"{self.plan.sweep}.json")
+        except OSError as e:
+            raise StoreError(f"the plan could not be written to {folder}: {e}") from e
+
+    def _known_runs(self) -> dict[str, dict[str, Any]]:
+        if self._runs is None:
+            rows = latest_runs(load(self.store.root, ["runs"]).runs)
+            self._runs = {r["key"]: r for r in rows.iter_rows(named=True)}
+        return self._runs
+
+    def _written_since(self, key: str) -> dict[str, Any] | None:
+        if not self.store.has("runs", key):
+            return None
+        row = latest_runs(self.store.read("runs", key)).row(0, named=True)
+        self._known_runs()[key] = row
+        return row
+
+    def _objective(self, key: str, row: Mapping[str, Any]) -> float:
+        evals, counts = self.store.read("evals", key), self.store.read("counts", key)
+        splits = self.plan.splits
+        target = self.plan.target(str(row["method"]))
+        return objective_from_evals(
+            evals, counts, target, splits.tune_name, splits.report_name, self.plan.machine.protocol
+        )
+
+    def _write_unfinished(self, key: str, outcome: Outcome, study: Study, trial: int, role: str) -> None:
+        known = self._known_runs().get(key)
+        if known is not None and known["status"] == outcome.status and not self.retry_failed:
+            return
+        payload = self._payloads[key]
+        labels = {"sweep": self.plan.sweep, "study": study.id, "trial": trial, "role": role}
+        row = run_row(
+            {**payload, "labels": labels},
+            outcome.status,
+            error_class=outcome.error_class,
+            error_message=outcome.error_message,
+            seconds=json.dumps({"reached": outcome.reached}),
+        )
+        self.store.write("runs", key, pl.DataFrame([row]), again=True)
+        if not self.store.has("params", key):
+            self.store.write("params", key, param_rows(key, payload["config"]))
+        self._known_runs()[key] = row
+
+
+def sweeps(store: Path) -> list[dict[str, Any]]:
+    """The outlines of all sweeps of a store, newest first."""
+    found = sorted((store / SWEEPS).glob("*.json"), key=lambda p: -p.stat().st_mtime)
+    return [json.loads(p.read_text()) for p in found]

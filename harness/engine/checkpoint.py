@@ -1,0 +1,142 @@
+"""Checkpoints: safetensors for tensors, JSON for the rest, written whole or not at all.
+
+Schedules, RNG and data position are pure functions of (seed, step), so the step restores them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from harness.errors import StoreError
+from harness.method import Method, OptimizerPlan
+
+PREFIX = "step-"
+
+
+def save_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan], meta: Mapping[str, Any]) -> None:
+    """Write model, optimisers and `meta` (with `step`, the steps already done) as `<folder>/step-<n>`.
+
+    Older ones are dropped. Raises StoreError on a full or unwritable disk, leaving the previous checkpoint.
+    """
+    target = folder / f"{PREFIX}{meta['step']:08d}"
+    tmp = folder / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        tmp.mkdir(parents=True, exist_ok=True)
+        _write_tensors(tmp / "model.safetensors", method.state_dict())
+        for i, plan in enumerate(plans):
+            tensors, rest = _flatten_optimizer(plan.optimizer)
+            _write_tensors(tmp / f"optimizer-{i}.safetensors", tensors)
+            (tmp / f"optimizer-{i}.json").write_text(json.dumps(rest))
+        (tmp / "meta.json").write_text(json.dumps(dict(meta)))
+        _sync(tmp)
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(tmp, target)
+    except OSError as e:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise StoreError(
+            f"no checkpoint could be written to {folder}: {e}; free space and run the same command "
+            "again, it continues from the checkpoint before"
+        ) from e
+    for old in _found(folder):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan]) -> dict[str, Any] | None:
+    """Restore the newest readable checkpoint and return its meta, or None where there is none."""
+    for path in reversed(_found(folder)):
+        try:
+            meta = json.loads((path / "meta.json").read_text())
+            tensors = load_file(path / "model.safetensors")
+            states = [
+                (load_file(path / f"optimizer-{i}.safetensors"), json.loads((path / f"optimizer-{i}.json").read_text()))
+                for i in range(len(plans))
+            ]
+        except (OSError, ValueError) as e:
+            print(f"checkpoint {path} cannot be read ({e}); trying an older one", flush=True)
+            continue
+        method.load_state_dict(tensors)
+        for plan, (flat, rest) in zip(plans, states, strict=True):
+            _restore_optimizer(plan.optimizer, flat, rest)
+        return dict(meta)
+    return None
+
+
+def save_weights(path: Path, method: Method, meta: Mapping[str, str]) -> str:
+    """Write a method's state dict as safetensors and return its digest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _write_tensors(tmp, method.state_dict(), meta)
+        os.rename(tmp, path)
+    except OSError as e:
+        tmp.unlink(missing_ok=True)
+        raise StoreError(f"weights could not be written to {path}: {e}") from e
+    return file_digest(path)
+
+
+def load_weights(path: Path, method: Method) -> None:
+    """Load a state dict written by `save_weights`; every key must match."""
+    method.load_state_dict(load_file(path))
+
+
+def weights_meta(path: Path) -> dict[str, str]:
+    """The metadata of a weights file."""
+    with safe_open(path, "pt") as f:
+        return dict(f.metadata() or {})
+
+
+def file_digest(path: Path) -> str:
+    """The first 20 hex digits of a file's SHA-256."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()[:20]
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob(PREFIX + "*") if p.is_dir())
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
+    """Tensors that share memory are written once each, because safetensors refuses aliases."""
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, metadata=dict(meta or {}))
+
+
+def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, Any] = {"scalars": {}}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            key = f"{index}.{name}"
+            if isinstance(value, Tensor):
+                tensors[key] = value
+            else:
+                rest["scalars"][key] = value
+    return tensors, rest
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*flat.items(), *rest["scalars"].items()]:
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    # Groups come from the freshly built optimiser: learning rates are a function of the step, not state.
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with open(path, "rb") as f:
+            os.fsync(f.fileno())

@@ -1,0 +1,143 @@
+"""What a stage may use: the run, its data, the worker's session, and ways to build and load the method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.config import RunConfig, typed_knobs
+from harness.datasets.base import Dataset
+from harness.datasets.loading import Loader
+from harness.datasets.splits import SplitPlan
+from harness.engine.checkpoint import load_weights
+from harness.engine.heartbeat import Heartbeat
+from harness.engine.parallel import broadcast_from_first
+from harness.engine.phases import Phases
+from harness.engine.seeding import seed_all
+from harness.engine.session import Session
+from harness.method import Batch, BuildInfo, Method
+from harness.spec import resolve
+from harness.store import Store
+
+BUILD_PLACE = 0xB111D
+"""Marks the generator that initialises parameters, apart from those of any step."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or folder that a stage wrote, with the digest of its content."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """How a run is executed; nothing here changes a number beyond summation order."""
+
+    store: str
+    data_root: str | None = None
+    classes_file: str | None = None
+    weights: str | None = None
+    weights_digest: str = ""
+    threads: int = 1
+    loaders: int = 0
+    checkpoint_every: int | None = None
+    keep: tuple[str, ...] = ("last", "best")
+    protocol: str = "held-out"
+    low_memory: bool = False
+    """Set on the one retry after running out of memory: groups are halved where the method allows it."""
+
+
+@dataclass
+class Context:
+    """One run on one worker."""
+
+    run: RunConfig
+    key: str
+    machine: Machine
+    dataset: Dataset
+    splits: SplitPlan
+    session: Session
+    phases: Phases
+    heartbeat: Heartbeat
+    store: Store
+    labels: dict[str, Any] = field(default_factory=dict)
+    """study, trial, role and sweep, for heartbeats and the runs table."""
+    _live: tuple[str, Method] | None = None
+
+    def beat(self, stage: str, step: int, total: int, losses: dict[str, float] | None = None) -> None:
+        """Tell whoever watches where this run is."""
+        if self.session.rank == 0:
+            extra = {"losses": losses} if losses else {}
+            self.heartbeat.beat(
+                key=self.key,
+                method=self.run.method,
+                seed=self.run.seed,
+                stage=stage,
+                step=step,
+                total=total,
+                **self.labels,
+                **extra,
+            )
+
+    def build(self) -> Method:
+        """The method of this run, freshly initialised from the run's seed, on the worker's device."""
+        with self.phases.of("build"):
+            run = self.run
+            chosen = run.chosen
+            info = BuildInfo(
+                num_classes=self.dataset.num_classes,
+                has_background=self.dataset.has_background,
+                crop=run.crop,
+                iterations=run.total,
+                group=run.group,
+                tier=run.tier,
+                variant=run.variant,
+                labels=run.labels,
+                backbone=run.backbone,
+                backbone_weights=self.machine.weights,
+                decoder=run.decoder,
+            )
+            seed_all(run.seed, BUILD_PLACE)
+            if chosen.base is not None:
+                base_config = typed_knobs(chosen.base, run.base_knobs or {})
+                info = dataclasses.replace(info, base=resolve(chosen.base.build)(base_config, info))
+            method: Method = resolve(chosen.spec.build)(run.method_config(), info)
+            method.to(self.session.device)
+            broadcast_from_first(method, self.session)
+            return method
+
+    def keep_live(self, digest: str, method: Method) -> None:
+        """Remember a method whose weights have this digest, so that the next stage need not load them."""
+        self._live = (digest, method)
+
+    def trained(self, weights: Artifact) -> Method:
+        """The method with the weights of a training stage."""
+        if self._live is not None and self._live[0] == weights.digest:
+            return self._live[1]
+        method = self.build()
+        load_weights(weights.path, method)
+        self.keep_live(weights.digest, method)
+        return method
+
+    def loader(self, method: Method, start_step: int) -> Iterable[list[Batch]]:
+        """Training batches of this worker from `start_step` on."""
+        run, machine = self.run, self.machine
+        return Loader(
+            self.dataset,
+            self.splits.train,
+            method.transform(),
+            run.labels,
+            seed=run.seed,
+            batch=run.batch,
+            group=run.group,
+            loaders=machine.loaders,
+            rank=self.session.rank,
+            world_size=self.session.world_size,
+            start_step=start_step,
+            total_steps=run.total,
+        )

@@ -1,0 +1,235 @@
+"""The one training loop: groups, reductions, schedules, checkpoints. It knows neither Ray nor any method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from harness.engine import checkpoint
+from harness.engine.parallel import barrier, reduce_gradients, reduce_losses, reduce_stats
+from harness.engine.phases import Phases
+from harness.engine.seeding import seed_all
+from harness.engine.session import Session
+from harness.errors import NonFiniteLoss
+from harness.method import Batch, Method, OptimizerPlan, Progress
+
+LOG_POINTS = 200
+"""Loss values kept per run and term."""
+CHECKPOINT_SECONDS = 30.0
+
+
+class Steps(Protocol):
+    """Where batches come from: `Loader`, or anything that yields this rank's groups step by step."""
+
+    def __iter__(self) -> Iterator[list[Batch]]: ...
+
+
+@dataclass
+class LoopConfig:
+    """What the loop needs to know besides the method."""
+
+    total: int
+    seed: int
+    groups: int
+    """Groups in the global batch."""
+    bf16: bool
+    folder: Path
+    """Where checkpoints of this run in progress lie."""
+    checkpoint_every: int | None = None
+    """Steps; None means about every 30 seconds."""
+
+
+@dataclass
+class Trained:
+    """What training leaves behind besides the method itself."""
+
+    steps: list[tuple[int, str, float]] = field(default_factory=list)
+    """(step, loss term, value): means over all groups."""
+    resumed_at: int = 0
+    seconds: float = 0.0
+    """Training seconds including those of earlier attempts."""
+    best: tuple[float, int] | None = None
+
+
+def train(
+    method: Method,
+    make_loader: Callable[[int], Iterable[list[Batch]]],
+    config: LoopConfig,
+    session: Session,
+    phases: Phases,
+    *,
+    beat: Callable[[int, dict[str, float]], None],
+    evaluate: Callable[[], float] | None = None,
+) -> Trained:
+    """Run the loop from the newest checkpoint to the end.
+
+    `make_loader(start_step)` yields this rank's groups for each further step. At each of `session.rungs` the
+    objective is evaluated and reported. Raises NonFiniteLoss with step, term and the saved batch.
+    """
+    plans = method.optimizers()
+    initial = [[g["lr"] for g in plan.optimizer.param_groups] for plan in plans]
+    result = Trained()
+    with phases.of("checkpoint"):
+        meta = checkpoint.load_training(config.folder, method, plans)
+    if meta:
+        result.resumed_at, result.seconds = int(meta["step"]), float(meta["seconds"])
+        result.steps = [(int(s), str(n), float(v)) for s, n, v in meta["losses"]]
+    began, saved_at = time.perf_counter(), time.perf_counter()
+    earlier = result.seconds
+    every = max(1, config.total // LOG_POINTS)
+    rungs = {max(1, round(r * config.total)): r for r in session.rungs}
+    pending: _Pending | None = None
+    method.train()
+    batches = iter(make_loader(result.resumed_at))
+    for step in range(result.resumed_at, config.total):
+        with phases.of("data"):
+            groups = [_to_device(b, session.device) for b in next(batches)]
+        progress = Progress(step, config.total)
+        names, losses, stats = _forward_backward(method, groups, progress, config, session, phases)
+        with phases.of("engine"):
+            losses = reduce_losses(losses, session)
+            reduce_gradients(method, session)
+            if pending is not None:
+                pending.check(config.folder, session)
+            pending = _Pending(step, names, losses, groups)
+            if step % every == 0 or step == config.total - 1:
+                pending.check(config.folder, session)
+                pending = None
+                values = losses.tolist()
+                result.steps.extend((step, n, v) for n, v in zip(names, values, strict=True))
+                beat(step + 1, dict(zip(names, values, strict=True)))
+            else:
+                beat(step + 1, {})
+        with phases.of("method"):
+            _optimise(plans, initial, progress)
+        with phases.of("engine"):
+            reduced = reduce_stats(stats, method.stats_concat, session)
+        with phases.of("method"):
+            method.update(reduced, progress)
+        result.seconds = earlier + time.perf_counter() - began
+        done = step + 1
+        if done in rungs and evaluate is not None:
+            with phases.of("score"):
+                objective = evaluate()
+                method.train()
+            if result.best is None or objective > result.best[0]:
+                result.best = (objective, done)
+            session.report(rungs[done], objective)
+        if done < config.total and _due(done, config, saved_at):
+            if pending is not None:
+                pending.check(config.folder, session)
+                pending = None
+            with phases.of("checkpoint"):
+                if session.rank == 0:
+                    checkpoint.save_training(config.folder, method, plans, _meta(done, config, result))
+                saved_at = time.perf_counter()
+    if pending is not None:
+        pending.check(config.folder, session)
+    barrier(session)
+    return result
+
+
+def _meta(done: int, config: LoopConfig, result: Trained) -> dict[str, Any]:
+    return {"step": done, "total": config.total, "seed": config.seed, "seconds": result.seconds, "losses": result.steps}
+
+
+def _due(done: int, config: LoopConfig, saved_at: float) -> bool:
+    if config.checkpoint_every is not None:
+        return done % config.checkpoint_every == 0
+    return time.perf_counter() - saved_at > CHECKPOINT_SECONDS
+
+
+def _forward_backward(
+    method: Method, groups: Sequence[Batch], progress: Progress, config: LoopConfig, session: Session, phases: Phases
+) -> tuple[list[str], Tensor, list[dict[str, Tensor]]]:
+    """Accumulate gradients over this rank's groups; returns term names, their values / number of groups, stats."""
+    first = session.rank * len(groups)
+    sums: dict[str, Tensor] = {}
+    stats: list[dict[str, Tensor]] = []
+    device = torch.device(session.device)
+    with phases.of("method"):
+        for p in method.parameters():
+            p.grad = None
+        for i, group in enumerate(groups):
+            seed_all(config.seed, progress.step, first + i)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                out = method.step(group, progress)
+            total = torch.stack([v.float() for v in out.losses.values()]).sum() / config.groups
+            total.backward()  # type: ignore[no-untyped-call]
+            for name, value in out.losses.items():
+                part = value.detach().float() / config.groups
+                sums[name] = sums[name] + part if name in sums else part
+            stats.append(out.stats)
+    return list(sums), torch.stack(list(sums.values())), stats
+
+
+def _optimise(plans: Sequence[OptimizerPlan], initial: Sequence[Sequence[float]], progress: Progress) -> None:
+    for plan, rates in zip(plans, initial, strict=True):
+        if not plan.active(progress):
+            continue
+        factor = plan.factor(progress.step)
+        for group, rate in zip(plan.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        if plan.clip_norm is not None:
+            params = [p for g in plan.optimizer.param_groups for p in g["params"]]
+            torch.nn.utils.clip_grad_norm_(params, plan.clip_norm)
+        plan.optimizer.step()
+
+
+@dataclass
+class _Pending:
+    """A step whose losses have not been looked at yet: looking one step later keeps a GPU from waiting."""
+
+    step: int
+    names: list[str]
+    losses: Tensor
+    groups: Sequence[Batch]
+
+    def check(self, folder: Path, session: Session) -> None:
+        """Raise NonFiniteLoss if a term is not finite; the batch is saved beside the checkpoints."""
+        values = self.losses.tolist()
+        bad = [n for n, v in zip(self.names, values, strict=True) if not math.isfinite(v)]
+        if not bad:
+            return
+        path = folder / f"nonfinite-step{self.step}-rank{session.rank}.safetensors"
+        _save_batch(path, self.groups)
+        shown = ", ".join(f"{n}={v:.4g}" for n, v in zip(self.names, values, strict=True))
+        ids = ", ".join(i for g in self.groups for i in g.ids)
+        raise NonFiniteLoss(
+            f"step {self.step}: loss term {' and '.join(bad)} is not finite ({shown}). Images: {ids}. "
+            f"The batch is saved in {path}; lower the learning rate or look at these images."
+        )
+
+
+def _save_batch(path: Path, groups: Sequence[Batch]) -> None:
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    for g, group in enumerate(groups):
+        tensors[f"{g}.tags_BC"] = group.tags_BC
+        tensors.update({f"{g}.{name}": view for name, view in group.views.items()})
+        if group.label_BHW is not None:
+            tensors[f"{g}.label_BHW"] = group.label_BHW
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = {str(g): " ".join(group.ids) for g, group in enumerate(groups)}
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, metadata=ids)
+
+
+def _to_device(batch: Batch, device: str) -> Batch:
+    if device == "cpu":
+        return batch
+
+    def move(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t.to(device, non_blocking=True)
+
+    views = {k: v.to(device, non_blocking=True) for k, v in batch.views.items()}
+    return Batch(
+        batch.ids, views, batch.tags_BC.to(device, non_blocking=True), move(batch.label_BHW), move(batch.content_BHW)
+    )

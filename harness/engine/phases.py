@@ -1,0 +1,49 @@
+"""Named wall-clock counters of a run: where its time went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PHASES = ("start", "build", "data", "method", "engine", "checkpoint", "stages", "score", "store")
+
+
+class Phases:
+    """Seconds by phase. Phases do not nest: time belongs to the innermost one that is open."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        self._open: list[str] = []
+        self._since = time.perf_counter()
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Count the time inside the block under `name`."""
+        self._switch()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._switch()
+            self._open.pop()
+
+    def _switch(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+
+def phase_table(seconds: dict[str, float]) -> str:
+    """One line per phase with its share, then the share of step time that was not spent in the method."""
+    total = sum(seconds.values()) or 1.0
+    lines = [f"  {name:<11}{value:9.2f} s {100 * value / total:5.1f} %" for name, value in seconds.items() if value]
+    lines.append(f"  step time outside the method {100 * step_overhead(seconds):.1f} %")
+    return "\n".join(lines)
+
+
+def step_overhead(seconds: dict[str, float]) -> float:
+    """Share of step time (data + method + engine) that is not spent in the method, in [0,1]."""
+    step = sum(seconds.get(k, 0.0) for k in ("data", "method", "engine"))
+    return 1.0 - seconds.get("method", 0.0) / step if step else 0.0

@@ -1,0 +1,121 @@
+"""Recipes made of stages that every method shares: train a network, and write its maps for those who read files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from harness.config import RunConfig
+from harness.engine import checkpoint
+from harness.engine.context import Artifact, Context
+from harness.engine.loop import LoopConfig, Trained, train
+from harness.engine.predictions import MAPS, ScoreMaps, batches, predict
+from harness.engine.stages import Stage
+
+WEIGHTS = "weights.safetensors"
+STEPS = "steps.parquet"
+BEST = "best.safetensors"
+
+
+def single_stage(run: RunConfig) -> tuple[Stage, ...]:
+    """The recipe of single-stage methods: one training stage; scoring follows every recipe."""
+    return (TRAIN,)
+
+
+def train_and_write_cams(run: RunConfig) -> tuple[Stage, ...]:
+    """Train, then write the CAM and pseudo-mask scores of the scored images, which scoring reads from the files."""
+    return (TRAIN, WRITE_CAMS)
+
+
+def _train(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> None:
+    run, session = context.run, context.session
+    method = context.build()
+    config = LoopConfig(
+        total=run.total,
+        seed=run.seed,
+        groups=run.batch // run.group,
+        bf16=run.precision == "bf16",
+        folder=folder,
+        checkpoint_every=context.machine.checkpoint_every,
+    )
+    best: list[float] = []
+
+    def evaluate() -> float:
+        from harness.engine.score import objective_now
+
+        value = objective_now(context, method)
+        if session.rank == 0 and "best" in context.machine.keep and value >= max(best, default=value):
+            checkpoint.save_weights(folder / BEST, method, {})
+        best.append(value)
+        return value
+
+    trained = train(
+        method,
+        lambda start: context.loader(method, start),
+        config,
+        session,
+        context.phases,
+        beat=lambda step, losses: context.beat("train", step, run.total, losses),
+        evaluate=evaluate,
+    )
+    with context.phases.of("checkpoint"):
+        if session.rank == 0:
+            _write_steps(folder / STEPS, trained)
+            digest = checkpoint.save_weights(folder / WEIGHTS, method, {"method": run.method, "key": context.key})
+            context.keep_live(digest, method)
+            for old in folder.glob(checkpoint.PREFIX + "*"):
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_steps(path: Path, trained: Trained) -> None:
+    steps, names, values = zip(*trained.steps, strict=True) if trained.steps else ((), (), ())
+    frame = pl.DataFrame(
+        {"step": steps, "name": names, "value": values}, schema={"step": pl.Int64, "name": pl.Utf8, "value": pl.Float64}
+    )
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    frame.write_parquet(tmp)
+    os.rename(tmp, path)
+    (path.parent / "training.json").write_text(
+        json.dumps({"seconds": trained.seconds, "resumed_at": trained.resumed_at})
+    )
+
+
+def _write_cams(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> None:
+    method = context.trained(inputs["weights"])
+    method.eval()
+    out = folder / "cams"
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = frozenset(t for t in context.run.chosen.spec.targets if t in MAPS)
+    ids = sorted(set(context.splits.tune) | set(context.splits.report))
+    mine = ids[context.session.rank :: context.session.world_size]
+    done = 0
+    with context.phases.of("stages"):
+        for chunk in batches(mine):
+            context.beat("write-cams", done, len(mine))
+            done += len(chunk)
+            maps, _ = predict(context, method, chunk, [], wanted, "student")
+            for image_id, found in zip(chunk, maps, strict=True):
+                _write_maps(out / f"{image_id.replace('/', '~')}.npz", found)
+
+
+def _write_maps(path: Path, maps: ScoreMaps) -> None:
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(tmp, "wb") as f:
+        np.savez(f, allow_pickle=False, classes=maps.classes, **dict(maps.scores))
+    os.rename(tmp, path)
+
+
+TRAIN = Stage(name="train", run=_train, outputs={"weights": WEIGHTS, "steps": STEPS}, reads=("*",), training=True)
+WRITE_CAMS = Stage(
+    name="write-cams",
+    run=_write_cams,
+    inputs=("weights",),
+    outputs={"cams": "cams"},
+    reads=("method", "variant", "knobs", "crop", "dataset", "masks", "options"),
+)

@@ -1,0 +1,241 @@
+"""One run from payload to store: the function that a Tune actor, a Train worker or this process calls."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import resource
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from harness.config import RunConfig
+from harness.datasets import open_dataset
+from harness.datasets.splits import plan_splits
+from harness.engine.context import Artifact, Context, Machine
+from harness.engine.examples import write_examples
+from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
+from harness.engine.heartbeat import Heartbeat
+from harness.engine.parallel import barrier
+from harness.engine.phases import Phases
+from harness.engine.score import Tables, score_run
+from harness.engine.session import Session
+from harness.engine.stages import clean, run_stages
+from harness.spec import resolve
+from harness.store import Store
+from harness.tuning.studies import Outcome
+
+
+def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
+    """Execute one run and write it to the store; every exception but a stop passes to the caller's fault classes.
+
+    `payload` holds key, config, machine, labels (sweep, study, trial, role), train fingerprint and versions, as
+    `harness.plan` makes them. Every worker of the run calls this; the first one writes.
+    """
+    phases = Phases()
+    started = datetime.now(UTC)
+    with phases.of("start"):
+        _fresh_state(session, int(payload["machine"]["threads"]))
+        context = open_context(payload, session, phases)
+    if session.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    reached_before = _reached_before(context)
+    context.beat("start", 0, context.run.total)
+    base = {
+        "train": payload["train_fingerprint"],
+        "weights": context.machine.weights_digest,
+        "versions": payload["versions"],
+    }
+    stages = resolve(context.run.chosen.spec.recipe)(context.run)
+    outputs = run_stages(stages, context, base)
+    method = context.trained(outputs["weights"])
+    with phases.of("score"):
+        method.eval()
+        tables = score_run(context, method, outputs)
+    if session.rank == 0:
+        with phases.of("store"):
+            _write(context, method, outputs, tables, payload, phases, started, reached_before)
+            clean(context, outputs)
+            shutil.rmtree(context.store.work(context.key), ignore_errors=True)
+    barrier(session)
+    objective = tables.objective
+    if not math.isfinite(objective):
+        raise ValueError(
+            f"the objective of {context.run.method} is {objective}: no image of the tuning split has a "
+            "label that counts"
+        )
+    return Outcome(status="done", objective=objective, reached=1.0, error_class="", error_message="")
+
+
+def open_context(payload: Mapping[str, Any], session: Session, phases: Phases) -> Context:
+    """The run that a payload describes, with its data opened."""
+    run = RunConfig.from_dict(payload["config"])
+    machine = Machine(**{**payload["machine"], "keep": tuple(payload["machine"]["keep"])})
+    options = {k: v for k, v in run.options.items() if k != "tune"}
+    dataset = open_dataset(
+        run.dataset, root=machine.data_root, masks=run.masks, classes=machine.classes_file, options=options
+    )
+    splits = plan_splits(dataset, run.options.get("tune", "auto"), machine.protocol, report=run.split)
+    store = Store(machine.store)
+    key = str(payload["key"])
+    heartbeat = Heartbeat(store.work(key))
+    return Context(
+        run, key, machine, dataset, splits, session, phases, heartbeat, store, dict(payload.get("labels", {}))
+    )
+
+
+def run_row(payload: Mapping[str, Any], status: str, **values: Any) -> dict[str, Any]:
+    """A row of `runs` from a payload: used for finished runs here, for pruned and failed ones by the driver."""
+    config = payload["config"]
+    machine = payload["machine"]
+    labels = payload.get("labels", {})
+    row: dict[str, Any] = {
+        "key": payload["key"],
+        "sweep": labels.get("sweep", ""),
+        "study": labels.get("study", ""),
+        "trial": int(labels.get("trial", 0)),
+        "method": config["method"],
+        "variant": config["variant"],
+        "dataset": config["dataset"],
+        "split_fingerprints": json.dumps(payload.get("fingerprints", {})),
+        "supervision": config["labels"],
+        "backbone": config["backbone"],
+        "decoder": config["decoder"],
+        "pretraining": payload.get("pretraining", ""),
+        "tier": config["tier"],
+        "iterations": max(1, round(config["iterations"] * config["fidelity"])),
+        "seed": config["seed"],
+        "protocol": machine["protocol"],
+        "config": json.dumps(config, sort_keys=True),
+        "status": status,
+        "error_class": "",
+        "error_message": "",
+        "versions": json.dumps(payload["versions"]),
+        "git_commit": git_commit(),
+        "device": "cpu",
+        "world_size": 1,
+        "threads": machine["threads"],
+        "precision": config["precision"],
+        "started": datetime.now(UTC).isoformat(),
+        "seconds": "{}",
+        "gpu_seconds": 0.0,
+        "peak_memory": 0,
+        "steps_lost": 0,
+    }
+    row.update(values)
+    return row
+
+
+def param_rows(key: str, config: Mapping[str, Any]) -> pl.DataFrame:
+    """The knobs of a run: as a number where it is one, and as text."""
+    knobs = {**config["knobs"], **{f"base.{k}": v for k, v in (config.get("base_knobs") or {}).items()}}
+    numeric = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in knobs.values()]
+    return pl.DataFrame(
+        {
+            "key": [key] * len(knobs),
+            "knob": list(knobs),
+            "value": numeric,
+            "text": [json.dumps(v) for v in knobs.values()],
+        },
+        schema={"key": pl.Utf8, "knob": pl.Utf8, "value": pl.Float64, "text": pl.Utf8},
+    )
+
+
+def git_commit() -> str:
+    """The commit of the harness's own checkout, with `+` where files differ; empty outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        head = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head.stdout.strip()
+
+
+def _write(
+    context: Context,
+    method: Any,
+    outputs: Mapping[str, Artifact],
+    tables: Tables,
+    payload: Mapping[str, Any],
+    phases: Phases,
+    started: datetime,
+    reached_before: int,
+) -> None:
+    """All tables of a run; `runs` comes last and makes the others count."""
+    key, store = context.key, context.store
+    artifacts = [
+        {"key": key, "kind": name, "path": str(a.path.relative_to(store.root)), "digest": a.digest}
+        for name, a in outputs.items()
+        if name == "weights" and "none" not in context.machine.keep
+    ]
+    artifacts += write_examples(context, method)
+    losses = pl.read_parquet(outputs["steps"].path) if "steps" in outputs else pl.DataFrame()
+    frames = {
+        "evals": pl.DataFrame(tables.evals),
+        "counts": pl.concat(tables.counts),
+        "params": param_rows(key, payload["config"]),
+    }
+    if tables.curves:
+        frames["curves"] = pl.concat(tables.curves)
+    if losses.height:
+        frames["steps"] = losses.with_columns(key=pl.lit(key), stage=pl.lit("train")).select(
+            "key", "stage", "step", "name", "value"
+        )
+    if artifacts:
+        frames["artifacts"] = pl.DataFrame(artifacts)
+    for table, frame in frames.items():
+        # What an attempt that died before its `runs` row left behind belongs to nobody.
+        store.path(table, key).unlink(missing_ok=True)
+        store.write(table, key, frame)
+    cuda = context.session.device.startswith("cuda")
+    wall = sum(phases.seconds.values())
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = {k: round(v, 4) for k, v in phases.seconds.items()}
+    training = json.loads((outputs["weights"].path.parent / "training.json").read_text())
+    lost = max(0, reached_before - int(training["resumed_at"]))
+    row = run_row(
+        payload,
+        "done",
+        started=started.isoformat(),
+        seconds=json.dumps(seconds),
+        device=torch.cuda.get_device_name() if cuda else "cpu",
+        world_size=context.session.world_size,
+        gpu_seconds=wall * context.session.world_size if cuda else 0.0,
+        peak_memory=int(peak),
+        steps_lost=lost,
+    )
+    store.write("runs", key, pl.DataFrame([row]), again=True)
+
+
+def _reached_before(context: Context) -> int:
+    """The training step that an earlier, killed attempt had reached by its last heartbeat; 0 where there was none."""
+    try:
+        beat = json.loads((context.store.work(context.key) / HEARTBEAT_FILE).read_text())
+    except (OSError, ValueError):
+        return 0
+    return int(beat.get("step", 0)) if beat.get("stage") == "train" else 0
+
+
+def _fresh_state(session: Session, threads: int) -> None:
+    """Undo what an earlier trial of the same process may have left behind."""
+    gc.collect()
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    if session.device.startswith("cuda"):
+        torch.cuda.empty_cache()

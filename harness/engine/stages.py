@@ -1,0 +1,158 @@
+"""Stages: steps of a recipe with typed inputs and outputs, cached under the key of what they read."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import RunConfig, digest_of
+from harness.engine.checkpoint import file_digest
+from harness.engine.context import Artifact, Context
+from harness.engine.parallel import barrier, gather_objects
+from harness.errors import HarnessError, StoreError
+
+DONE = "done.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a recipe."""
+
+    name: str
+    run: Callable[[Context, Mapping[str, Artifact], Path], None]
+    """Called as `run(context, inputs, folder)`; leaves each of `outputs` in `folder`."""
+    outputs: Mapping[str, str]
+    """Name of each output and its file or folder in the stage's folder."""
+    inputs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    """Config fields (dotted: `knobs.mask_ratio`) that it reads; `*` stands for all."""
+    version: int = 1
+    training: bool = False
+    """True for stages that read the training split, the pretrained weights and the seed."""
+
+
+def fields_read(run: RunConfig, reads: Sequence[str]) -> dict[str, Any]:
+    """The values of these config fields. Raises HarnessError for a field that does not exist."""
+    values = run.to_dict()
+    if "*" in reads:
+        return values
+    out = {}
+    for name in reads:
+        at: Any = values
+        for part in name.split("."):
+            if not isinstance(at, dict) or part not in at:
+                raise HarnessError(f"a stage reads {name!r}, which the config of {run.method} does not have")
+            at = at[part]
+        out[name] = at
+    return out
+
+
+def stage_key(stage: Stage, context: Context, inputs: Mapping[str, Artifact], base: Mapping[str, Any]) -> str:
+    """Digest of what decides a stage's output: fields read, versions, inputs' digests, data and weights."""
+    identity: dict[str, Any] = {
+        "stage": stage.name,
+        "version": stage.version,
+        "fields": fields_read(context.run, stage.reads),
+        "inputs": {k: inputs[k].digest for k in stage.inputs},
+    }
+    if stage.training:
+        identity.update(base)
+    else:
+        identity["images"] = digest_of([*context.splits.tune, "|", *context.splits.report])
+    return digest_of(identity)
+
+
+def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any]) -> dict[str, Artifact]:
+    """Run a recipe's stages in order, taking finished ones from the cache; returns all outputs by name.
+
+    `base` holds what training stages add to their key: train fingerprint, weights digest, versions. A stage that
+    another process works on is waited for.
+    """
+    done: dict[str, Artifact] = {}
+    for stage in stages:
+        missing = [n for n in stage.inputs if n not in done]
+        if missing:
+            raise HarnessError(f"stage {stage.name} needs {missing}, which no stage before it makes")
+        folder = context.store.root / "cache" / stage_key(stage, context, done, base)
+        with _locked(folder, context, stage.name):
+            # The first worker decides for all: between two looks another process may finish the stage.
+            found = gather_objects(_finished(folder, stage), context.session)[0]
+            if found is None:
+                stage.run(context, {n: done[n] for n in stage.inputs}, folder)
+                barrier(context.session)
+                if context.session.rank == 0:
+                    _finish(folder, stage)
+                barrier(context.session)
+                found = _finished(folder, stage)
+        if found is None:
+            raise HarnessError(f"stage {stage.name} did not leave {list(stage.outputs.values())} in {folder}")
+        done.update(found)
+    return done
+
+
+def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
+    """Drop what `keep` does not name, once a run is in the store."""
+    keep = context.machine.keep
+    for name, artifact in outputs.items():
+        folder = artifact.path.parent
+        if name == "weights" and ("last" in keep and "none" not in keep):
+            for old in folder.glob("step-*"):
+                shutil.rmtree(old, ignore_errors=True)
+        elif name == "weights":
+            shutil.rmtree(folder, ignore_errors=True)
+        elif "maps" not in keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def artifact_digest(path: Path) -> str:
+    """Digest of a file, or of a folder's file names and contents."""
+    if path.is_file():
+        return file_digest(path)
+    return digest_of({str(p.relative_to(path)): file_digest(p) for p in sorted(path.rglob("*")) if p.is_file()})
+
+
+def _finished(folder: Path, stage: Stage) -> dict[str, Artifact] | None:
+    try:
+        digests = json.loads((folder / DONE).read_text())
+    except (OSError, ValueError):
+        return None
+    found = {name: Artifact(folder / path, digests.get(name, "")) for name, path in stage.outputs.items()}
+    return found if all(a.digest and a.path.exists() for a in found.values()) else None
+
+
+def _finish(folder: Path, stage: Stage) -> None:
+    digests = {}
+    for name, path in stage.outputs.items():
+        if not (folder / path).exists():
+            return
+        digests[name] = artifact_digest(folder / path)
+    tmp = folder / f".{DONE}.{os.getpid()}.tmp"
+    tmp.write_text(json.dumps(digests))
+    os.rename(tmp, folder / DONE)
+
+
+@contextmanager
+def _locked(folder: Path, context: Context, stage: str) -> Iterator[None]:
+    """Hold a stage's folder: trials that share a stage, and workers left over from a killed driver, take turns."""
+    if context.session.rank != 0:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / "lock", "w")  # noqa: SIM115  (held open over the yield)
+    except OSError as e:
+        raise StoreError(f"cannot write into {folder}: {e}") from e
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            context.beat(f"waiting for {stage}", 0, context.run.total)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
