@@ -8,25 +8,14 @@ import torch
 from torch import Tensor
 
 from harness.datasets.base import IGNORE
-from methods.parts.cam import resize
+from methods.parts.cam import gather_classes, present_classes, resize, scatter_classes
 from methods.parts.par import DILATIONS, GROWTH, par
 
 VERSION = 1
 
 
-def _present(cam_BCHW: Tensor, tags_BC: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Indices (B,k) of the present classes ascending, padded to the largest count, and which are real."""
-    if tags_BC is None:
-        tags_BC = cam_BCHW.new_ones(cam_BCHW.shape[:2])
-    present_BC = tags_BC > 0
-    most = int(present_BC.sum(dim=1).max()) if len(present_BC) else 0
-    index_BC = present_BC.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    index_Bk = index_BC[:, :most]
-    return index_Bk, present_BC.gather(1, index_Bk)
-
-
-def _gather(cam_BCHW: Tensor, index_Bk: Tensor) -> Tensor:
-    return cam_BCHW.float().gather(1, index_Bk[:, :, None, None].expand(-1, -1, *cam_BCHW.shape[-2:]))
+def _classes(cam_BCHW: Tensor, tags_BC: Tensor | None) -> tuple[Tensor, Tensor]:
+    return present_classes(cam_BCHW.new_ones(cam_BCHW.shape[:2]) if tags_BC is None else tags_BC)
 
 
 def _half(size: tuple[int, int]) -> tuple[int, int]:
@@ -56,12 +45,12 @@ def pseudo_labels(
     if pixels_B3HW.shape[-2:] != cam_BCHW.shape[-2:]:
         raise ValueError(f"pixels {tuple(pixels_B3HW.shape)} and CAM {tuple(cam_BCHW.shape)} differ in size")
     size = (int(cam_BCHW.shape[-2]), int(cam_BCHW.shape[-1]))
-    index_Bk, real_Bk = _present(cam_BCHW, tags_BC)
+    index_Bk, real_Bk = _classes(cam_BCHW, tags_BC)
     k = index_Bk.shape[1]
     label_BHW = torch.zeros((len(cam_BCHW), *size), dtype=torch.int64, device=cam_BCHW.device)
     if k:
         half = _half(size)
-        cam_Bkhw = resize(_gather(cam_BCHW, index_Bk), half)
+        cam_Bkhw = resize(gather_classes(cam_BCHW, index_Bk).float(), half)
         cam_Bkhw = cam_Bkhw.masked_fill(~real_Bk[:, :, None, None], -torch.inf)
         shares = []
         for score in (high, low):
@@ -98,12 +87,11 @@ def refined_scores(
     `pixels_B3HW` 0..255 and `cam_BCHW` in [0,1] share (H,W); A4 makes labels of it. `tags_BC` None: all.
     """
     size = (int(cam_BCHW.shape[-2]), int(cam_BCHW.shape[-1]))
-    index_Bk, real_Bk = _present(cam_BCHW, tags_BC)
-    out_BCHW = torch.zeros_like(cam_BCHW, dtype=torch.float32)
+    index_Bk, real_Bk = _classes(cam_BCHW, tags_BC)
     if not index_Bk.shape[1]:
-        return out_BCHW
+        return torch.zeros_like(cam_BCHW, dtype=torch.float32)
     half = _half(size)
-    cam_Bkhw = resize(_gather(cam_BCHW, index_Bk), half) * real_Bk[:, :, None, None]
+    cam_Bkhw = resize(gather_classes(cam_BCHW, index_Bk).float(), half) * real_Bk[:, :, None, None]
     refined = par(resize(pixels_B3HW.float() / 255.0, half), cam_Bkhw, iterations, dilations)
     refined = resize(refined.div_(GROWTH**iterations), size).clamp_(0.0, 1.0)
-    return out_BCHW.scatter_(1, index_Bk[:, :, None, None].expand(-1, -1, *size), refined)
+    return scatter_classes(refined, index_Bk, int(cam_BCHW.shape[1]))

@@ -32,9 +32,17 @@ def ptc_loss(features_BND: Tensor, relation_BNN: Tensor) -> Tensor:
     """
     with torch.autocast(features_BND.device.type, enabled=False):
         unit_BND = F.normalize(features_BND.float(), dim=-1, eps=1e-8)
-        same_BNN, other_BNN = relation_BNN == 1, relation_BNN == 0
-        n1, n0 = same_BNN.sum().float(), other_BNN.sum().float()
-        # One table of factors replaces two masked copies of the cosines.
-        factor_BNN = same_BNN.float().mul_(-0.5 / (n1 + 1)).add_(other_BNN * (0.5 / (n0 + 1)))
-        cosine_BNN = unit_BND @ unit_BND.transpose(1, 2)
-        return 0.5 + (cosine_BNN.abs() * factor_BNN).sum()
+        with torch.no_grad():
+            same_BNN, other_BNN = relation_BNN == 1, relation_BNN == 0
+            pull = -0.5 / (torch.count_nonzero(same_BNN) + 1)
+            push = 0.5 / (torch.count_nonzero(other_BNN) + 1)
+            cosine_BNN = unit_BND @ unit_BND.transpose(1, 2)
+            # Derivative of the loss by each cosine; its sum with the cosines is the loss itself.
+            slope_BNN = torch.where(same_BNN, pull, push * other_BNN).mul_(cosine_BNN.sign())
+            value = 0.5 + torch.dot(slope_BNN.flatten(), cosine_BNN.flatten())
+            if not features_BND.requires_grad:
+                return value
+            # A cosine depends on both its tokens: one product gives both gradients, autograd takes two.
+            gradient_BND = (slope_BNN + slope_BNN.transpose(1, 2)) @ unit_BND
+        carrier = (gradient_BND * unit_BND).sum()
+        return value + (carrier - carrier.detach())
