@@ -1,0 +1,33 @@
+"""`cam`: encoder, top classifier, its CAM (A3), pseudo labels from it (A5), LargeFOV and A7; nothing else."""
+
+from __future__ import annotations
+
+from harness.method import Batch, BuildInfo, Progress, StepOutput
+from methods.cam.config import CamConfig
+from methods.parts.losses import multilabel_soft_margin
+from methods.parts.single_stage import TagSegmenter
+from methods.parts.vit_segmenter import pooled_logits
+
+
+class Cam(TagSegmenter):
+    """The CAM baseline. Loss terms: `cls`, and from `seg_start` on `seg`."""
+
+    config: CamConfig
+
+    def step(self, group: Batch, progress: Progress) -> StepOutput:
+        """Losses of one group."""
+        images, tags = group.views["view1"], group.tags_BC
+        tokens_BND, hw = self.net.tokens(images)
+        logits_BC = pooled_logits(self.net.top, tokens_BND)
+        losses = {"cls": multilabel_soft_margin(logits_BC, tags)}
+        if self.config.w_seg > 0 and progress.fraction >= self.config.seg_start:
+            cam_BCHW = self.top_cam(self.net, images, tags, self.net.top_maps(tokens_BND.detach(), hw))
+            label_BHW = self.pseudo_mask(images, cam_BCHW, tags, group.content_BHW)
+            loss = self.segmentation_loss(self.net.segment(tokens_BND, hw), label_BHW)
+            losses["seg"] = self.config.w_seg * loss
+        return StepOutput(losses)
+
+
+def build(config: CamConfig, info: BuildInfo) -> Cam:
+    """The method on its backbone. Raises BadInput where backbone, weights, crop or decoder do not fit."""
+    return Cam(config, info)

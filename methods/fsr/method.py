@@ -1,0 +1,269 @@
+"""`fsr`: one training step of fsr.md section 2, its teacher and its centres.
+
+Axes: B images, C classes, H W pixels, N patch tokens, K prototypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness import fitting
+from harness.datasets.base import IGNORE
+from harness.method import Batch, BuildInfo, Progress, StepOutput
+from methods.fsr.config import FsrConfig
+from methods.fsr.losses import masked_patch_loss
+from methods.fsr.model import FsrNet, Tokens
+from methods.parts.backbones import Encoder
+from methods.parts.cam import best_class, multi_scale_cam, resize, threshold_labels
+from methods.parts.distillation import class_loss, ema_centre, ema_momentum, teacher_temperature
+from methods.parts.losses import multilabel_soft_margin
+from methods.parts.masking import cells_to_tokens, select_cells, uncertain_cells
+from methods.parts.projector import Projector
+from methods.parts.relations import ptc_loss, token_relations
+from methods.parts.single_stage import TagSegmenter
+from methods.parts.teacher import ema_update, make_teacher
+from methods.parts.vit_segmenter import mode, pooled_logits
+
+CARD_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Token tensors of one step's student forward; those of view 2 are None where no term reads them."""
+
+    view1: Tokens
+    view2_raw_BND: Tensor | None = None
+    view2_top_BND: Tensor | None = None
+    masked_BN: Tensor | None = None
+
+
+class Fsr(TagSegmenter):
+    """FSR. Loss terms: `cls`, `class`, `patch`, and from their starts on `ptc` and `seg`."""
+
+    view_names = ("view1", "view2")
+    config: FsrConfig
+    net: FsrNet
+    centre_class_K: Tensor
+    centre_patch_K: Tensor
+
+    def __init__(self, config: FsrConfig, info: BuildInfo):
+        momenta = fitting.fit_momenta(
+            config, card_iterations=config.card_iterations, iterations=info.iterations
+        )
+        super().__init__(momenta, info)
+        self.teacher = make_teacher(self.net)
+        # `Method` declares `teacher` on the class, which hides a submodule of that name.
+        self.__dict__["teacher"] = self._modules["teacher"]
+        for name in ("centre_class_K", "centre_patch_K"):
+            self.register_buffer(name, torch.zeros(self.config.projector_out))
+
+    def network(self, encoder: Encoder) -> FsrNet:
+        """The network with its auxiliary block fitted to the encoder's depth."""
+        config, info = self.config, self.info
+        projector = Projector(
+            encoder.dim, config.projector_hidden, config.projector_bottleneck, config.projector_out
+        )
+        return FsrNet(
+            encoder,
+            num_classes=info.num_classes,
+            num_labels=info.num_labels,
+            decoder=info.decoder,
+            width=config.decoder_width,
+            projector=projector,
+            aux_block=fitting.aux_block(encoder.depth, config.aux_block, CARD_DEPTH),
+            aggregation_blocks=config.aggregation_blocks,
+        )
+
+    def active(self, progress: Progress) -> frozenset[str]:
+        """Names of the loss terms that have weight and have started."""
+        config = self.config
+        starts = {"cls": 0.0, "class": 0.0, "patch": 0.0, "ptc": config.ptc_start, "seg": config.seg_start}
+        return frozenset(
+            name
+            for name, start in starts.items()
+            if getattr(config, f"w_{name}") > 0 and progress.fraction >= start
+        )
+
+    def step(self, group: Batch, progress: Progress) -> StepOutput:
+        """Losses of one group, and the means that its centres move to."""
+        terms = self.active(progress)
+        passes = self.student_forward(group, terms, progress)
+        losses: dict[str, Tensor] = {}
+        if "cls" in terms:
+            losses["cls"] = self.classification(passes.view1, group.tags_BC)
+        stats = self.distil(group, terms, passes, progress, losses)
+        if terms & {"ptc", "seg"}:
+            aux_BCHW, top_BCHW = self.view1_cams(group.views["view1"], group.tags_BC, passes.view1, terms)
+            if "ptc" in terms:
+                losses["ptc"] = self.token_contrast(passes.view1, aux_BCHW, group)
+            if top_BCHW is not None:
+                losses["seg"] = self.segmentation(passes.view1, top_BCHW, group)
+        weighted = {name: getattr(self.config, f"w_{name}") * loss for name, loss in losses.items()}
+        return StepOutput(weighted, stats)
+
+    def student_forward(self, group: Batch, terms: frozenset[str], progress: Progress) -> Passes:
+        """View 1 unmasked and, where a distillation term is on, view 2 masked, in one pass (fsr.md 2.4)."""
+        view1 = group.views["view1"]
+        if not terms & {"class", "patch"}:
+            return Passes(self.net.read(view1))
+        view2 = group.views["view2"]
+        masked_BN = self.masked_tokens(view2, group.tags_BC, progress)
+        both = self.net.read(torch.cat([view1, view2]), torch.cat([torch.zeros_like(masked_BN), masked_BN]))
+        aux, _ = both.aux_BND.chunk(2)
+        raw1, raw2 = both.raw_BND.chunk(2)
+        top1, top2 = both.top_BND.chunk(2)
+        return Passes(Tokens(both.hw, aux, raw1, top1), raw2, top2, masked_BN)
+
+    @torch.no_grad()
+    def masked_tokens(self, view_B3HW: Tensor, tags_BC: Tensor, progress: Progress) -> Tensor:
+        """Masked tokens of view 2, bool (B,N); the random phase computes no CAM (fsr.md 2.3)."""
+        config, stride = self.config, self.net.encoder.stride
+        grid = (view_B3HW.shape[-2] // stride, view_B3HW.shape[-1] // stride)
+        block = fitting.tokens(config.mask_block, grid[0])
+        cells = (-(-grid[0] // block), -(-grid[1] // block))
+        noise = torch.rand(len(view_B3HW), *cells, device=view_B3HW.device)
+        uncertain = None
+        if progress.fraction >= config.random_phase:
+            with mode(self.net, training=not config.reuse_cam):
+                cam_BCHW = multi_scale_cam(
+                    self.net.aux_cam_maps, view_B3HW, config.cam_scales, relu_first=True, tags_BC=tags_BC
+                )
+            v_BHW, _ = best_class(cam_BCHW, tags_BC)
+            uncertain = uncertain_cells(v_BHW, cells, config.mask_low, config.mask_high)
+        return cells_to_tokens(select_cells(uncertain, noise, config.mask_ratio), block, grid)
+
+    def classification(self, tokens: Tokens, tags_BC: Tensor) -> Tensor:
+        """L_cls of both heads (fsr.md 2.5)."""
+        top_BC = pooled_logits(self.net.top, tokens.top_BND)
+        aux_BC = pooled_logits(self.net.classifier_aux, tokens.aux_BND)
+        return multilabel_soft_margin(top_BC, tags_BC) + multilabel_soft_margin(aux_BC, tags_BC)
+
+    def distil(
+        self,
+        group: Batch,
+        terms: frozenset[str],
+        passes: Passes,
+        progress: Progress,
+        losses: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Adds L_class and L_patch to `losses`; returns the teacher's mean projections (fsr.md 2.5)."""
+        if passes.view2_raw_BND is None or passes.view2_top_BND is None or passes.masked_BN is None:
+            return {}
+        config, stats = self.config, {}
+        tau_t = teacher_temperature(
+            progress.step, progress.total, config.tau_teacher_start, config.tau_teacher, config.tau_rise
+        )
+        class_BK, patch_BNK = self.teacher_forward(group, terms)
+        if class_BK is not None:
+            student_BK = self.net.project_class(passes.view2_raw_BND)
+            losses["class"] = class_loss(student_BK, class_BK, self.centre_class_K, config.tau_student, tau_t)
+            stats["centre_class"] = class_BK.mean(dim=0)
+        if patch_BNK is not None:
+            masked_BN = passes.masked_BN
+            student_MK = self.net.projector(passes.view2_top_BND[masked_BN])
+            losses["patch"] = masked_patch_loss(
+                student_MK, patch_BNK[masked_BN], masked_BN, self.centre_patch_K, config.tau_student, tau_t
+            )
+            stats["centre_patch"] = patch_BNK.mean(dim=(0, 1))
+        return stats
+
+    @torch.no_grad()
+    def teacher_forward(self, group: Batch, terms: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
+        """The teacher's class projection (B,K) of view 1 and patch projections (B,N,K) of view 2, unmasked.
+
+        A view that no active term reads is not run. The teacher is in train mode, as published (fsr.md 2.4).
+        """
+        teacher = self.teacher
+        assert isinstance(teacher, FsrNet)
+        names = [n for n, term in (("view1", "class"), ("view2", "patch")) if term in terms]
+        read = teacher.read(torch.cat([group.views[n] for n in names]))
+        size = len(group.tags_BC)
+        class_BK = teacher.project_class(read.raw_BND[:size]).float() if "view1" in names else None
+        patch_BNK = teacher.projector(read.top_BND[-size:]).float() if "view2" in names else None
+        return class_BK, patch_BNK
+
+    @torch.no_grad()
+    def view1_cams(
+        self, view_B3HW: Tensor, tags_BC: Tensor, tokens: Tokens, terms: frozenset[str]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Auxiliary and, where the segmentation loss is on, top CAM (B,C,H,W) of view 1 (A3, fsr.md 7.2)."""
+        config, net = self.config, self.net
+        with_top = "seg" in terms
+        maps = net.both_cam_maps if with_top else net.aux_cam_maps
+        first_BChw = None
+        if config.reuse_cam and 1.0 in config.cam_scales:
+            first_BChw = net.both_maps_of(tokens)
+            first_BChw = first_BChw if with_top else first_BChw[:, : self.info.num_classes]
+        with mode(net, training=not config.reuse_cam):
+            cam = multi_scale_cam(
+                maps,
+                view_B3HW,
+                config.cam_scales,
+                relu_first=True,
+                first_BChw=first_BChw,
+                tags_BC=torch.cat([tags_BC, tags_BC], dim=1) if with_top else tags_BC,
+            )
+        aux_BCHW, top_BCHW = cam.split(self.info.num_classes, dim=1) if with_top else (cam, None)
+        return aux_BCHW, top_BCHW
+
+    def token_contrast(self, tokens: Tokens, aux_BCHW: Tensor, group: Batch) -> Tensor:
+        """L_ptc on normalised top tokens, relations from the auxiliary CAM at token size (A6).
+
+        Tokens that A4 calls background are left out where the dataset has no background class.
+        """
+        config = self.config
+        label_BN = threshold_labels(
+            resize(aux_BCHW, tokens.hw),
+            group.tags_BC,
+            low=config.pseudo_low,
+            high=config.pseudo_high,
+            content_BHW=_content(group, tokens.hw),
+        ).flatten(1)
+        if not self.info.has_background:
+            label_BN = label_BN.masked_fill(label_BN == 0, IGNORE)
+        return ptc_loss(tokens.top_BND, token_relations(label_BN))
+
+    def segmentation(self, tokens: Tokens, top_BCHW: Tensor, group: Batch) -> Tensor:
+        """L_seg on pseudo labels from the top CAM of view 1 (A5, A7)."""
+        label_BHW = self.pseudo_mask(group.views["view1"], top_BCHW, group.tags_BC, group.content_BHW)
+        return self.segmentation_loss(self.net.segment(tokens.top_BND, tokens.hw), label_BHW)
+
+    def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
+        """Centres, then the teacher's parameters (fsr.md 2.5, 2.6)."""
+        for name, centre_K in (("centre_class", self.centre_class_K), ("centre_patch", self.centre_patch_K)):
+            if name in stats:
+                centre_K.copy_(ema_centre(centre_K, stats[name], self.config.centre_momentum))
+        momentum = ema_momentum(progress.step, progress.total, self.config.teacher_momentum)
+        assert self.teacher is not None
+        ema_update(self.teacher, self.net, momentum)
+
+    def describe(self) -> dict[str, Any]:
+        """Values fitted to this size."""
+        base = super().describe()
+        config, grid = self.config, base["grid"]
+        return {
+            **base,
+            "aux_block": self.net.aux_block,
+            "mask_block": fitting.tokens(config.mask_block, grid),
+            "mask_cells": fitting.cells(grid, config.mask_block),
+            "teacher_momentum": config.teacher_momentum,
+            "centre_momentum": config.centre_momentum,
+            "projector": [config.projector_hidden, config.projector_bottleneck, config.projector_out],
+        }
+
+
+def _content(group: Batch, hw: tuple[int, int]) -> Tensor | None:
+    """Real content (B,h,w) at token size: tokens that are more than half real pixels."""
+    if group.content_BHW is None:
+        return None
+    return resize(group.content_BHW[:, None].float(), hw)[:, 0] > 0.5
+
+
+def build(config: FsrConfig, info: BuildInfo) -> Fsr:
+    """The method on its backbone. Raises BadInput where backbone, weights, crop or decoder do not fit."""
+    return Fsr(config, info)

@@ -1,0 +1,140 @@
+"""FSR's network: the shared ViT segmenter with an auxiliary head, an aggregated class token and a projector.
+
+Axes: B images, C classes, h w tokens a side, N tokens, D channels, K prototypes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.parts.backbones import Encoder, encode
+from methods.parts.projector import Projector
+from methods.parts.vit_segmenter import ViTSegmenter, as_map, class_maps
+
+HEAD_DIM = 64
+"""Channels of an attention head of the card's ViT-B (768/12)."""
+MLP_RATIO = 4
+LAYER_NORM_EPS = 1e-6
+
+
+class CrossAttentionBlock(nn.Module):
+    """Pre-norm block that updates the class vector from the patches; one norm serves both inputs (fsr.md
+    2.2)."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.query, self.key_value = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = nn.Sequential(nn.Linear(dim, MLP_RATIO * dim), nn.GELU(), nn.Linear(MLP_RATIO * dim, dim))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, class_B1D: Tensor, patches_BND: Tensor) -> Tensor:
+        """The updated class vector (B,1,D)."""
+        query_BhQd = self._split(self.query(self.norm1(class_B1D)))
+        key, value = self.key_value(self.norm1(patches_BND)).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(query_BhQd, self._split(key), self._split(value))
+        class_B1D = class_B1D + self.out(mixed.transpose(1, 2).flatten(2))
+        return class_B1D + self.mlp(self.norm2(class_B1D))
+
+    def _split(self, x_BND: Tensor) -> Tensor:
+        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Aggregation(nn.Module):
+    """A class vector, started from the pretrained class token, that gathers all patch tokens (fsr.md 2.2)."""
+
+    def __init__(self, encoder: Encoder, blocks: int):
+        super().__init__()
+        start = encoder.cls_token.detach().clone() if encoder.cls_token is not None else _small(encoder.dim)
+        self.cls_token = nn.Parameter(start)
+        self.blocks = nn.ModuleList(
+            CrossAttentionBlock(encoder.dim, heads_of(encoder.dim)) for _ in range(blocks)
+        )
+
+    def forward(self, patches_BND: Tensor) -> Tensor:
+        """The class token (B,D), before the final norm."""
+        class_B1D = self.cls_token.expand(len(patches_BND), -1, -1)
+        for block in self.blocks:
+            class_B1D = block(class_B1D, patches_BND)
+        return class_B1D[:, 0]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Patch tokens of a forward: tapped for the auxiliary head, after the last block, and normalised."""
+
+    hw: tuple[int, int]
+    aux_BND: Tensor
+    raw_BND: Tensor
+    top_BND: Tensor
+
+
+class FsrNet(ViTSegmenter):
+    """`ViTSegmenter` with auxiliary classifier, mask token, aggregation and projector."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        num_classes: int,
+        num_labels: int,
+        decoder: str,
+        width: int,
+        aux_block: int,
+        aggregation_blocks: int,
+        projector: Projector,
+    ):
+        super().__init__(
+            encoder, num_classes=num_classes, num_labels=num_labels, decoder=decoder, width=width
+        )
+        self.aux_block = aux_block
+        self.classifier_aux = class_maps(encoder.dim, num_classes)
+        self.mask_token = nn.Parameter(_small(encoder.dim))
+        self.aggregation = Aggregation(encoder, aggregation_blocks)
+        self.projector = projector
+
+    def read(self, images_B3HW: Tensor, masked_BN: Tensor | None = None) -> Tokens:
+        """All patch tokens; `masked_BN` true: replaced by the mask token before positions are added."""
+        encoded = encode(
+            self.encoder, images_B3HW, tap=self.aux_block, masked_BN=masked_BN, mask_token_11D=self.mask_token
+        )
+        assert encoded.tapped_BND is not None
+        return Tokens(encoded.hw, encoded.tapped_BND, encoded.last_BND, self.encoder.norm(encoded.last_BND))
+
+    def aux_cam_maps(self, images_B3HW: Tensor) -> Tensor:
+        """Raw class maps (B,C,h,w) of the auxiliary head; the blocks behind it are not run."""
+        encoded = encode(self.encoder, images_B3HW, tap=self.aux_block, stop_at_tap=True)
+        return self.classifier_aux(as_map(encoded.last_BND, encoded.hw))
+
+    def both_cam_maps(self, images_B3HW: Tensor) -> Tensor:
+        """Raw class maps (B,2C,h,w): auxiliary head, then top head."""
+        return self.both_maps_of(self.read(images_B3HW))
+
+    def both_maps_of(self, tokens: Tokens) -> Tensor:
+        """Raw class maps (B,2C,h,w) of tokens that were read already."""
+        aux_BChw = self.classifier_aux(as_map(tokens.aux_BND, tokens.hw))
+        return torch.cat([aux_BChw, self.top_maps(tokens.top_BND, tokens.hw)], dim=1)
+
+    def project_class(self, raw_BND: Tensor) -> Tensor:
+        """Projection (B,K) of the class token that these patch tokens (before the final norm) aggregate
+        to."""
+        return self.projector(self.encoder.norm(self.aggregation(raw_BND)))
+
+
+def heads_of(dim: int) -> int:
+    """Attention heads for `dim` channels: one per 64 as in ViT-B, at least one, and a divisor of `dim`."""
+    return next(n for n in range(max(1, dim // HEAD_DIM), 0, -1) if dim % n == 0)
+
+
+def _small(dim: int) -> Tensor:
+    return nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02)

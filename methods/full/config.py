@@ -1,0 +1,36 @@
+"""`full`: full supervision, the upper bound on the network and decoder of the single-stage ViT methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.spec import MethodSpec
+from methods.parts.knobs import SegmenterKnobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullConfig(SegmenterKnobs):
+    """Cross-entropy on masks with 255 ignored; optimiser and views of fsr.md."""
+
+
+METHOD = MethodSpec(
+    name="full",
+    config=FullConfig,
+    preset="methods.full.presets:preset",
+    build="methods.full.method:build",
+    labels=("masks",),
+    targets=("segmentation",),
+    title="Full supervision: the same encoder and decoder on true masks",
+    baseline_of=True,
+    version=1,
+    uses=(
+        "methods.parts.backbones",
+        "methods.parts.decoders",
+        "methods.parts.losses",
+        "methods.parts.schedules",
+        "methods.parts.shapes_nets",
+        "methods.parts.single_stage",
+        "methods.parts.views",
+        "methods.parts.vit_segmenter",
+    ),
+)

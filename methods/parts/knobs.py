@@ -1,0 +1,173 @@
+"""Knobs that several single-stage methods share, with their rules. No torch here: words are checked
+without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.errors import Problem
+from harness.spec import MethodConfig, knob
+
+
+def between(
+    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> list[Problem]:
+    """A problem where `value` is outside the interval; ends are allowed unless open. NaN is outside."""
+    above = value > low if open_low else value >= low
+    below = value < high if open_high else value <= high
+    if above and below:
+        return []
+    interval = f"{'(' if open_low else '['}{low:g},{high:g}{')' if open_high else ']'}"
+    return [Problem(name, f"{value:g} is outside {interval}", f"give a number in {interval}")]
+
+
+def ordered(low_name: str, low: float, high_name: str, high: float) -> list[Problem]:
+    """A problem where the low threshold is not below the high one."""
+    if low < high:
+        return []
+    return [Problem(low_name, f"{low:g} is not below {high_name}={high:g}", f"{low_name} < {high_name}")]
+
+
+def not_negative(name: str, value: float) -> list[Problem]:
+    """A problem where a weight is negative or not finite."""
+    return between(name, value, 0.0, float("inf"), open_high=True)
+
+
+def positive(name: str, value: float) -> list[Problem]:
+    """A problem where a number is not above zero and finite."""
+    return between(name, value, 0.0, float("inf"), open_low=True, open_high=True)
+
+
+def list_of(name: str, values: Sequence[float], low: float) -> list[Problem]:
+    """A problem where a list is empty or holds numbers below `low`."""
+    if values and all(v >= low for v in values):
+        return []
+    return [Problem(name, f"{tuple(values)}", f"at least one number, each {low:g} or more")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewKnobs(MethodConfig):
+    """The random crops of fsr.md 2.1."""
+
+    crop_area_min: float = knob(
+        0.32, "smallest area of a random crop", unit="share of the image", source="fsr.md 2.1, code"
+    )
+    flip_probability: float = knob(0.5, "horizontal flip", unit="probability", source="fsr.md 2.1, code")
+    jitter_probability: float = knob(0.5, "colour jitter", unit="probability", source="fsr.md 2.1, code")
+    jitter_brightness: float = knob(
+        0.4, "brightness factor is drawn from 1 +- this", source="fsr.md 2.1, code"
+    )
+    jitter_contrast: float = knob(0.4, "contrast factor is drawn from 1 +- this", source="fsr.md 2.1, code")
+    jitter_saturation: float = knob(
+        0.2, "saturation factor is drawn from 1 +- this", source="fsr.md 2.1, code"
+    )
+    jitter_hue: float = knob(0.1, "hue shift is drawn from +- this", unit="turns", source="fsr.md 2.1, code")
+    imagenet_normalisation: bool = knob(
+        False,
+        "normalise by ImageNet's mean and deviation instead of the network's own",
+        unit="bool",
+        source="operators.md A1: true in the published code",
+    )
+
+    def problems(self) -> list[Problem]:
+        """Rules on the views."""
+        return [
+            *super().problems(),
+            *between("crop_area_min", self.crop_area_min, 0, 1, open_low=True),
+            *between("flip_probability", self.flip_probability, 0, 1),
+            *between("jitter_probability", self.jitter_probability, 0, 1),
+            *between("jitter_brightness", self.jitter_brightness, 0, 1),
+            *between("jitter_contrast", self.jitter_contrast, 0, 1),
+            *between("jitter_saturation", self.jitter_saturation, 0, 1),
+            *between("jitter_hue", self.jitter_hue, 0, 0.5),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserKnobs(MethodConfig):
+    """AdamW with two learning rates, linear warm-up and half-cosine (fsr.md section 3)."""
+
+    lr: float = knob(6e-5, "learning rate of the encoder", source="fsr.md 3, code")
+    lr_factor: float = knob(
+        1.0, "multiplies lr: what a search varies, as presets of other tiers have another lr", source="-"
+    )
+    head_lr_scale: float = knob(
+        10.0, "learning rate of the heads, as a multiple of lr", source="fsr.md 3, code"
+    )
+    weight_decay: float = knob(0.05, "AdamW decay of weights with two or more axes", source="fsr.md 3, code")
+    warmup: float = knob(0.075, "linear warm-up", unit="share of T", source="fsr.md 3, paper: 1500 of 20000")
+    warmup_start: float = knob(0.1, "learning-rate factor of the first step", source="fsr.md 3, code")
+    drop_path: float = knob(
+        0.1,
+        "stochastic depth of the last block, linear from 0",
+        unit="probability",
+        source="fsr.md 2.2, code",
+    )
+
+    def problems(self) -> list[Problem]:
+        """Rules on the optimiser."""
+        return [
+            *super().problems(),
+            *positive("lr", self.lr),
+            *positive("lr_factor", self.lr_factor),
+            *positive("head_lr_scale", self.head_lr_scale),
+            *not_negative("weight_decay", self.weight_decay),
+            *between("warmup", self.warmup, 0, 1, open_high=True),
+            *between("warmup_start", self.warmup_start, 0, 1),
+            *between("drop_path", self.drop_path, 0, 1, open_high=True),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderKnobs(MethodConfig):
+    """The segmentation head."""
+
+    decoder_width: int = knob(
+        512, "channels inside the decoder", unit="channels", source="operators.md A9", fit="width"
+    )
+
+    def problems(self) -> list[Problem]:
+        """Rules on the decoder."""
+        return [*super().problems(), *between("decoder_width", self.decoder_width, 1, 65536)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterKnobs(ViewKnobs, OptimiserKnobs, DecoderKnobs):
+    """What every single-stage ViT method has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoKnobs(MethodConfig):
+    """CAMs (A3), their refinement (A2) and the pseudo labels made of them (A5)."""
+
+    cam_scales: tuple[float, ...] = knob(
+        (1.0, 0.5, 1.5), "image scales that a CAM is summed over", source="operators.md A3"
+    )
+    pseudo_low: float = knob(
+        0.25, "background score below which a pseudo label is background", source="fsr.md 3, code"
+    )
+    pseudo_high: float = knob(
+        0.7, "background score that a class must beat; COCO .65", source="fsr.md 3, code"
+    )
+    par_iterations: int = knob(10, "iterations of the pixel-adaptive refinement", source="operators.md A2")
+    par_dilations: tuple[int, ...] = knob(
+        (1, 2, 4, 8, 12, 24), "distances of its neighbours", unit="px at half size", source="operators.md A2"
+    )
+
+    def problems(self) -> list[Problem]:
+        """Rules on CAMs and pseudo labels."""
+        return [
+            *super().problems(),
+            *list_of("cam_scales", self.cam_scales, 0.05),
+            *between("pseudo_low", self.pseudo_low, 0, 1),
+            *between("pseudo_high", self.pseudo_high, 0, 1),
+            *ordered("pseudo_low", self.pseudo_low, "pseudo_high", self.pseudo_high),
+            *between("par_iterations", self.par_iterations, 0, 1000),
+            *list_of("par_dilations", self.par_dilations, 1),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagSegmenterKnobs(SegmenterKnobs, PseudoKnobs):
+    """What every single-stage ViT method that learns from tags has."""

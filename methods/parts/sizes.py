@@ -1,0 +1,78 @@
+"""Sizes of work of the single-stage ViT methods that follow fsr.md, by dataset family and tier. No torch
+here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.spec import Preset
+
+VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
+"""The timm weights equal to the checkpoint that the papers start from (fsr.md section 1)."""
+VIT_TINY = "vit_tiny_patch16_224"
+SHAPES_VIT = "shapes_vit"
+CARD_ITERATIONS = {"voc": 20000, "coco": 80000}
+"""T of the card, by family."""
+CAM_THRESHOLD = {"voc": 0.5, "coco": 0.45}
+PSEUDO_HIGH = {"voc": 0.7, "coco": 0.65}
+WARMUP_STEPS = 1500
+
+
+def card_family(family: str) -> str:
+    """The family whose card values are taken: coco its own, all others voc's."""
+    return family if family in CARD_ITERATIONS else "voc"
+
+
+def card_knobs(family: str) -> dict[str, Any]:
+    """Knobs in which the card's two families differ, for methods with an optimiser and pseudo labels."""
+    card = card_family(family)
+    return {"pseudo_high": PSEUDO_HIGH[card], "warmup": WARMUP_STEPS / CARD_ITERATIONS[card]}
+
+
+def sized_preset(
+    family: str, tier: str, knobs: Mapping[str, Any], *, smoke_iterations: int, lab_iterations: int
+) -> Preset:
+    """A preset with the sizes that cam, full and fsr share: crop, batch, backbone, iterations, scoring.
+
+    On `shapes` every tier has its crop of 96, batch of 16 and backbone; lab and paper only train longer.
+    Raises ValueError for an unknown tier.
+    """
+    card = card_family(family)
+    common: dict[str, Any] = {
+        "decoder": "largefov",
+        "card_iterations": CARD_ITERATIONS[card],
+        "cam_threshold": CAM_THRESHOLD[card],
+        "knobs": dict(knobs),
+    }
+    if tier not in ("smoke", "lab", "paper"):
+        raise ValueError(f"unknown tier {tier!r}")
+    if family == "shapes":
+        longer = {"smoke": 1, "lab": 4, "paper": 20}[tier]
+        repeats: dict[str, Any] = {"trials": 20, "seeds": 3} if tier == "paper" else {}
+        return Preset(
+            backbone=SHAPES_VIT,
+            crop=96,
+            batch=16,
+            group=16,
+            iterations=smoke_iterations * longer,
+            **repeats,
+            **common,
+        )
+    if tier == "paper":
+        return Preset(
+            backbone=VIT_B,
+            crop=448,
+            batch=8,
+            group=2,
+            iterations=CARD_ITERATIONS[card],
+            scales=(1.0, 1.25, 1.5),
+            flip=True,
+            fusion="max",
+            trials=20,
+            seeds=3,
+            **common,
+        )
+    if tier == "lab":
+        return Preset(backbone=VIT_TINY, crop=160, batch=8, group=8, iterations=lab_iterations, **common)
+    return Preset(backbone=VIT_TINY, crop=96, batch=16, group=16, iterations=smoke_iterations, **common)

@@ -1,0 +1,63 @@
+"""Training views of the single-stage ViT methods: independent random crops with flip and colour jitter
+(fsr.md 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.datasets.augment import color_jitter, hflip, random_resized_crop, to_tensor_normalised
+from harness.datasets.base import Sample
+from harness.method import Views
+from methods.parts.knobs import ViewKnobs
+
+VERSION = 1
+"""Raised when a view comes out differently."""
+CROP_AREA_MAX = 1.0
+CROP_ASPECT = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class CropViews:
+    """One independent draw of the same pipeline per name; labels follow the first one. No padding.
+
+    Random resized crop to `crop` pixels (bicubic) -> mirror -> with some probability colour jitter ->
+    normalise.
+    """
+
+    names: tuple[str, ...]
+    crop: int
+    knobs: ViewKnobs
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Views:
+        """The views of one image, float32 (3,crop,crop), and its label int64 (crop,crop) in the first one."""
+        views: dict[str, Tensor] = {}
+        label_HW: Tensor | None = None
+        for name in self.names:
+            source_label = sample.label_HW if not views else None
+            views[name], label = self._view(sample.image_HW3, source_label, rng)
+            if label is not None:
+                label_HW = torch.from_numpy(np.ascontiguousarray(label)).long()
+        return Views(views, label_HW)
+
+    def _view(
+        self, image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8] | None, rng: np.random.Generator
+    ) -> tuple[Tensor, NDArray[np.uint8] | None]:
+        k = self.knobs
+        image_HW3, label_HW = random_resized_crop(
+            image_HW3, label_HW, self.crop, (k.crop_area_min, CROP_AREA_MAX), CROP_ASPECT, rng
+        )
+        if rng.random() < k.flip_probability:
+            image_HW3, label_HW = hflip(image_HW3, label_HW)
+        if rng.random() < k.jitter_probability:
+            image_HW3 = color_jitter(
+                image_HW3, k.jitter_brightness, k.jitter_contrast, k.jitter_saturation, k.jitter_hue, rng
+            )
+        return to_tensor_normalised(image_HW3, self.mean, self.std), label_HW
