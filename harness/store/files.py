@@ -1,4 +1,4 @@
-"""The files of the store: their names, how they are written whole or not at all, and what merged ones hold."""
+"""Files of the store: their names, how they are written whole or not at all, what merged ones hold."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write_atomic(df: pl.DataFrame, path: Path, metadata: Mapping[str, str] | Non
 
     Raises StoreError in plain words; the temporary file is removed.
     """
-    # Bytes are made first so that a full disk is an OSError with its errno, never an error of the Parquet writer.
+    # Bytes first: a full disk is then an OSError with its errno, never an error of the Parquet writer.
     content = parquet_bytes(df, metadata)
     tmp = path.with_name(f".{path.name}.{unique_tag()}{TMP_SUFFIX}")
     try:
@@ -106,7 +106,7 @@ def list_files(root: Path, table: str) -> list[Path]:
 
 
 def check_version(file: Path) -> None:
-    """Raise StoreError when a newer version of the harness wrote `file`; unreadable files raise polars errors."""
+    """StoreError when a newer version of the harness wrote `file`; polars errors when it is unreadable."""
     version = str(pl.read_parquet_metadata(file).get(VERSION_FIELD, SCHEMA_VERSION))
     if not version.isdigit() or int(version) > SCHEMA_VERSION:
         raise StoreError(
@@ -115,7 +115,7 @@ def check_version(file: Path) -> None:
 
 
 def members(file: Path) -> dict[str, int]:
-    """Names of the files that `file` holds, with their numbers of rows; a file that was not merged holds itself."""
+    """Names of the files that `file` holds, with their numbers of rows; one not merged holds itself."""
     if not file.name.startswith(COMPACT_PREFIX):
         return {file.stem: -1}
     return dict(_merged(str(file)))

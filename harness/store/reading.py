@@ -56,8 +56,8 @@ class Damaged:
 def load(path: str | Path, tables: Iterable[str] | None = None) -> Results:
     """All rows of the store at `path`, of `tables` only where named; no store yet is an empty one.
 
-    A damaged file is named in a StoreWarning and moved to `<path>/damaged/`; the rest loads. Raises StoreError
-    for a store of a newer version or one that the system refuses to read.
+    A damaged file is named in a StoreWarning and moved to `<path>/damaged/`; the rest loads. Raises
+    StoreError for a store of a newer version or one that the system refuses to read.
     """
     root = local_root(path)
     wanted = set(SCHEMAS if tables is None else tables)
@@ -78,8 +78,10 @@ def latest_runs(runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def digest(results: Results, key: str | None = None) -> str:
-    """Digest of what must be equal when results are: counts, curves, params, status and seed (design section 4,
-    Store, Equal bytes); of the run `key` only where given. Order of rows and number of files do not enter."""
+    """Digest of what equal results share: counts, curves, params, status and seed (design section 4).
+
+    Of the run `key` only where given. Order of rows and number of files do not enter.
+    """
     runs = latest_runs(results.runs).select("key", "status", "seed")
     evals = results.evals.select("key", "eval")
     params, counts, curves = results.params, results.counts, results.curves
@@ -133,7 +135,7 @@ def _read_files(table: str, files: list[Path]) -> pl.DataFrame:
 
 
 def _live_files(root: Path, table: str) -> list[Path]:
-    """The files to read: those whose rows a merged file does not hold already (a `compact` died before removing)."""
+    """The files whose rows no other merged file holds; they overlap when a `compact` died before removing."""
     files = list_files(root, table)
     for file in files:
         check_version(file)

@@ -1,4 +1,4 @@
-"""Tables of the store, their columns and types (design section 4, Store). A new version only ever adds columns."""
+"""Tables of the store, columns and types (design section 4, Store). A new version only adds columns."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _FLAG = pl.Boolean()
 SCHEMAS: dict[str, Schema] = {
     "runs": {
         "key": _TEXT, "sweep": _TEXT, "study": _TEXT, "trial": _INT, "method": _TEXT, "variant": _TEXT,
-        "dataset": _TEXT, "split_fingerprints": _TEXT, "supervision": _TEXT, "backbone": _TEXT, "decoder": _TEXT,
-        "pretraining": _TEXT, "tier": _TEXT, "iterations": _INT, "seed": _INT, "protocol": _TEXT, "config": _TEXT,
-        "status": _TEXT, "error_class": _TEXT, "error_message": _TEXT, "versions": _TEXT, "git_commit": _TEXT,
-        "device": _TEXT, "world_size": _INT, "threads": _INT, "precision": _TEXT, "started": _TEXT,
-        "seconds": _TEXT, "gpu_seconds": _FLOAT, "peak_memory": _INT, "steps_lost": _INT,
+        "dataset": _TEXT, "split_fingerprints": _TEXT, "supervision": _TEXT, "backbone": _TEXT,
+        "decoder": _TEXT, "pretraining": _TEXT, "tier": _TEXT, "iterations": _INT, "seed": _INT,
+        "protocol": _TEXT, "config": _TEXT, "status": _TEXT, "error_class": _TEXT, "error_message": _TEXT,
+        "versions": _TEXT, "git_commit": _TEXT, "device": _TEXT,
+        "world_size": _INT, "threads": _INT, "precision": _TEXT,
+        "started": _TEXT, "seconds": _TEXT, "gpu_seconds": _FLOAT, "peak_memory": _INT, "steps_lost": _INT,
     },
     "trials": {
         "sweep": _TEXT, "study": _TEXT, "trial": _INT, "key": _TEXT, "role": _TEXT, "protocol": _TEXT,
@@ -33,9 +34,9 @@ SCHEMAS: dict[str, Schema] = {
     },
     "params": {"key": _TEXT, "knob": _TEXT, "value": _FLOAT, "text": _TEXT},
     "evals": {
-        "eval": _TEXT, "key": _TEXT, "target": _TEXT, "weights": _TEXT, "step": _INT, "split": _TEXT, "tags": _TEXT,
-        "scales": _TEXT, "flip": _FLAG, "fusion": _TEXT, "crf": _TEXT, "threshold_rule": _TEXT, "threshold": _FLOAT,
-        "protocol": _TEXT, "images": _INT, "seconds": _FLOAT,
+        "eval": _TEXT, "key": _TEXT, "target": _TEXT, "weights": _TEXT, "step": _INT, "split": _TEXT,
+        "tags": _TEXT, "scales": _TEXT, "flip": _FLAG, "fusion": _TEXT, "crf": _TEXT,
+        "threshold_rule": _TEXT, "threshold": _FLOAT, "protocol": _TEXT, "images": _INT, "seconds": _FLOAT,
     },
     "counts": {"eval": _TEXT, "image": _TEXT, "class": _CLASS, "tp": _INT, "fp": _INT, "fn": _INT},
     "curves": {"eval": _TEXT, "class": _CLASS, "threshold": _FLOAT, "tp": _INT, "fp": _INT, "fn": _INT},
@@ -48,7 +49,7 @@ SCHEMAS: dict[str, Schema] = {
     },
 }  # fmt: skip
 """Columns of every table in order. `peak_memory` is bytes; `evals.images` is how many images were scored;
-`split_fingerprints`, `config`, `versions` and `runs.seconds` are JSON; `started` is ISO 8601 with its zone."""
+`split_fingerprints`, `config`, `versions` and `runs.seconds` are JSON; `started` is ISO 8601 with zone."""
 
 IDENTITY: dict[str, tuple[str, ...]] = {
     "runs": ("key",),

@@ -1,4 +1,4 @@
-"""Writing the store: one file per run or eval and table, written once and atomically (design section 4, Store)."""
+"""Writing the store: one file per run or eval and table, once and atomically (design section 4, Store)."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Store:
         return self.path(table, name).exists() or member_of(self.root, table, name) is not None
 
     def read(self, table: str, name: str) -> pl.DataFrame:
-        """The rows written as `name`, merged since or not; StoreError when there are none or they are unreadable."""
+        """The rows written as `name`, merged since or not; StoreError when they are absent or unreadable."""
         return read_one(self.root, table, name)
 
     def write(self, table: str, name: str, df: pl.DataFrame, *, again: bool = False) -> Path:
         """Write `df` as the file `name` of `table`; equal content that is already there is left as it is.
 
-        Different content is refused, or with `again` (a failed run that ran a second time) written beside it as
-        `<name>~2`, `~3`, ... Raises StoreError, with the store as it was, when anything goes wrong.
+        Different content is refused, or with `again` (a failed run that ran a second time) written beside
+        it as `<name>~2`, `~3`, ... Raises StoreError, with the store as it was, when anything goes wrong.
         """
         rows = conform(table, df)
         for attempt in range(1, 1000):

@@ -1,0 +1,1 @@
+"""Scores: counts of pixels, exact threshold curves, the one definition of IoU, and intervals."""
