@@ -74,6 +74,8 @@ def multi_scale_cam(
     size = (int(images_B3HW.shape[-2]), int(images_B3HW.shape[-1]))
 
     chosen = None if tags_BC is None else present_classes(tags_BC)
+    if tags_BC is not None and chosen is not None and not chosen[0].shape[1]:
+        return images_B3HW.new_zeros((*tags_BC.shape, *size), dtype=torch.float32)
 
     def at_image_size(raw_BChw: Tensor) -> Tensor:
         raw = raw_BChw.detach().float()
@@ -82,7 +84,6 @@ def multi_scale_cam(
         return resize(raw.relu() if relu_first else raw, size)
 
     total: Tensor | None = None
-    classes = 0
     for scale in scales:
         scaled = resize(images_B3HW, (int(scale * size[0]), int(scale * size[1])))
         maps: list[Tensor] = []
@@ -95,7 +96,6 @@ def multi_scale_cam(
             maps += [plain, mirrored.flip(-1)]
         else:
             maps.append(fn(scaled))
-        classes = int(maps[0].shape[1])
         fused = at_image_size(maps[0])
         if len(maps) == 2:
             fused = torch.maximum(fused, at_image_size(maps[1]))
@@ -103,10 +103,10 @@ def multi_scale_cam(
         total = fused if total is None else total.add_(fused)
     assert total is not None
     cam = normalise_cam(total)
-    if chosen is None:
+    if tags_BC is None or chosen is None:
         return cam
     index_Bk, real_Bk = chosen
-    return scatter_classes(cam * real_Bk[:, :, None, None], index_Bk, classes)
+    return scatter_classes(cam * real_Bk[:, :, None, None], index_Bk, int(tags_BC.shape[1]))
 
 
 @torch.no_grad()

@@ -13,6 +13,9 @@ from methods.parts.par import DILATIONS, GROWTH, par
 
 VERSION = 1
 
+# Exact ties belong to background; the round-off of a derived background share (below 1e-6) must not turn them.
+_TIE = 2e-6
+
 
 def _classes(cam_BCHW: Tensor, tags_BC: Tensor | None) -> tuple[Tensor, Tensor]:
     return present_classes(cam_BCHW.new_ones(cam_BCHW.shape[:2]) if tags_BC is None else tags_BC)
@@ -63,7 +66,7 @@ def pseudo_labels(
         padding = ~real_Bk[:, :, None, None]
         labels = []
         for share_BkHW in refined.split(k, dim=1):
-            background_BHW = GROWTH**iterations - share_BkHW.sum(dim=1)
+            background_BHW = GROWTH**iterations + _TIE - share_BkHW.sum(dim=1)
             best_BHW, slot_BHW = share_BkHW.masked_fill(padding, -1.0).max(dim=1)
             ids_BHW = (index_Bk + 1).gather(1, slot_BHW.flatten(1)).view_as(slot_BHW)
             labels.append(torch.where(best_BHW > background_BHW, ids_BHW, 0))
