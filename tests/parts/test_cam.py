@@ -74,7 +74,8 @@ def test_fusion_equals_the_loop(relu_first: bool, size: tuple[int, int]) -> None
     scales = (1.0, 0.5, 1.5)
     found = multi_scale_cam(maps_of, images, scales, relu_first=relu_first)
     assert found.shape == (3, 4, *size)
-    assert 0 <= found.min() and found.max() < 1
+    assert found.min() >= 0
+    assert found.max() < 1
     torch.testing.assert_close(found, loop_fusion(maps_of, images, scales, relu_first), atol=2e-6, rtol=0)
 
 
@@ -110,7 +111,8 @@ def test_tags_zero_absent_classes_and_leave_present_ones() -> None:
     found = multi_scale_cam(maps_of, images, (1.0, 0.5), tags_BC=tags)
     torch.testing.assert_close(found, whole * tags[:, :, None, None], atol=1e-7, rtol=0)
     none = multi_scale_cam(maps_of, images, (1.0, 0.5), tags_BC=torch.zeros(3, 4))
-    assert none.shape == (3, 4, 32, 32) and none.count_nonzero() == 0
+    assert none.shape == (3, 4, 32, 32)
+    assert none.count_nonzero() == 0
 
 
 def test_bad_scales_are_refused() -> None:
@@ -141,7 +143,8 @@ def test_hand_labels(device: str) -> None:
     assert threshold_labels(cam, torch.zeros_like(one), low=0.25, high=0.7).tolist() == [[[0] * 6]]
     content = torch.tensor([[[True, True, True, False, True, False]]], device=device)
     found = threshold_labels(cam, both, low=0.5, content_BHW=content)
-    assert found.tolist() == [[[0, 0, 0, 255, 1, 255]]] and found.dtype == torch.int64
+    assert found.tolist() == [[[0, 0, 0, 255, 1, 255]]]
+    assert found.dtype == torch.int64
     with pytest.raises(ValueError, match="above"):
         threshold_labels(cam, both, low=0.7, high=0.25)
 
@@ -163,8 +166,10 @@ def test_labels_equal_the_loop_over_pixels() -> None:
 def test_best_class_is_a_present_one() -> None:
     cam = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     v, k = best_class(cam, torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
-    assert torch.equal(v[0], cam[0, 1]) and (k[0] == 2).all()
-    assert v[1].count_nonzero() == 0 and v.dtype == torch.float32
+    assert torch.equal(v[0], cam[0, 1])
+    assert (k[0] == 2).all()
+    assert v[1].count_nonzero() == 0
+    assert v.dtype == torch.float32
     lone_v, _ = best_class(cam[1:], torch.zeros(1, 3))
     assert lone_v.count_nonzero() == 0
 
@@ -173,7 +178,8 @@ def test_class_selection_round_trip() -> None:
     maps = torch.rand(3, 4, 2, 5, generator=torch.Generator().manual_seed(0)) + 1
     tags = torch.tensor([[0.0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]])
     index, real = present_classes(tags)
-    assert index[0].tolist() == [1, 3] and int(index[2, 0]) == 2
+    assert index[0].tolist() == [1, 3]
+    assert int(index[2, 0]) == 2
     assert real.tolist() == [[True, True], [False, False], [True, False]]
     back = scatter_classes(gather_classes(maps, index) * real[:, :, None, None], index, 4)
     assert torch.equal(back, maps * tags[:, :, None, None])

@@ -69,9 +69,11 @@ def test_position_weights_of_the_specification() -> None:
             assert weights[0, sign * d] == weights[sign * d, 0] == pytest.approx(straight, abs=5e-7)
             assert weights[sign * d, d] == weights[d, sign * d] == pytest.approx(diagonal, abs=5e-7)
     assert weights[0, 8] == pytest.approx(6.1e-5, abs=1e-6)
-    assert weights[8, 8] < 1e-6 and all(weights[0, d] < 1e-6 for d in (12, 24))
+    assert weights[8, 8] < 1e-6
+    assert all(weights[0, d] < 1e-6 for d in (12, 24))
     assert sum(weights.values()) == pytest.approx(1.0)
-    assert len(weights) == 48 and (0, 0) not in weights
+    assert len(weights) == 48
+    assert (0, 0) not in weights
     distances = torch.tensor([math.hypot(*offset) for offset in neighbours()])
     assert distances.std().item() == pytest.approx(9.9003, abs=5e-5)
 
@@ -79,7 +81,8 @@ def test_position_weights_of_the_specification() -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_weights_sum_to_101_hundredths(device: str) -> None:
     weights = par_weights(photo(2, 20, 33).to(device))
-    assert weights.shape == (2, 48, 20, 33) and weights.min() >= 0
+    assert weights.shape == (2, 48, 20, 33)
+    assert weights.min() >= 0
     torch.testing.assert_close(weights.sum(1).cpu(), torch.full((2, 20, 33), 1.01), atol=2e-6, rtol=0)
 
 
@@ -115,7 +118,8 @@ def test_equals_the_official_form(batch, labels, height, width, iterations, dila
     image, scores = photo(batch, height, width, seed=4), rand(batch, labels, height, width, seed=5)
     found = par(image, scores, iterations, dilations)
     expected = official_par(image, scores, iterations, dilations)
-    assert found.dtype == torch.float32 and found.is_contiguous()
+    assert found.dtype == torch.float32
+    assert found.is_contiguous()
     assert (found.double() - expected).abs().max() < 2e-5
     assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.9999
 
@@ -149,7 +153,8 @@ def test_inputs_stay_and_autocast_does_not_matter() -> None:
     image, scores = photo(1, 16, 16).requires_grad_(), rand(1, 2, 16, 16)
     before = scores.clone()
     plain = par(image, scores)
-    assert torch.equal(scores, before) and not plain.requires_grad
+    assert torch.equal(scores, before)
+    assert not plain.requires_grad
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(par(image, scores), plain)
     assert par(image, scores.bfloat16()).dtype == torch.float32

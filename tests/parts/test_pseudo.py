@@ -62,13 +62,15 @@ def test_equals_the_loop_over_images(size: tuple[int, int]) -> None:
     assert found.dtype == torch.int64
     assert (found != expected).sum() <= 2  # ties within round-off
     assert set(expected.unique().tolist()) == {0, 1, 2, 3, 4, 255}
-    assert (found[1, :7] == 255).all() and (found[3] == 0).all()
+    assert (found[1, :7] == 255).all()
+    assert (found[3] == 0).all()
 
 
 def test_no_class_in_any_image_is_background() -> None:
     pixels, cam = scene(2, 3, 20, 20)
     found = pseudo_labels(pixels, cam, torch.zeros(2, 3), high=0.7, low=0.25)
-    assert found.shape == (2, 20, 20) and found.count_nonzero() == 0
+    assert found.shape == (2, 20, 20)
+    assert found.count_nonzero() == 0
     content = torch.zeros(2, 20, 20, dtype=torch.bool)
     found = pseudo_labels(pixels, cam, torch.zeros(2, 3), high=0.7, low=0.25, content_BHW=content)
     assert (found == 255).all()
@@ -105,7 +107,8 @@ def test_refined_scores_are_par_without_its_growth() -> None:
         par(half, small, 4) / 1.01**4, size=(28, 36), mode="bilinear", align_corners=False
     )
     torch.testing.assert_close(found, expected * tags[:, :, None, None], atol=2e-6, rtol=0)
-    assert 0 <= found.min() and found.max() <= 1
+    assert found.min() >= 0
+    assert found.max() <= 1
 
 
 def test_refinement_keeps_a_constant_score() -> None:
@@ -121,7 +124,8 @@ def test_refinement_follows_the_image_edge() -> None:
     cam = torch.zeros(1, 1, 32, 32)
     cam[..., 20:] = 0.99  # the map misses four columns of the bright object
     label = pseudo_labels(pixels, cam, torch.ones(1, 1), high=0.6, low=0.5)
-    assert (label[..., 17:] == 1).all() and (label[..., :15] == 0).all()
+    assert (label[..., 17:] == 1).all()
+    assert (label[..., :15] == 0).all()
 
 
 def test_exact_ties_go_to_background() -> None:
@@ -146,11 +150,13 @@ def test_autocast_does_not_matter() -> None:
         inside = pseudo_labels(pixels, cam, None, high=0.6, low=0.3)
         scores = refined_scores(pixels, cam, None)
     assert torch.equal(inside, pseudo_labels(pixels, cam, None, high=0.6, low=0.3))
-    assert scores.dtype == torch.float32 and torch.equal(scores, refined_scores(pixels, cam, None))
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, refined_scores(pixels, cam, None))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_one_pixel_half_and_device(device: str) -> None:
     pixels, cam = scene(1, 2, 3, 2)
     found = pseudo_labels(pixels.to(device), cam.to(device), None, high=0.6, low=0.3)
-    assert found.shape == (1, 3, 2) and found.device.type == device
+    assert found.shape == (1, 3, 2)
+    assert found.device.type == device
