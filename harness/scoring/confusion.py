@@ -5,6 +5,8 @@ A prediction of 255 means "no prediction": the pixel is a miss of its true class
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,11 +67,13 @@ def as_bytes(labels: Labels, name: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(labels, np.uint8).reshape(-1)
 
 
+@lru_cache(maxsize=8)
 def _folded(num_labels: int) -> NDArray[np.intp]:
     """For each of 256 values its row in the table: labels, then 255, then everything illegal."""
     rows = np.full(256, num_labels + 1, np.intp)
     rows[:num_labels] = np.arange(num_labels)
     rows[IGNORE] = num_labels
+    rows.setflags(write=False)
     return rows
 
 
@@ -90,7 +94,9 @@ def _runs(
     """Count stretches of equal pairs by their lengths; `changes` marks where one ends."""
     size = num_labels + 2
     ends = np.append(np.flatnonzero(changes), truth.size - 1)
-    lengths = np.diff(ends, prepend=-1)
+    lengths = np.empty(len(ends))
+    lengths[0] = ends[0] + 1
+    np.subtract(ends[1:], ends[:-1], out=lengths[1:])
     rows = _folded(num_labels)
     index = rows[truth[ends]] * size + rows[pred[ends]]
     # Weights are float64: whole numbers below 2^53 are exact, far above any image.

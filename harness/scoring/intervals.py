@@ -1,0 +1,232 @@
+"""Intervals, paired differences and ranks from resampled seeds and images (design section 4, Scores).
+
+A row is one config run with one or more seeds: a counts frame per seed, all over the same images. Each draw
+resamples seeds, then images, with replacement; the draws depend on the image ids and on nothing of the rows, so all
+rows share them and a row's interval does not move when others come or go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from harness.scoring.metrics import iou_array, miou_array
+
+Row = Sequence[pl.DataFrame]
+
+DRAWS = 1000
+LEVEL = 0.95
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95 % percentile interval, shares of 1; NaN ends where one image gives none."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First minus second row, its 95 % interval, and the two-sided p-value of no difference."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """mIoU of R rows, as they are and in each of B draws; with classes also the IoU of each of K labels."""
+
+    images: tuple[str, ...]
+    value_R: NDArray[np.float64]
+    draws_RB: NDArray[np.float64]
+    class_value_RK: NDArray[np.float64] | None = None
+    class_draws_RBK: NDArray[np.float64] | None = None
+
+    def interval(self, row: int) -> Interval:
+        """mIoU of a row."""
+        return self._interval(self.value_R[row], self.draws_RB[row])
+
+    def class_intervals(self, row: int) -> list[Interval]:
+        """IoU of each label of a row; NaN for absent labels. Needs `resample(..., classes=True)`."""
+        values_K, draws_BK = self._classes(row)
+        return [self._interval(v, d) for v, d in zip(values_K, draws_BK.T, strict=True)]
+
+    def difference(self, a: int, b: int) -> Difference:
+        """mIoU of row `a` minus that of row `b`, paired over the draws."""
+        return self._difference(self.value_R[a] - self.value_R[b], self.draws_RB[a] - self.draws_RB[b])
+
+    def class_differences(self, a: int, b: int) -> list[Difference]:
+        """IoU of each label, row `a` minus row `b`. Needs `resample(..., classes=True)`."""
+        values_a, draws_a = self._classes(a)
+        values_b, draws_b = self._classes(b)
+        pairs = zip(values_a - values_b, (draws_a - draws_b).T, strict=True)
+        return [self._difference(v, d) for v, d in pairs]
+
+    @cached_property
+    def p_RR(self) -> NDArray[np.float64]:
+        """Holm-adjusted p-value of each pair of rows; 1 on the diagonal."""
+        rows = len(self.value_R)
+        first, second = np.triu_indices(rows, 1)
+        raw = [self.difference(int(a), int(b)).p for a, b in zip(first, second, strict=True)]
+        out = np.ones((rows, rows))
+        out[first, second] = out[second, first] = holm(raw)
+        return out
+
+    def ranks(self, level: float = LEVEL) -> list[int]:
+        """For each row 1 + the number of rows significantly better, Holm over all pairs."""
+        better_RR = self.value_R[None] > self.value_R[:, None]
+        return [int(n) + 1 for n in (better_RR & (self.p_RR < 1 - level)).sum(1)]
+
+    def _classes(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self.class_value_RK is None or self.class_draws_RBK is None:
+            raise ValueError("resampled without classes")
+        return self.class_value_RK[row], self.class_draws_RBK[row]
+
+    def _interval(self, value: float, draws_B: NDArray[np.float64]) -> Interval:
+        return Interval(float(value), *self._ends(draws_B))
+
+    def _difference(self, value: float, draws_B: NDArray[np.float64]) -> Difference:
+        p = _p_value(float(value), draws_B) if len(self.images) > 1 else 1.0
+        return Difference(float(value), *self._ends(draws_B), p)
+
+    def _ends(self, draws_B: NDArray[np.float64]) -> tuple[float, float]:
+        known = draws_B[~np.isnan(draws_B)]
+        if len(self.images) < 2 or not len(known):
+            return math.nan, math.nan
+        low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(low), float(high)
+
+
+def resample(rows: Sequence[Row], *, draws: int = DRAWS, seed: int = 0, classes: bool = False) -> Resampled:
+    """Resample rows together. Raises ValueError for a row without seeds and for images that differ."""
+    images = _common_images(rows)
+    labels = max(int(frame["class"].max()) + 1 for row in rows for frame in row)  # type: ignore[arg-type]
+    counts = [np.stack([_tensor(frame, images, labels) for frame in row]) for row in rows]
+    root = _entropy(images, seed)
+    weights = np.random.default_rng([0, *root])
+    miou = [np.empty((len(row), draws)) for row in rows]
+    iou = [np.empty((len(row), draws, labels)) for row in rows if classes]
+    step = max(1, _CHUNK // len(images))
+    for start in range(0, draws, step):
+        part = slice(start, min(start + step, draws))
+        weights_BI = _image_weights(weights, len(images), part.stop - start)
+        for r, row_SIK3 in enumerate(counts):
+            flat_SIC = row_SIK3.reshape(*row_SIK3.shape[:2], -1)
+            sum_SBK3 = (weights_BI @ flat_SIC).reshape(len(flat_SIC), -1, labels, 3)
+            miou[r][:, part] = miou_array(sum_SBK3)
+            if classes:
+                iou[r][:, part] = iou_array(sum_SBK3)
+    picks = [_seed_picks(root, len(row), draws) for row in rows]
+    whole = [row_SIK3.sum(1) for row_SIK3 in counts]
+    return Resampled(
+        images,
+        np.array([miou_array(sum_SK3).mean() for sum_SK3 in whole]),
+        np.stack([_drawn_mean(m, p) for m, p in zip(miou, picks, strict=True)]),
+        np.stack([iou_array(sum_SK3).mean(0) for sum_SK3 in whole]) if classes else None,
+        np.stack([_drawn_mean(m, p) for m, p in zip(iou, picks, strict=True)]) if classes else None,
+    )
+
+
+def interval(row: Row, *, draws: int = DRAWS) -> Interval:
+    """mIoU of one row with its 95 % interval. Raises as `resample`."""
+    return resample([row], draws=draws).interval(0)
+
+
+def difference(a: Row, b: Row, *, draws: int = DRAWS) -> Difference:
+    """mIoU of row `a` minus that of row `b`, paired over seeds and images. Raises as `resample`."""
+    return resample([a, b], draws=draws).difference(0, 1)
+
+
+def rank(rows: Sequence[Row], *, draws: int = DRAWS) -> list[int]:
+    """Rank of each row with ties: 1 + the number of rows significantly better. Raises as `resample`."""
+    return resample(rows, draws=draws).ranks()
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Holm's step-down adjustment of p-values (N,): comparing the result with alpha controls the familywise error."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * (len(p) - np.arange(len(p)))
+    out = np.empty_like(p)
+    out[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return out
+
+
+def _p_value(value: float, draws_B: NDArray[np.float64]) -> float:
+    """Two-sided p-value of a paired difference: twice the smaller share of draws on one side of zero.
+
+    Where no draw crosses zero that share is only known to be below 1/(B+1), too coarse for Holm over many pairs:
+    the tail is then taken from the normal distribution of the draws' standard deviation.
+    """
+    known = draws_B[~np.isnan(draws_B)]
+    if not len(known) or value == 0.0 or math.isnan(value):
+        return 1.0
+    crossing = int(min((known <= 0).sum(), (known >= 0).sum()))
+    share = min(1.0, 2 * (crossing + 1) / (len(known) + 1))
+    spread = float(known.std())
+    if crossing or spread == 0.0:
+        return share
+    return min(share, math.erfc(abs(value) / spread / math.sqrt(2)))
+
+
+def _common_images(rows: Sequence[Row]) -> tuple[str, ...]:
+    if not rows or not all(len(row) for row in rows):
+        raise ValueError("every row needs the counts of at least one seed")
+    frames = [frame for row in rows for frame in row]
+    images = frames[0]["image"].unique().sort()
+    if not len(images):
+        raise ValueError("counts without images")
+    for frame in frames[1:]:
+        others = frame["image"].unique().sort()
+        if not others.equals(images):
+            odd = sorted(set(others) ^ set(images))
+            raise ValueError(f"rows are scored on different images: {len(odd)} differ, first {odd[0]!r}")
+    return tuple(images.to_list())
+
+
+def _tensor(frame: pl.DataFrame, images: tuple[str, ...], labels: int) -> NDArray[np.float64]:
+    """Counts (I,K,3) of one seed; float64 holds them and their sums exactly."""
+    if frame.select(pl.struct("image", "class").is_duplicated().any()).item():
+        raise ValueError("counts hold an image and class twice: more than one eval")
+    index = pl.DataFrame({"image": images, "at": np.arange(len(images))})
+    at = frame.select("image").join(index, on="image", how="left", maintain_order="left")["at"].to_numpy()
+    out = np.zeros((len(images), labels, 3))
+    out[at, frame["class"].to_numpy()] = frame.select("tp", "fp", "fn").to_numpy()
+    return out
+
+
+def _entropy(images: tuple[str, ...], seed: int) -> list[int]:
+    digest = hashlib.sha256("\n".join([str(seed), *images]).encode()).digest()
+    return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
+
+
+def _image_weights(rng: np.random.Generator, images: int, draws: int) -> NDArray[np.float64]:
+    """How often each image is in each draw (B,I); rows sum to I."""
+    picked = rng.integers(0, images, (draws, images))
+    picked += np.arange(draws)[:, None] * images
+    return np.bincount(picked.reshape(-1), minlength=draws * images).reshape(draws, images).astype(np.float64)
+
+
+def _seed_picks(root: list[int], seeds: int, draws: int) -> NDArray[np.intp]:
+    """Which seeds are in each draw (B,S). The s-th pick of all rows comes from one stream, so equal S share picks."""
+    picks = [np.random.default_rng([1, s, *root]).random(draws) * seeds for s in range(seeds)]
+    return np.stack(picks, 1).astype(np.intp)
+
+
+def _drawn_mean(values_SB: NDArray[np.float64], pick_BS: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Mean over the picked seeds: (S,B,...) and (B,S) to (B,...)."""
+    draws = np.arange(len(pick_BS))[:, None]
+    return np.asarray(values_SB[pick_BS, draws].mean(1))
