@@ -16,7 +16,7 @@ from harness.engine.score import objective_from_evals
 from harness.errors import StoreError
 from harness.plan import Plan
 from harness.store import Store, latest_runs, load
-from harness.tuning.studies import Outcome, Resolved, Study
+from harness.tuning.studies import Outcome, Past, Resolved, Study
 
 SWEEPS = "sweeps"
 """Folder of the store with the plan of each sweep, for `harness.sweep status`."""
@@ -49,10 +49,26 @@ class Book:
         if row is None or (row["status"] == "failed" and self.retry_failed):
             return None
         if row["status"] == "failed":
-            return Outcome("failed", None, 0.0, row["error_class"], row["error_message"])
+            return Outcome(
+                status="failed", reached=0.0, error_class=row["error_class"], error_message=row["error_message"]
+            )
         if row["status"] == "pruned":
-            return Outcome("pruned", None, json.loads(row["seconds"]).get("reached", 0.0), "", "")
-        return Outcome("done", self._objective(key, row), 1.0, "", "")
+            return Outcome(status="pruned", **json.loads(row["seconds"]))
+        return Outcome(status="done", objective=self._objective(key, row))
+
+    def past(self, study: Study) -> list[Past]:
+        """Closed trials of this study in the store, whatever sweep wrote them."""
+        rows = load(self.store.root, ["trials"]).trials.filter(
+            (pl.col("study") == study.id) & (pl.col("role") == "trial")
+        )
+        found: dict[int, Past] = {}
+        for row in rows.sort("trial").iter_rows(named=True):
+            outcome = self.known(row["key"])
+            run = self._known_runs().get(row["key"])
+            if outcome is not None and run is not None:
+                knobs = json.loads(run["config"])["knobs"]
+                found[row["trial"]] = Past(row["trial"], knobs, row["key"], outcome)
+        return list(found.values())
 
     def record(self, study: Study, trial: int, role: str, seed: int, key: str, outcome: Outcome) -> None:
         """Write the row of `trials`, and of `runs` where the run itself could not (pruned, failed)."""
@@ -131,7 +147,7 @@ class Book:
             outcome.status,
             error_class=outcome.error_class,
             error_message=outcome.error_message,
-            seconds=json.dumps({"reached": outcome.reached}),
+            seconds=json.dumps({"reached": outcome.reached, "objective": outcome.objective}),
         )
         self.store.write("runs", key, pl.DataFrame([row]), again=True)
         if not self.store.has("params", key):

@@ -57,13 +57,19 @@ class Plan:
     notes: tuple[str, ...] = ()
     gpus: float = 0.0
     words_given: Mapping[str, str] = field(default_factory=dict)
-    _by_id: dict[str, PlannedStudy] = field(default_factory=dict)
+    by_id: dict[str, PlannedStudy] = field(default_factory=dict)
 
     def planned(self, study_id: str) -> PlannedStudy:
         """The study of this id."""
-        if not self._by_id:
-            self._by_id.update({p.study.id: p for p in self.studies})
-        return self._by_id[study_id]
+        if not self.by_id:
+            self.by_id.update({p.study.id: p for p in self.studies})
+        return self.by_id[study_id]
+
+    def fitted(self, planned: PlannedStudy) -> dict[str, Any]:
+        """Values of a study's card that were fitted to its size (design section 4), from the method as built."""
+        from harness.engine.build import build_method
+
+        return build_method(planned.run, self.dataset, planned.pretrained.path).describe()
 
     @staticmethod
     def target(method: str) -> str:
@@ -314,12 +320,19 @@ def _study(run: RunConfig, parsed: Parsed, words: Words, gpus: float, family: st
         seeds=seeds,
         search=words.search,
         protocol=words.protocol,
-        cores_per_run=float(threads),
+        cores_per_run=float(threads * words.workers),
         gpus=gpus,
         workers=words.workers,
     )
+    study = dataclasses.replace(study, first_rung=_first_rung(run))
     used = versions(chosen.spec, chosen.base)
     return PlannedStudy(study=study, run=run, pretrained=find(run.backbone, words.backbone.weights), versions=used)
+
+
+def _first_rung(run: RunConfig) -> float:
+    """Share of T of the first early stop: a tenth of the run after the last loss term has started, or never."""
+    rung = run.method_config().last_start() + 0.1
+    return max(0.25, rung) if rung < 0.9 else 1.0
 
 
 def _space(chosen: Chosen, run: RunConfig, parsed: Parsed) -> Space | None:

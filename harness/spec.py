@@ -32,6 +32,18 @@ class MethodConfig:
         """Rules between knobs that do not hold (low above high, ratio outside (0,1), ...); empty when all hold."""
         return []
 
+    def last_start(self) -> float:
+        """Share of T, in [0,1], after which every loss term has started; no trial is stopped early before it.
+
+        As written here: the latest of the knobs named `*_start`.
+        """
+        starts = [
+            float(getattr(self, name))
+            for name in self.knobs()
+            if name.endswith("_start") and self.knobs()[name].metadata.get("unit") == "share of T"
+        ]
+        return max(starts, default=0.0)
+
     @classmethod
     def knobs(cls) -> dict[str, dataclasses.Field[Any]]:
         """The knobs by name, in order of definition."""

@@ -23,14 +23,13 @@ from harness.config import RunConfig, resolve_run, typed_knobs
 from harness.datasets import open_dataset
 from harness.datasets.base import IGNORE, Dataset
 from harness.datasets.loading import Loader
-from harness.engine.context import BUILD_PLACE
+from harness.engine.build import build_method
 from harness.engine.loop import LoopConfig, Trained, train
 from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
-from harness.engine.seeding import seed_all
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
-from harness.method import Batch, BuildInfo, Method, Progress
+from harness.method import Batch, Method, Progress
 from harness.registry import Chosen, registry
 from harness.spec import resolve
 from harness.words import Words
@@ -127,25 +126,7 @@ class MethodTests:
 
     def build(self, run: RunConfig, dataset: Dataset) -> Method:
         """The method as the engine builds it."""
-        chosen = run.chosen
-        info = BuildInfo(
-            num_classes=dataset.num_classes,
-            has_background=dataset.has_background,
-            crop=run.crop,
-            iterations=run.total,
-            group=run.group,
-            tier=run.tier,
-            variant=run.variant,
-            labels=run.labels,
-            backbone=run.backbone,
-            backbone_weights=None,
-            decoder=run.decoder,
-        )
-        seed_all(run.seed, BUILD_PLACE)
-        if chosen.base is not None:
-            base = resolve(chosen.base.build)(typed_knobs(chosen.base, run.base_knobs or {}), info)
-            info = dataclasses.replace(info, base=base)
-        return resolve(chosen.spec.build)(run.method_config(), info)  # type: ignore[no-any-return]
+        return build_method(run, dataset, None)
 
     def train(
         self,
@@ -288,7 +269,7 @@ class MethodTests:
         total = run.total
         for step in (0, total - 1):
             out = method.step(group, Progress(step, total))
-            loss = torch.stack([v for v in out.losses.values()]).sum()
+            loss = torch.stack(list(out.losses.values())).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             assert torch.isfinite(loss), (step, out.losses)
             for name, p in method.named_parameters():

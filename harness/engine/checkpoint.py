@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -64,7 +64,7 @@ def load_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan]) 
                 (load_file(path / f"optimizer-{i}.safetensors"), json.loads((path / f"optimizer-{i}.json").read_text()))
                 for i in range(len(plans))
             ]
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, SafetensorError) as e:
             print(f"checkpoint {path} cannot be read ({e}); trying an older one", flush=True)
             continue
         method.load_state_dict(tensors)
@@ -110,7 +110,11 @@ def _found(folder: Path) -> list[Path]:
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
     """Tensors that share memory are written once each, because safetensors refuses aliases."""
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, metadata=dict(meta or {}))
+    save_file(
+        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+        path,
+        metadata=dict(meta) if meta else None,
+    )
 
 
 def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

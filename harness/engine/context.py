@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunConfig, typed_knobs
+from harness.config import RunConfig
 from harness.datasets.base import Dataset
 from harness.datasets.loading import Loader
 from harness.datasets.splits import SplitPlan
+from harness.engine.build import build_method
 from harness.engine.checkpoint import load_weights
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
-from harness.engine.seeding import seed_all
 from harness.engine.session import Session
-from harness.method import Batch, BuildInfo, Method
-from harness.spec import resolve
+from harness.method import Batch, Method
 from harness.store import Store
-
-BUILD_PLACE = 0xB111D
-"""Marks the generator that initialises parameters, apart from those of any step."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Context:
     def beat(self, stage: str, step: int, total: int, losses: dict[str, float] | None = None) -> None:
         """Tell whoever watches where this run is."""
         if self.session.rank == 0:
-            extra = {"losses": losses} if losses else {}
+            extra: dict[str, Any] = {"losses": losses} if losses else {}
             self.heartbeat.beat(
                 key=self.key,
                 method=self.run.method,
@@ -87,26 +82,7 @@ class Context:
     def build(self) -> Method:
         """The method of this run, freshly initialised from the run's seed, on the worker's device."""
         with self.phases.of("build"):
-            run = self.run
-            chosen = run.chosen
-            info = BuildInfo(
-                num_classes=self.dataset.num_classes,
-                has_background=self.dataset.has_background,
-                crop=run.crop,
-                iterations=run.total,
-                group=run.group,
-                tier=run.tier,
-                variant=run.variant,
-                labels=run.labels,
-                backbone=run.backbone,
-                backbone_weights=self.machine.weights,
-                decoder=run.decoder,
-            )
-            seed_all(run.seed, BUILD_PLACE)
-            if chosen.base is not None:
-                base_config = typed_knobs(chosen.base, run.base_knobs or {})
-                info = dataclasses.replace(info, base=resolve(chosen.base.build)(base_config, info))
-            method: Method = resolve(chosen.spec.build)(run.method_config(), info)
+            method = build_method(self.run, self.dataset, self.machine.weights)
             method.to(self.session.device)
             broadcast_from_first(method, self.session)
             return method

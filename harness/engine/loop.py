@@ -162,7 +162,7 @@ def _forward_backward(
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
                 out = method.step(group, progress)
             total = torch.stack([v.float() for v in out.losses.values()]).sum() / config.groups
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
             for name, value in out.losses.items():
                 part = value.detach().float() / config.groups
                 sums[name] = sums[name] + part if name in sums else part

@@ -101,14 +101,9 @@ def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
     """Drop what `keep` does not name, once a run is in the store."""
     keep = context.machine.keep
     for name, artifact in outputs.items():
-        folder = artifact.path.parent
-        if name == "weights" and ("last" in keep and "none" not in keep):
-            for old in folder.glob("step-*"):
-                shutil.rmtree(old, ignore_errors=True)
-        elif name == "weights":
-            shutil.rmtree(folder, ignore_errors=True)
-        elif "maps" not in keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        kept = "none" not in keep and ({"last", "best"} & set(keep) if name == "weights" else "maps" in keep)
+        if not kept and name != "steps":
+            shutil.rmtree(artifact.path.parent, ignore_errors=True)
 
 
 def artifact_digest(path: Path) -> str:

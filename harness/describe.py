@@ -1,0 +1,145 @@
+"""Plans and runs in words: what a sweep will do, what it has done, what it will cost, where a run's time went."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+
+import polars as pl
+
+from harness.engine.phases import phase_table
+from harness.plan import Plan, PlannedStudy
+from harness.scoring.metrics import miou_of
+from harness.store import Results, latest_runs, load
+
+TIER_CORE_SECONDS = {"smoke": 60.0, "lab": 600.0}
+"""Upper bounds of one run by tier (design section 6), used until the store knows better."""
+CHECKPOINTS_IN_FLIGHT = 4
+"""Copies of the parameters in a checkpoint in progress: student, teacher, two moments."""
+
+
+def plan_text(plan: Plan, *, full: bool = False) -> str:
+    """The plan in words; `full` adds resolved configs, fitted values and what each knob is searched over."""
+    runs = latest_runs(load(plan.machine.store, ["runs"]).runs)
+    done = set(runs.filter(pl.col("status") == "done")["key"])
+    splits = plan.splits
+    lines = [
+        f"sweep {plan.sweep}: {len(plan.studies)} studies on {plan.dataset.name}, store {plan.machine.store}",
+        f"  train {len(splits.train)} images, tuned on {splits.tune_name or 'nothing'} ({len(splits.tune)}), "
+        f"reported on {splits.report_name} ({len(splits.report)}), protocol {plan.words.protocol}",
+        *(f"  note: {note}" for note in plan.notes),
+    ]
+    seconds, unknown = 0.0, 0
+    for planned in plan.studies:
+        study = planned.study
+        key = plan.resolve(study, {}, planned.run.seed).key
+        each = seconds_per_run(planned, runs)
+        n = runs_of(planned)
+        if each is None:
+            unknown += n
+        else:
+            seconds += n * each
+        state = "trial 0 is done" if key in done else "to be run"
+        time = "time unknown" if each is None else f"about {each:.0f} s a run"
+        lines.append(
+            f"  {study.id}: {study.trials} trials, {len(study.seeds)} seeds, {planned.run.total} iterations, "
+            f"{planned.run.backbone}, {planned.run.decoder} [{state}; {time}]"
+        )
+        if full:
+            lines.extend("    " + line for line in _study_lines(plan, planned, key))
+    cores = os.cpu_count() or 1
+    parallel = max(1, int(cores / max(1.0, plan.machine.threads * plan.words.workers))) if not plan.gpus else 1
+    if unknown:
+        lines.append(f"  time: unknown for {unknown} runs, of which none like them is in the store")
+    if seconds:
+        lines.append(f"  time: at most about {seconds / parallel / 60:.1f} minutes with {parallel} runs at once")
+    lines.append(f"  disk: about {disk_needed(plan) / 2**20:.0f} MiB")
+    return "\n".join(lines)
+
+
+def runs_of(planned: PlannedStudy) -> int:
+    """Runs that a study makes at most: its trials, and the chosen config with the seeds that no trial had."""
+    return planned.study.trials + len([s for s in planned.study.seeds if s != planned.run.seed])
+
+
+def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
+    """Seconds of one run: from runs like it in the store, else the tier's bound; None at tier paper."""
+    run = planned.run
+    like = runs.filter(
+        (pl.col("status") == "done")
+        & (pl.col("method") == run.method)
+        & (pl.col("backbone") == run.backbone)
+        & (pl.col("tier") == run.tier)
+    )
+    per_step = []
+    for row in like.iter_rows(named=True):
+        config = json.loads(row["config"])
+        if config["crop"] == run.crop and config["batch"] == run.batch:
+            spent = sum(v for k, v in json.loads(row["seconds"]).items() if k != "train_all_attempts")
+            per_step.append(spent / max(1, int(row["iterations"])))
+    if per_step:
+        return sum(per_step) / len(per_step) * run.total
+    bound = TIER_CORE_SECONDS.get(run.tier)
+    return None if bound is None else bound * run.fidelity
+
+
+def disk_needed(plan: Plan) -> int:
+    """Bytes that a sweep needs at most: final weights of every run, and checkpoints and maps of those in progress."""
+    total = 0
+    for planned in plan.studies:
+        size = 4 * backbone_parameters(planned.run.backbone)
+        kept = 0 if "none" in plan.machine.keep else runs_of(planned) * 2 * size
+        total += kept + CHECKPOINTS_IN_FLIGHT * size
+    maps = 2 * (len(plan.splits.tune) + len(plan.splits.report)) * 2 * 2
+    return total + maps * max((p.run.crop**2 for p in plan.studies), default=0)
+
+
+@lru_cache(maxsize=32)
+def backbone_parameters(name: str) -> int:
+    """Parameters of a backbone, counted without memory for them."""
+    if name.startswith("shapes_"):
+        return 500_000
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())
+
+
+def run_text(results: Results, key: str) -> str:
+    """Scores and phases of one run of a store."""
+    row = latest_runs(results.runs.filter(pl.col("key") == key)).row(0, named=True)
+    lines = [f"run {key}: {row['method']} {row['variant']} on {row['dataset']}, seed {row['seed']}, {row['status']}"]
+    if row["status"] != "done":
+        return "\n".join([*lines, f"  {row['error_class']}: {row['error_message']}"])
+    evals = results.evals.filter(pl.col("key") == key).sort("split", "target", "weights", "threshold_rule")
+    for e in evals.iter_rows(named=True):
+        threshold = "" if e["threshold"] is None else f" {e['threshold_rule']} threshold {e['threshold']:.2f}"
+        lines.append(
+            f"  {e['target']:<13}{e['weights']:<8} on {e['split']:<6} tags {e['tags']:<6}"
+            f" mIoU {100 * miou_of(results, e['eval']):5.1f}{threshold}"
+        )
+    seconds = {k: v for k, v in json.loads(row["seconds"]).items() if k != "train_all_attempts"}
+    return "\n".join([*lines, phase_table(seconds)])
+
+
+def _study_lines(plan: Plan, planned: PlannedStudy, key: str) -> list[str]:
+    run, study = planned.run, planned.study
+    searched = set(study.space.knobs) if study.space else set()
+    lines = [
+        f"key of trial 0: {key}",
+        f"crop {run.crop}, batch {run.batch}, group {run.group}, precision {run.precision}, labels {run.labels}, "
+        f"variant {run.variant}, weights {planned.pretrained.label}",
+        "knobs: " + ", ".join(f"{k}={_short(v)}{'*' if k in searched else ''}" for k, v in run.knobs.items()),
+    ]
+    if study.space:
+        lines.append("searched (*): " + "; ".join(f"{k} {study.space[k]}" for k in study.space))
+    fitted = plan.fitted(planned)
+    if fitted:
+        lines.append("fitted to this size: " + ", ".join(f"{k}={_short(v)}" for k, v in fitted.items()))
+    return lines
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

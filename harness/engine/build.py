@@ -1,0 +1,41 @@
+"""Builds the method of a run, freshly initialised from the run's seed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from harness.config import RunConfig, typed_knobs
+from harness.datasets.base import Dataset
+from harness.engine.seeding import seed_all
+from harness.method import BuildInfo, Method
+from harness.spec import resolve
+
+BUILD_PLACE = 0xB111D
+"""Marks the generator that initialises parameters, apart from those of any step."""
+
+
+def build_method(run: RunConfig, dataset: Dataset, weights: str | None) -> Method:
+    """The method of `run` for `dataset`, a plug-in on its built base. `weights` is a local file, or None.
+
+    Raises BadInput for knobs that break a rule and weights that do not fit.
+    """
+    chosen = run.chosen
+    info = BuildInfo(
+        num_classes=dataset.num_classes,
+        has_background=dataset.has_background,
+        crop=run.crop,
+        iterations=run.total,
+        group=run.group,
+        tier=run.tier,
+        variant=run.variant,
+        labels=run.labels,
+        backbone=run.backbone,
+        backbone_weights=weights,
+        decoder=run.decoder,
+    )
+    seed_all(run.seed, BUILD_PLACE)
+    if chosen.base is not None:
+        base = resolve(chosen.base.build)(typed_knobs(chosen.base, run.base_knobs or {}), info)
+        info = dataclasses.replace(info, base=base)
+    method: Method = resolve(chosen.spec.build)(run.method_config(), info)
+    return method

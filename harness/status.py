@@ -1,0 +1,95 @@
+"""`python -m harness.sweep status`: what a store's sweeps are doing, also of one whose driver is dead."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from harness.bookkeeping import sweeps
+from harness.engine.heartbeat import read_heartbeats
+from harness.errors import EXIT_DONE, BadInput, Problem
+from harness.store import load
+from harness.words import word
+
+STALE_SECONDS = 120.0
+"""A run whose heartbeat is older is not called running."""
+
+
+@dataclass
+class StatusWords:
+    """Words of `status`."""
+
+    store: str = word("results", "folder of results")
+
+
+def show_status(words: StatusWords) -> int:
+    """Print the studies of the newest sweep and every run in progress. Raises BadInput where there is no store."""
+    root = Path(words.store)
+    if not root.is_dir():
+        raise BadInput(Problem("store", f"{root} does not exist", "name the folder of a sweep: store=<folder>"))
+    known = sweeps(root)
+    console = Console()
+    if not known:
+        console.print(f"no sweep has been started in {root}")
+    else:
+        outline = known[0]
+        alive = process_alive(int(outline["pid"]))
+        console.print(f"sweep {outline['sweep']}: driver {outline['pid']} {'runs' if alive else 'does not run'}")
+        console.print(_studies(outline, load(root, ["trials"]).trials))
+    beats = read_heartbeats(root)
+    for beat in beats:
+        console.print(beat_line(beat))
+    if known and not beats and not process_alive(int(known[0]["pid"])):
+        console.print("nothing runs; the command that started the sweep continues it")
+    return EXIT_DONE
+
+
+def beat_line(beat: dict[str, Any]) -> str:
+    """One run in progress: where it is, and whether it still moves."""
+    age = time.time() - float(beat.get("updated", 0.0))
+    here = beat.get("host") == socket.gethostname()
+    dead = age > STALE_SECONDS or (here and not process_alive(int(beat.get("pid", 0))))
+    losses = "  ".join(f"{k} {v:.3f}" for k, v in beat.get("losses", {}).items())
+    state = f"dead since {age:.0f} s, resumes from its checkpoint" if dead else "running"
+    return (
+        f"{beat.get('study', '?')} {beat.get('role', '')} {beat.get('trial', '')} seed {beat.get('seed', '')}: "
+        f"{beat.get('stage', '?')} {beat.get('step', 0)}/{beat.get('total', 0)}  {losses}  [{state}]"
+    )
+
+
+def process_alive(pid: int) -> bool:
+    """Whether a process of this machine exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
+
+
+def _studies(outline: dict[str, Any], trials: pl.DataFrame) -> Table:
+    mine = trials.filter(pl.col("sweep") == outline["sweep"])
+    table = Table("study", "trials", "done", "pruned", "failed", "finals", "best objective")
+    for study in outline["studies"]:
+        rows = mine.filter(pl.col("study") == study["id"])
+        first = rows.filter(pl.col("role") == "trial")
+        by_status = dict(first.group_by("status").len().iter_rows())
+        finals = rows.filter((pl.col("role") == "final") & (pl.col("status") == "done"))["key"].n_unique()
+        best = rows["objective"].max()
+        table.add_row(
+            study["id"],
+            str(study["trials"]),
+            *(str(by_status.get(s, 0)) for s in ("done", "pruned", "failed")),
+            f"{finals}/{len(study['seeds'])}",
+            "-" if best is None else f"{100 * float(best):.1f}",  # type: ignore[arg-type]
+        )
+    return table

@@ -1,0 +1,65 @@
+"""`python -m harness.sweep`: plan, studies, leaderboard. The same command again continues where it stopped."""
+
+from __future__ import annotations
+
+import sys
+
+from harness.errors import EXIT_DONE, EXIT_FAILED
+from harness.registry import registry
+from harness.words import Words, help_text, main, parse
+
+ABOUT = """Runs every study of the plan (methods x labels), each with its trials, then the chosen config with all seeds,
+and prints the leaderboard. Running the same command again is how you resume. <method>.<knob>=value pins a knob."""
+SUBCOMMANDS = {"status [store=...]": "show running, finished and dead runs of a store", "--help": "this text"}
+
+
+def run(argv: list[str]) -> int:
+    """The command. Returns the exit code; raises BadInput."""
+    if any(a in ("-h", "--help", "help") for a in argv):
+        print(help_text("harness.sweep", Words, ABOUT, SUBCOMMANDS))
+        return EXIT_DONE
+    if argv and argv[0] == "status":
+        from harness.status import StatusWords, show_status
+
+        return show_status(parse(argv[1:], StatusWords).words)
+    parsed = parse(argv, Words, "sweep", registry().names())
+    # Imported late: what needs torch comes after the words are known to be good.
+    from harness.plan import make_plan
+
+    plan = make_plan(parsed)
+    from harness.describe import plan_text
+
+    if parsed.words.dry_run:
+        print(plan_text(plan, full=True))
+        return EXIT_DONE
+    from harness.driver import drive
+
+    print(plan_text(plan), flush=True)
+    from harness.store import Results, load
+    from reports.leaderboard import build
+
+    def leaderboard(results: Results, sweep: str) -> str:
+        return build(results, sweep=sweep).render("markdown")
+
+    failed = drive(plan, leaderboard=leaderboard)
+    print(build(load(plan.machine.store), sweep=plan.sweep).render("terminal"))
+    print(_where_next(plan.machine.store, plan.sweep))
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return EXIT_FAILED if failed else EXIT_DONE
+
+
+def _where_next(store: str, sweep: str) -> str:
+    return "\n".join(
+        (
+            "Where to look next:",
+            f"  python -m reports.leaderboard store={store} sweep={sweep} per_class=true",
+            f"  python -m reports.leaderboard store={store} sweep={sweep} thresholds=true",
+            f"  mlflow ui --backend-store-uri sqlite:///{store}/mlflow.db",
+            f'  python -c "import harness.store as s; print(s.load({store!r}).runs)"',
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run))

@@ -1,0 +1,43 @@
+"""`python -m harness.train`: one run with its preset's values; `ray=off` runs it in this process, for a debugger."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from harness.errors import EXIT_DONE, EXIT_FAILED
+from harness.registry import registry
+from harness.words import Words, help_text, main, parse
+
+ABOUT = """Trains and scores one method with one config and one seed, writes the run to the store, and prints its scores
+and where its time went."""
+
+
+def run(argv: list[str]) -> int:
+    """The command. Returns the exit code; raises BadInput."""
+    if any(a in ("-h", "--help", "help") for a in argv):
+        print(help_text("harness.train", Words, ABOUT, {"--help": "this text"}))
+        return EXIT_DONE
+    parsed = parse(argv, Words, "train", registry().names())
+    from harness.describe import plan_text, run_text
+    from harness.plan import make_plan
+
+    plan = make_plan(parsed, single=True)
+    one = dataclasses.replace(plan.studies[0].study, trials=1, seeds=(parsed.words.seed,), space=None)
+    plan = dataclasses.replace(plan, studies=(dataclasses.replace(plan.studies[0], study=one),), by_id={})
+    if parsed.words.dry_run:
+        print(plan_text(plan, full=True))
+        return EXIT_DONE
+    from harness.driver import drive
+    from harness.store import load
+
+    failed = drive(plan, mlflow="off")
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    key = plan.resolve(one, {}, parsed.words.seed).key
+    print(run_text(load(plan.machine.store), key))
+    return EXIT_FAILED if failed else EXIT_DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run))

@@ -1,0 +1,184 @@
+"""The loop with a toy method: schedules, groups, checkpoints, non-finite losses."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from harness.engine import checkpoint
+from harness.engine.loop import LoopConfig, train
+from harness.engine.phases import Phases, step_overhead
+from harness.engine.session import LocalSession, Pruned
+from harness.errors import NonFiniteLoss, StoreError
+from harness.method import Batch, Method, OptimizerPlan, StepOutput
+
+
+class Toy(Method):
+    """Fits one weight to the mean of random views; keeps a running mean as its bank."""
+
+    def __init__(self, total, nan_at=None, clip=None):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(3))
+        self.idle = nn.Parameter(torch.ones(2))
+        self.register_buffer("bank", torch.zeros(3))
+        self.total, self.nan_at, self.clip = total, nan_at, clip
+        self.seen = []
+
+    def transform(self):
+        raise AssertionError("not used")
+
+    def step(self, group, progress):
+        noise = torch.randn(3)
+        self.seen.append((progress.step, noise.clone()))
+        x = group.views["x"].mean(0) + 0.01 * noise
+        loss = ((self.w - x) ** 2).sum()
+        if progress.step == self.nan_at:
+            loss = loss * float("nan")
+        return StepOutput({"fit": loss, "reg": 0.1 * self.w.abs().sum()}, {"mean": x.detach(), "ids": x[None].detach()})
+
+    stats_concat = frozenset({"ids"})
+
+    def update(self, stats, progress):
+        assert stats["ids"].shape[0] == 2
+        torch.testing.assert_close(stats["ids"].mean(0), stats["mean"])
+        self.bank.lerp_(stats["mean"], 0.1)
+
+    def optimizers(self):
+        return [OptimizerPlan(torch.optim.AdamW(self.parameters(), lr=0.1), lambda s: 1 - s / self.total, self.clip)]
+
+    def predict(self, images_B3HW, tags_BC=None, *, want, weights="student"):
+        raise AssertionError("not used")
+
+
+def batch(step, g):
+    rng = np.random.default_rng([step, g])
+    x = torch.from_numpy(rng.normal(1.0, 0.1, (2, 3)).astype(np.float32))
+    return Batch((f"{step}-{g}-0", f"{step}-{g}-1"), {"x": x}, torch.ones(2, 1), None, None)
+
+
+def run(tmp_path, total=10, crash_at=None, every=None, session=None, evaluate=None, **toy):
+    method = Toy(total, **toy)
+    steps = []
+
+    def loader(start):
+        for step in range(start, total):
+            if step == crash_at:
+                raise KeyboardInterrupt
+            yield [batch(step, 0), batch(step, 1)]
+
+    config = LoopConfig(total=total, seed=5, groups=2, bf16=False, folder=tmp_path, checkpoint_every=every)
+    phases = Phases()
+    trained = train(
+        method,
+        loader,
+        config,
+        session or LocalSession(),
+        phases,
+        evaluate=evaluate,
+        beat=lambda step, losses: steps.append(step),
+    )
+    return method, trained, phases
+
+
+def test_losses_are_means_over_groups_and_schedules_apply(tmp_path):
+    method, trained, _ = run(tmp_path, total=1)
+    (_, name, value), (_, reg, zero) = trained.steps
+    assert (name, reg, zero) == ("fit", "reg", 0.0)
+    noises = [n for _, n in method.seen]
+    expected = np.mean([((batch(0, g).views["x"].mean(0) + 0.01 * noises[g]) ** 2).sum().item() for g in range(2)])
+    assert value == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(method.w, torch.full((3,), 0.1), rtol=1e-4, atol=1e-4)  # AdamW's first step is lr
+    assert torch.equal(method.idle, torch.ones(2)), "a parameter without gradient must not decay"
+
+
+def test_resume_after_a_crash_gives_equal_bytes(tmp_path):
+    whole, steps, _ = run(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", crash_at=7, every=3)
+    resumed, again, _ = run(tmp_path / "b", every=3)
+    assert again.resumed_at == 6
+    assert again.steps == steps.steps
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_run_with_no_steps_left_still_returns_its_curve(tmp_path):
+    method, trained, _ = run(tmp_path, total=4)
+    plans = method.optimizers()
+    checkpoint.save_training(tmp_path, method, plans, {"step": 4, "seconds": 1.0, "losses": trained.steps})
+    again, done, _ = run(tmp_path, total=4)
+    assert done.resumed_at == 4
+    assert done.steps == trained.steps
+    assert torch.equal(again.w, method.w)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    method = Toy(4)
+    plans = method.optimizers()
+    checkpoint.save_training(tmp_path, method, plans, {"step": 1, "seconds": 0.0, "losses": []})
+    newer = tmp_path / "step-00000002"
+    newer.mkdir()
+    (newer / "meta.json").write_text("{")
+    assert checkpoint.load_training(tmp_path, method, plans)["step"] == 1
+    assert "step-00000002" in capsys.readouterr().out
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    method = Toy(4)
+    plans = method.optimizers()
+    checkpoint.save_training(tmp_path, method, plans, {"step": 1, "seconds": 0.0, "losses": []})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(StoreError, match="free space"):
+        checkpoint.save_training(tmp_path, method, plans, {"step": 2, "seconds": 0.0, "losses": []})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("nan_at", [0, 3, 9])
+def test_a_non_finite_loss_names_step_term_and_batch(tmp_path, nan_at):
+    with pytest.raises(NonFiniteLoss, match=rf"step {nan_at}: loss term fit .*{nan_at}-0-0") as caught:
+        run(tmp_path, nan_at=nan_at)
+    saved = load_file(next(tmp_path.glob("nonfinite-*")))
+    assert torch.equal(saved["0.x"], batch(nan_at, 0).views["x"])
+    assert "safetensors" in str(caught.value)
+
+
+def test_rungs_evaluate_and_report(tmp_path):
+    seen = []
+    session = LocalSession(rungs=(0.3, 0.5), on_report=lambda reached, value: seen.append((reached, value)) or True)
+    _, trained, _ = run(tmp_path, session=session, evaluate=lambda: 0.25 + len(seen) / 10)
+    assert seen == [(0.3, 0.25), (0.5, 0.35)]
+    assert trained.best == (0.35, 5)
+
+
+def test_a_stop_at_a_rung_passes_through(tmp_path):
+    session = LocalSession(rungs=(0.3,), on_report=lambda reached, value: False)
+    with pytest.raises(Pruned):
+        run(tmp_path, session=session, evaluate=lambda: 0.1)
+
+
+def test_clipping_bounds_the_gradient(tmp_path):
+    free, _, _ = run(tmp_path / "a", total=3)
+    clipped, _, _ = run(tmp_path / "b", total=3, clip=1e-9)
+    assert not torch.equal(free.w, clipped.w)
+
+
+def test_global_generators_are_seeded_by_place_not_history(tmp_path):
+    torch.manual_seed(1)
+    a, _, _ = run(tmp_path / "a", total=2)
+    torch.manual_seed(2)
+    torch.randn(100)
+    b, _, _ = run(tmp_path / "b", total=2)
+    for (_, x), (_, y) in zip(a.seen, b.seen, strict=True):
+        assert torch.equal(x, y)
+    assert len({tuple(n.tolist()) for _, n in a.seen}) == 4
+
+
+def test_phases_do_not_overlap():
+    seconds = {"data": 1.0, "method": 8.0, "engine": 1.0, "score": 5.0}
+    assert step_overhead(seconds) == pytest.approx(0.2)
+    assert step_overhead({}) == 0.0
