@@ -1,4 +1,4 @@
-"""The two tiny pretrained backbones of the embedded dataset `shapes`, a CNN and a ViT (synthetic pictures only).
+"""The two tiny pretrained backbones of the embedded dataset `shapes`: a CNN and a ViT.
 
 Axes: B images, H W pixels, h w = ceil(H/8) ceil(W/8) tokens, N tokens, D channels.
 """
@@ -24,7 +24,8 @@ PRETEXT_PREFIX = "pretext."
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def _conv_bn(inside: int, outside: int, *, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+def _conv_bn(inside: int, outside: int, *, kernel: int = 3, stride: int = 1,
+             dilation: int = 1) -> nn.Sequential:
     """Bias-free convolution that keeps the size (up to its stride) and batch norm."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(inside, outside, kernel, stride, padding, dilation, bias=False)
@@ -32,7 +33,7 @@ def _conv_bn(inside: int, outside: int, *, kernel: int = 3, stride: int = 1, dil
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a 1x1 skip, each with batch norm: (B,inside,H,W) -> (B,outside,H/stride,W/stride)."""
+    """Two 3x3 convolutions and a 1x1 skip, each with batch norm: (B,inside,H,W) to (B,outside,H/s,W/s)."""
 
     def __init__(self, inside: int, outside: int, *, stride: int = 1, dilation: int = 1):
         super().__init__()
@@ -71,7 +72,7 @@ class ShapesCNN(nn.Module):
 def token_distances(h: int, w: int, class_token: bool, *, device: torch.device | str = "cpu") -> Tensor:
     """Distances between tokens on the h x w grid, (N,N) float32, in tokens; rows ask, columns are looked at.
 
-    With a class token (index 0) it is at distance 0 from what it asks for, and 6 from the patches that ask for it.
+    A class token (index 0) looks at every patch from distance 0, and patches look at it from distance 6.
     """
     y = torch.arange(h, device=device, dtype=torch.float32).repeat_interleave(w)
     x = torch.arange(w, device=device, dtype=torch.float32).repeat(h)
@@ -82,7 +83,7 @@ def token_distances(h: int, w: int, class_token: bool, *, device: torch.device |
 
 
 class LocalAttention(nn.Module):
-    """Multi-head attention whose logits fall with the distance: minus softplus(w) per token, w learned per head."""
+    """Multi-head attention whose logits fall by softplus(w) per token of distance, w learned per head."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -115,7 +116,7 @@ class Block(nn.Module):
 
 
 class ShapesViT(nn.Module):
-    """Three convolutions to stride 8, then 3 blocks of width 96 and 4 heads with a class token; 0.41 M parameters."""
+    """Three convolutions to stride 8, then 3 blocks (width 96, 4 heads, class token); 0.412 M parameters."""
 
     dim = 96
     depth = 3
@@ -152,29 +153,34 @@ class ShapesViT(nn.Module):
         return tokens.flatten(2).transpose(1, 2), (tokens.shape[2], tokens.shape[3])
 
     def embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Patch tokens (B,N,D) without position, and their grid (h,w). Images are normalised by `mean`, `std`."""
+        """Patch tokens (B,N,D) without position, and their grid (h,w), of normalised images."""
         return self.embed_stride4(self.stride4(images_B3HW))
 
     def position(self, h: int, w: int) -> Tensor:
         """Position of each patch token, (1,N,D): the 12x12 table, bicubic to other grids."""
-        table = self.position_table
+        table: Tensor = self.position_table
         if (h, w) != (self.table, self.table):
             table = F.interpolate(table, size=(h, w), mode="bicubic", align_corners=False)
         return table.flatten(2).transpose(1, 2)
 
     def run_block(self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool) -> Tensor:
-        """Tokens after block `i` (from 0); `class_token` tells whether token 0 is one. Raises ValueError when the
-        number of tokens does not fit the grid."""
+        """Tokens after block `i` (from 0); `class_token` tells whether token 0 is one.
+
+        Raises ValueError when the number of tokens does not fit the grid.
+        """
         if tokens_BND.shape[1] != hw[0] * hw[1] + int(class_token):
             raise ValueError(f"{tokens_BND.shape[1]} tokens on a grid {hw} (class token: {class_token})")
         return self.blocks[i](tokens_BND, token_distances(*hw, class_token, device=tokens_BND.device))
 
     def forward(self, images_B3HW: Tensor) -> dict[str, Tensor]:
-        """`stride4` (B,48,H/4,W/4) and `stride8` (B,96,H/8,W/8): patch tokens after the final norm; sizes rounded
-        up."""
+        """`stride4` (B,48,H/4,W/4) and `stride8` (B,96,H/8,W/8), the patch tokens after the final norm.
+
+        Sizes are rounded up; images are normalised by `mean` and `std`.
+        """
         stride4 = self.stride4(images_B3HW)
         patches, (h, w) = self.embed_stride4(stride4)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches + self.position(h, w)], dim=1)
+        patches = patches + self.position(h, w)
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
         for i in range(self.depth):
             tokens = self.run_block(i, tokens, (h, w), True)
         stride8 = self.norm(tokens)[:, 1:].transpose(1, 2).unflatten(2, (h, w))

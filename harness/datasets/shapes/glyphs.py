@@ -1,6 +1,6 @@
 """Pretext pictures: one abstract object on random stuff, its label the only thing to learn.
 
-Their bodies and parts are disjoint from those of `shapes`, so that a backbone trained on them is a foreign one.
+Their bodies and parts are disjoint from those of `shapes`: a backbone trained on them is a foreign one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _part(shape: str, u: Plane, v: Plane) -> Mask:
 
 
 def _pattern(rng: np.random.Generator, name: str, u: Plane, v: Plane, frequency: float) -> Mask:
-    """Where the second colour goes; u, v in the part's own unit before scaling by its radius."""
+    """Where the second colour goes; u, v from the part's centre, in the object's unit."""
     f = np.float32(frequency)
     if name == "along u":
         return np.sin(f * v) > 0
@@ -120,7 +120,8 @@ def _torso(rng: np.random.Generator, g: Glyph, at: Local) -> Colour:
     if g.texture == "patched":
         np.copyto(out, plain()[:, None, None], where=field > 0.35)
     elif g.texture == "striped":
-        np.multiply(out, np.float32(0.62), out=out, where=np.sin(at.u * np.float32(rng.uniform(9, 13))) > 0.25)
+        stripes = np.sin(at.u * np.float32(rng.uniform(9, 13))) > 0.25
+        np.multiply(out, np.float32(0.62), out=out, where=stripes)
     return out
 
 
@@ -131,7 +132,7 @@ def picture(name: str, seed: int, split: int, index: int) -> tuple[NDArray[np.ui
     rng = generator(seed, split, index, _STREAM, SETS[name])
     upper, lower = (stuff(rng, KINDS[rng.integers(len(KINDS))], SIDE, SIDE) for _ in range(2))
     horizon = rng.uniform(0.2, 0.6) * SIDE + 1.6 * line(rng, SIDE)
-    colour = np.where(_Y >= horizon[None, :], lower, upper).astype(np.float32)
+    colour = np.where(horizon[None, :] <= _Y, lower, upper).astype(np.float32)
     for _ in range(rng.poisson(1.0)):
         plain = paint(rng) if rng.random() < 0.5 else fur(rng, BIG_FUR if rng.random() < 0.5 else SMALL_FUR)
         shape = blob(rng, _Y, _X, *rng.uniform(0, SIDE, 2), rng.uniform(3, 8))
@@ -156,7 +157,8 @@ def _coordinates(pose: Pose) -> Local:
     return Local((x * cos + y * sin) * np.float32(pose.front), y * cos - x * sin)
 
 
-def pictures(name: str, n: int, *, seed: int = 0, split: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def pictures(name: str, n: int, *, seed: int = 0,
+             split: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The first `n` pictures (n,48,48,3) of a split of set `name`, and their labels (n,)."""
     made = [picture(name, seed, split, i) for i in range(n)]
     return np.stack([image for image, _ in made]), np.array([label for _, label in made], np.int64)
