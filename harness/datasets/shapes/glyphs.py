@@ -135,7 +135,8 @@ def picture(name: str, seed: int, split: int, index: int) -> tuple[NDArray[np.ui
     colour = np.where(horizon[None, :] <= _Y, lower, upper).astype(np.float32)
     for _ in range(rng.poisson(1.0)):
         plain = paint(rng) if rng.random() < 0.5 else fur(rng, BIG_FUR if rng.random() < 0.5 else SMALL_FUR)
-        shape = blob(rng, _Y, _X, *rng.uniform(0, SIDE, 2), rng.uniform(3, 8))
+        cy, cx = rng.uniform(0, SIDE, 2)
+        shape = blob(rng, _Y, _X, cy, cx, rng.uniform(3, 8))
         np.copyto(colour, plain[:, None, None], where=shape)
     x, y = rng.uniform(0.3, 0.7, 2) * SIDE
     pose = Pose(x, y, rng.uniform(9, 17), 1.0 if rng.random() < 0.5 else -1.0, rng.normal(0, 0.15), 1.0)

@@ -197,6 +197,23 @@ def _borders(instance_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return border
 
 
+def _paint(rng: np.random.Generator, k: int, pose: Pose, number: int, colour_3HW: Colour,
+           region_HW: NDArray[np.uint8], instance_HW: NDArray[np.uint8]) -> tuple[tuple[float, float], int]:
+    """Paint one object over what is there; returns its part's local centre and pixels inside the frame."""
+    rows, columns, at = window(pose, SIDE)
+    torso = body(rng, k, at)
+    head_uv = centre(rng, k, torso.t)
+    colours = torso.colour_3HW
+    part = head(rng, k, at, head_uv, torso.t, colours)
+    colours *= 1 - np.float32(0.16) * at.v  # lit from above
+    whole = torso.mask | part
+    np.copyto(colour_3HW[:, rows, columns], colours, where=whole)
+    instance_HW[rows, columns][whole] = number
+    region_HW[rows, columns][whole] = BODY
+    region_HW[rows, columns][part] = PART
+    return head_uv, int(part.sum())
+
+
 def render(dataset_seed: int, split: int, index: int) -> Scene:
     """Picture `index` of a split (0 train, 1 test, 2 val); its main class is `index` mod 8."""
     rng = generator(dataset_seed, split, index)
@@ -207,30 +224,16 @@ def render(dataset_seed: int, split: int, index: int) -> Scene:
     _clutter(rng, colour, region)
     instance = np.zeros((SIDE, SIDE), np.uint8)
     placed = _poses(rng, kinds)
-    heads: list[tuple[tuple[float, float], float]] = []
-    for number, (_, k, pose) in enumerate(placed, 1):
-        rows, columns, at = window(pose, SIDE)
-        torso = body(rng, k, at)
-        head_uv = centre(rng, k, torso.t)
-        paint_3hw = torso.colour_3HW
-        part = head(rng, k, at, head_uv, torso.t, paint_3hw)
-        paint_3hw *= 1 - np.float32(0.16) * at.v
-        whole = torso.mask | part
-        np.copyto(colour[:, rows, columns], paint_3hw, where=whole)
-        instance[rows, columns][whole] = number
-        region[rows, columns][whole] = BODY
-        region[rows, columns][part] = PART
-        heads.append((head_uv, float(part.sum())))
-    for (_, _, pose), (head_uv, _) in zip(placed, heads, strict=True):
+    parts = [_paint(rng, k, pose, number, colour, region, instance)
+             for number, (_, k, pose) in enumerate(placed, 1)]
+    for (_, _, pose), (head_uv, _) in zip(placed, parts, strict=True):
         _occlude(rng, pose, head_uv, colour, region, instance)
     image = camera(rng, colour)
-    visible = np.bincount(instance.ravel(), minlength=len(placed) + 1)
-    labels = np.zeros(len(placed) + 1, np.uint8)
-    things = []
-    parts = np.bincount(instance[region == PART], minlength=len(placed) + 1)
-    for number, ((_, k, _), (_, area)) in enumerate(zip(placed, heads, strict=True), 1):
-        labels[number] = k + 1 if visible[number] >= SMALLEST else IGNORE
-        things.append(Thing(k + 1, int(visible[number]), float(parts[number]) / max(area, 1.0)))
-    mask = labels[instance]
+    visible = np.bincount(instance.ravel(), minlength=len(placed) + 1)[1:]
+    seen = np.bincount(instance[region == PART], minlength=len(placed) + 1)[1:]
+    things = tuple(Thing(k + 1, int(pixels), int(clear) / max(area, 1))
+                   for (_, k, _), pixels, clear, (_, area) in zip(placed, visible, seen, parts, strict=True))
+    labels = [0] + [thing.label if thing.visible >= SMALLEST else IGNORE for thing in things]
+    mask = np.array(labels, np.uint8)[instance]
     mask[_borders(instance)] = IGNORE
-    return Scene(image, mask, instance, region, place, tuple(things))
+    return Scene(image, mask, instance, region, place, things)
