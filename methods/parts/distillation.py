@@ -22,9 +22,7 @@ def sharpened_cross_entropy(
     return -(target * (student_K.float() / tau_s).log_softmax(dim=-1)).sum(dim=-1)
 
 
-def class_loss(
-    student_BK: Tensor, teacher_BK: Tensor, centre_K: Tensor, tau_s: float, tau_t: float
-) -> Tensor:
+def class_loss(student_BK: Tensor, teacher_BK: Tensor, centre_K: Tensor, tau_s: float, tau_t: float) -> Tensor:
     """L_class: mean over images, teacher's class token of view 1, student's of view 2 (fsr 2.5)."""
     return sharpened_cross_entropy(student_BK, teacher_BK, centre_K, tau_s, tau_t).mean()
 

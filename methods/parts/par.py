@@ -61,8 +61,7 @@ def _weights(image_3HWB: Tensor, dilations: Sequence[int], w1: float, w2: float)
     height, width = image.shape[1:3]
     padded = _fill(_bordered(image, reach), image, reach)
     views = [
-        padded[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width]
-        for dy, dx in neighbours(dilations)
+        padded[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width] for dy, dx in neighbours(dilations)
     ]
     count, delta = len(views), torch.empty_like(image)
     total, squares = torch.zeros_like(image), torch.zeros_like(image)
@@ -124,9 +123,7 @@ def _check(image_B3HW: Tensor, dilations: Sequence[int]) -> None:
 
 
 @torch.no_grad()
-def par_weights(
-    image_B3HW: Tensor, dilations: Sequence[int] = DILATIONS, w1: float = 0.3, w2: float = 0.01
-) -> Tensor:
+def par_weights(image_B3HW: Tensor, dilations: Sequence[int] = DILATIONS, w1: float = 0.3, w2: float = 0.01) -> Tensor:
     """Weight of every neighbour (order of `neighbours`), float32 (B,neighbours,H,W), sum 1 + w2 (A2.3-5).
 
     `image_B3HW` in [0,1]; only ratios of colour differences count. Raises ValueError for other shapes.

@@ -30,9 +30,7 @@ def test_losses_and_centres_of_the_card() -> None:
     teacher_cls, student_cls = torch.tensor([[0.1, 0.0]]), torch.tensor([[0.2, 0.0]])
     teacher_patch, student_patch = torch.tensor([[[0.04, 0.0]]]), torch.tensor([[[0.0, 0.1]]])
     assert class_loss(student_cls, teacher_cls, zero, 0.1, tau_t).item() == pytest.approx(0.27864, abs=1e-5)
-    assert patch_loss(student_patch, teacher_patch, zero, 0.1, tau_t).item() == pytest.approx(
-        1.04432, abs=1e-5
-    )
+    assert patch_loss(student_patch, teacher_patch, zero, 0.1, tau_t).item() == pytest.approx(1.04432, abs=1e-5)
     assert ema_centre(zero, teacher_cls.mean(0)).tolist() == pytest.approx([0.01, 0])
     assert ema_centre(zero, teacher_patch.mean((0, 1))).tolist() == pytest.approx([0.004, 0])
     assert zero.count_nonzero() == 0
@@ -64,10 +62,7 @@ def test_patch_loss_equals_the_loop_and_an_image_does_not_depend_on_its_batch() 
         expected.append(sum(terms) / max(1, len(terms)))
     found = patch_loss(student, teacher, centre, 0.1, 0.05, mask)
     assert found.item() == pytest.approx(np.mean(expected), rel=1e-5)
-    alone = [
-        patch_loss(student[b : b + 1], teacher[b : b + 1], centre, 0.1, 0.05, mask[b : b + 1])
-        for b in range(4)
-    ]
+    alone = [patch_loss(student[b : b + 1], teacher[b : b + 1], centre, 0.1, 0.05, mask[b : b + 1]) for b in range(4)]
     assert found.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-6)
     assert alone[2].item() == 0
 
@@ -89,9 +84,7 @@ def test_half_precision_projections_give_a_single_precision_loss() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = class_loss(logits, logits, torch.zeros(9), 0.1, 0.04)
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(
-        class_loss(logits.float(), logits.float(), torch.zeros(9), 0.1, 0.04).item()
-    )
+    assert loss.item() == pytest.approx(class_loss(logits.float(), logits.float(), torch.zeros(9), 0.1, 0.04).item())
 
 
 def test_teacher_temperature_of_the_card() -> None:

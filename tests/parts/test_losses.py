@@ -55,18 +55,14 @@ def test_equal_to_two_masked_means() -> None:
     assert found.item() == pytest.approx(expected.item(), abs=1e-6)
     grads = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (found, expected)]
     torch.testing.assert_close(grads[0], grads[1], atol=1e-7, rtol=1e-4)
-    assert cross_entropy_ignore(logits, label).item() == pytest.approx(
-        nll[label < 255].mean().item(), abs=1e-6
-    )
+    assert cross_entropy_ignore(logits, label).item() == pytest.approx(nll[label < 255].mean().item(), abs=1e-6)
 
 
 def test_soft_margin_is_the_mean_over_images_and_classes() -> None:
     logits, tags = torch.tensor([[0.0, 2.0], [-1.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     one = [math.log(2), math.log1p(math.exp(2)), math.log1p(math.exp(-1)), math.log1p(math.exp(-3))]
     assert multilabel_soft_margin(logits, tags).item() == pytest.approx(sum(one) / 4, abs=1e-6)
-    torch.testing.assert_close(
-        multilabel_soft_margin(logits, tags), F.multilabel_soft_margin_loss(logits, tags)
-    )
+    torch.testing.assert_close(multilabel_soft_margin(logits, tags), F.multilabel_soft_margin_loss(logits, tags))
 
 
 def test_half_precision_logits_give_single_precision_losses() -> None:

@@ -48,9 +48,7 @@ def official_par(image: Tensor, scores: Tensor, iterations: int, dilations) -> T
     scores = F.interpolate(scores, size=image.shape[-2:], mode="bilinear", align_corners=True)
     views = official_neighbours(image, dilations)
     std = views.std(dim=2, keepdim=True)
-    colour = (
-        (-(((views - image[:, :, None]).abs() / (std + 1e-8) / 0.3) ** 2)).mean(1, keepdim=True).softmax(2)
-    )
+    colour = (-(((views - image[:, :, None]).abs() / (std + 1e-8) / 0.3) ** 2)).mean(1, keepdim=True).softmax(2)
     one = torch.ones(8, dtype=torch.float64)
     one[[0, 2, 5, 7]] = math.sqrt(2)
     r = torch.cat([one * d for d in dilations])

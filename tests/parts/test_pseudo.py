@@ -19,12 +19,8 @@ DEVICES = [
 
 def scene(batch: int, classes: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
-    pixels = F.interpolate(
-        torch.rand(batch, 3, 9, 9, generator=g) * 255, size=(height, width), mode="bilinear"
-    )
-    cam = F.interpolate(
-        torch.randn(batch, classes, 6, 6, generator=g).relu(), size=(height, width), mode="bilinear"
-    )
+    pixels = F.interpolate(torch.rand(batch, 3, 9, 9, generator=g) * 255, size=(height, width), mode="bilinear")
+    cam = F.interpolate(torch.randn(batch, classes, 6, 6, generator=g).relu(), size=(height, width), mode="bilinear")
     return pixels.floor(), normalise_cam(cam)
 
 
@@ -103,9 +99,7 @@ def test_refined_scores_are_par_without_its_growth() -> None:
     found = refined_scores(pixels, cam, tags, iterations=4)
     half = F.interpolate(pixels, size=(14, 18), mode="bilinear", align_corners=False) / 255
     small = F.interpolate(cam, size=(14, 18), mode="bilinear", align_corners=False)
-    expected = F.interpolate(
-        par(half, small, 4) / 1.01**4, size=(28, 36), mode="bilinear", align_corners=False
-    )
+    expected = F.interpolate(par(half, small, 4) / 1.01**4, size=(28, 36), mode="bilinear", align_corners=False)
     torch.testing.assert_close(found, expected * tags[:, :, None, None], atol=2e-6, rtol=0)
     assert found.min() >= 0
     assert found.max() <= 1

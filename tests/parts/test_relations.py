@@ -46,9 +46,7 @@ def pair_loss(features: Tensor, labels: Tensor) -> Tensor:
 )
 def test_hand_numbers(device: str, features, labels, expected: float) -> None:
     relation = token_relations(torch.tensor([labels], device=device))
-    assert ptc_loss(torch.tensor([features], device=device), relation).item() == pytest.approx(
-        expected, abs=1e-6
-    )
+    assert ptc_loss(torch.tensor([features], device=device), relation).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_relations_equal_the_loop() -> None:
