@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import pickle
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from harness.datasets import open_dataset
 from harness.datasets.base import IGNORE
-from harness.datasets.shapes import GENERATOR_VERSION, Options, Shapes, _pictures, _sparse, open, weak
+from harness.datasets.shapes import (
+    GENERATOR_VERSION,
+    Options,
+    Shapes,
+    _pictures,
+    _sparse,
+    open,
+    parse_options,
+    weak,
+)
 from harness.datasets.shapes.scene import BODY, CLUTTER, CONTEXT, PART, SMALLEST, Scene, render
 from harness.errors import BadInput
 
@@ -207,6 +218,11 @@ def test_main_class_and_order() -> None:
     assert not np.array_equal(render(1, 0, 5).image_HW3, again.image_HW3)
 
 
+def test_options_are_the_parameters_of_open() -> None:
+    own = [name for name in inspect.signature(open).parameters if name not in ("root", "masks", "classes")]
+    assert own == list(vars(Options()))
+
+
 def test_dataset_interface() -> None:
     data = open(n_train="24", n_val="3", n_test="5")
     assert data.splits() == {"train": True, "val": True, "test": True}
@@ -277,11 +293,14 @@ def test_point_jitter_moves_points_but_keeps_their_number() -> None:
 
 def test_bad_words_are_answered_together() -> None:
     with pytest.raises(BadInput) as caught:
-        open(n_trian="5", n_val="many", tag_noise="2", root="/data")
+        open(n_val="many", tag_noise="2", root="/data")
     text = str(caught.value)
-    assert len(caught.value.problems) == 4
-    for piece in ("did you mean n_train", "data.n_val", "'many'", "data.tag_noise", "data.root"):
+    assert len(caught.value.problems) == 3
+    for piece in ("data.n_val", "'many'", "data.tag_noise", "data.root"):
         assert piece in text
+    for use in (parse_options, lambda options: open_dataset("shapes", options=options)):
+        with pytest.raises(BadInput, match="did you mean n_train"):
+            use({"n_trian": "5"})
     with pytest.raises(BadInput, match="did you mean scribbles"):
         Shapes().weak("train/000000", "scribble")
     with pytest.raises(BadInput, match="did you mean train"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -41,7 +42,7 @@ class Options:
     """On train only: chance that each tag is missed (one stays), and that an image gets one absent class."""
 
 
-def parse_options(options: dict[str, str]) -> Options:
+def parse_options(options: Mapping[str, str]) -> Options:
     """Typed options from text. Raises BadInput with every unknown name and every bad value."""
     problems, values = [], {}
     types = {name: type(default) for name, default in vars(Options()).items()}
@@ -157,16 +158,19 @@ class Shapes(Dataset):
 
 
 def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None,
-         **options: str) -> Shapes:
-    """The dataset with these options as text (fields of `Options`).
+         n_train: str | None = None, n_val: str | None = None, n_test: str | None = None,
+         seed: str | None = None, point_jitter: str | None = None, tag_noise: str | None = None) -> Shapes:
+    """The dataset with these options as text (fields of `Options`); None leaves the default.
 
-    Raises BadInput for unknown options, bad values, and words that name files: nothing of it lies on disk.
+    Raises BadInput for bad values, and for words that name files: nothing of it lies on disk.
     """
     given = {"data.root": root, "data.masks": masks, "data.classes": classes}
+    options = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "seed": seed,
+               "point_jitter": point_jitter, "tag_noise": tag_noise}
     problems = [Problem(word, "shapes is made in memory and reads no files", f"leave {word} out")
                 for word, value in given.items() if value is not None]
     try:
-        parsed = parse_options(options)
+        parsed = parse_options({name: text for name, text in options.items() if text is not None})
     except BadInput as error:
         raise BadInput(problems + error.problems) from None
     if problems:
