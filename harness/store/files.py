@@ -97,11 +97,11 @@ def list_files(root: Path, table: str) -> list[Path]:
     """All Parquet files of a table, sorted by name; files half written are not among them."""
     try:
         with os.scandir(root / table) as entries:
-            names = sorted(
-                e.name for e in entries if e.name.endswith(".parquet") and not e.name.startswith(".")
-            )
+            names = sorted(e.name for e in entries if e.name.endswith(".parquet") and not e.name.startswith("."))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StoreError(f"{root / table} could not be read: {plain_words(error)}") from error
     return [root / table / name for name in names]
 
 
@@ -109,9 +109,7 @@ def check_version(file: Path) -> None:
     """StoreError when a newer version of the harness wrote `file`; polars errors when it is unreadable."""
     version = str(pl.read_parquet_metadata(file).get(VERSION_FIELD, SCHEMA_VERSION))
     if not version.isdigit() or int(version) > SCHEMA_VERSION:
-        raise StoreError(
-            f"{file} has schema version {version}, this harness reads up to {SCHEMA_VERSION}: update it"
-        )
+        raise StoreError(f"{file} has schema version {version}, this harness reads up to {SCHEMA_VERSION}: update it")
 
 
 def members(file: Path) -> dict[str, int]:
@@ -123,7 +121,11 @@ def members(file: Path) -> dict[str, int]:
 
 @lru_cache(maxsize=256)
 def _merged(file: str) -> dict[str, int]:
-    return {str(k): int(v) for k, v in json.loads(pl.read_parquet_metadata(file)[MEMBERS_FIELD]).items()}
+    try:
+        found = json.loads(pl.read_parquet_metadata(file)[MEMBERS_FIELD])
+        return {str(name): int(rows) for name, rows in found.items()}
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise pl.exceptions.ComputeError("merged file that does not say what it holds") from error
 
 
 def member_of(root: Path, table: str, name: str) -> Path | None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -69,9 +67,7 @@ def load(path: str | Path, tables: Iterable[str] | None = None) -> Results:
 
 def latest_runs(runs: pl.DataFrame) -> pl.DataFrame:
     """One row per key: done before pruned before failed, then the one that started last."""
-    order = pl.col("status").replace_strict(
-        {s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER)
-    )
+    order = pl.col("status").replace_strict({s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER))
     ranked = runs.sort(order, pl.col("started").str.to_datetime(time_zone="UTC", strict=False),
                        descending=[False, True], nulls_last=True, maintain_order=True)  # fmt: skip
     return ranked.unique("key", keep="first", maintain_order=True)
@@ -111,7 +107,7 @@ def _column_bytes(column: pl.Series) -> bytes:
 def _table(root: Path, table: str) -> pl.DataFrame:
     for _ in range(_ATTEMPTS):
         try:
-            return _read_files(table, _live_files(root, table))
+            return read_files(table, _live_files(root, table))
         except FileNotFoundError:
             continue  # merged by a `compact` that runs now: list again
         except pl.exceptions.PolarsError:
@@ -125,13 +121,25 @@ def _table(root: Path, table: str) -> pl.DataFrame:
     raise StoreError(f"{root / table} kept changing while it was read")
 
 
-def _read_files(table: str, files: list[Path]) -> pl.DataFrame:
+def read_files(table: str, files: list[Path], path_column: str | None = None) -> pl.DataFrame:
+    """All rows of these files of a table in their order, columns of older versions filled with nulls.
+
+    `path_column` adds the path of each row's file. Raises polars errors where a file is damaged.
+    """
+    extra = {path_column: pl.Utf8()} if path_column else {}
     if not files:
-        return empty(table)
+        return empty(table).with_columns(pl.lit(None, t).alias(c) for c, t in extra.items())
     schema = table_schema(table)
-    frame = pl.scan_parquet(files, schema=schema, missing_columns="insert", extra_columns="ignore",
-                            cast_options=_CAST, glob=False)  # fmt: skip
-    return frame.collect().select(list(schema))
+    frame = pl.scan_parquet(
+        files,
+        schema=schema,
+        missing_columns="insert",
+        extra_columns="ignore",
+        cast_options=_CAST,
+        glob=False,
+        include_file_paths=path_column,
+    )
+    return frame.collect().select([*schema, *extra])
 
 
 def _live_files(root: Path, table: str) -> list[Path]:
@@ -155,14 +163,14 @@ def read_one(root: Path, table: str, name: str) -> pl.DataFrame:
     try:
         if own.exists():
             check_version(own)
-            return _read_files(table, [own])
+            return read_files(table, [own])
         merged = member_of(root, table, name)
         if merged is None:
             raise StoreError(f"the store has no {table}/{name}")
         start = 0
         for member, rows in members(merged).items():
             if member == name:
-                return _read_files(table, [merged]).slice(start, rows)
+                return read_files(table, [merged]).slice(start, rows)
             start += rows
         raise StoreError(f"{merged} does not hold {name}")
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -176,11 +184,13 @@ def find_damaged(root: Path, table: str) -> list[Damaged]:
         try:
             check_version(file)
             members(file)
-            _read_files(table, [file])
-        except (pl.exceptions.PolarsError, KeyError, json.JSONDecodeError) as error:
+            read_files(table, [file])
+        except pl.exceptions.PolarsError as error:
             damaged.append(Damaged(file, _first_line(error)))
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read: {plain_words(error)}") from error
     return damaged
 
 
@@ -189,6 +199,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _set_aside(root: Path, item: Damaged) -> None:
+    """Move a damaged file to `<root>/damaged/` and say so in a StoreWarning; StoreError when that fails."""
     target = root / "damaged" / f"{item.path.parent.name}-{item.path.name}"
     number = 1
     while target.exists():
@@ -203,8 +214,3 @@ def _set_aside(root: Path, item: Damaged) -> None:
         raise StoreError(f"{item.path} is damaged ({item.reason}) and cannot be set aside: "
                          f"{plain_words(error)}") from error  # fmt: skip
     warnings.warn(f"{item.path} is damaged ({item.reason}); moved to {target}", StoreWarning, stacklevel=4)
-
-
-def as_dict(results: Results) -> dict[str, Any]:
-    """The tables of `results` by name."""
-    return {table: getattr(results, table) for table in SCHEMAS}

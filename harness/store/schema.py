@@ -109,13 +109,7 @@ def _cast(table: str, column: pl.Series, dtype: pl.DataType) -> pl.Series:
     try:
         cast = column.cast(dtype, strict=True)
     except pl.exceptions.InvalidOperationError as error:
-        raise StoreError(
-            f"table {table}: column {column.name!r} does not fit into {dtype}: {error}"
-        ) from error
-    if (
-        column.dtype.is_float()
-        and dtype.is_integer()
-        and not cast.cast(column.dtype).eq_missing(column).all()
-    ):
+        raise StoreError(f"table {table}: column {column.name!r} does not fit into {dtype}: {error}") from error
+    if column.dtype.is_float() and dtype.is_integer() and not cast.cast(column.dtype).eq_missing(column).all():
         raise StoreError(f"table {table}: column {column.name!r} has fractions, which {dtype} would cut")
     return cast

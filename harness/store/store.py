@@ -9,6 +9,7 @@ import polars as pl
 
 from harness.errors import BadInput, Problem, StoreError
 from harness.store.files import (
+    COMPACT_PREFIX,
     TMP_SUFFIX,
     local_root,
     member_of,
@@ -32,7 +33,7 @@ class Store:
     def path(self, table: str, name: str) -> Path:
         """Where the file `name` of `table` lies: `<root>/<table>/<name>.parquet`."""
         table_schema(table)
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or name.startswith(COMPACT_PREFIX):
             raise StoreError(f"{name!r} cannot name a file of the store")
         return self.root / table / f"{name}.parquet"
 
@@ -77,6 +78,4 @@ class Store:
                 probe.unlink(missing_ok=True)
         except OSError as error:
             fix = "free space or name another folder with store="
-            raise BadInput(
-                Problem("store", f"{self.root} cannot be written: {plain_words(error)}", fix)
-            ) from error
+            raise BadInput(Problem("store", f"{self.root} cannot be written: {plain_words(error)}", fix)) from error

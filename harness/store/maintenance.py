@@ -1,0 +1,249 @@
+"""Housekeeping of a store: merging small files, dropping what is not kept, and checking that everything is readable.
+
+Nothing here changes what `load` returns, whenever it is interrupted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from harness.errors import BadInput, Problem, StoreError, nearest
+from harness.store.files import (
+    COMPACT_PREFIX,
+    MEMBERS_FIELD,
+    TMP_SUFFIX,
+    list_files,
+    local_root,
+    members,
+    plain_words,
+    write_atomic,
+)
+from harness.store.reading import Damaged, find_damaged, latest_runs, load, read_files
+from harness.store.schema import SCHEMAS
+
+KEEP = ("last", "best", "maps", "none")
+_ALWAYS = frozenset({"example"})
+_MANAGED = ("work", "cache")
+_FILE = "file of the row"
+_DAY = 86400.0
+_SMALL = 64 << 20
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What `gc` removed, and how many folders it left because they were used within the last day."""
+
+    paths: tuple[Path, ...]
+    size: int
+    """Bytes."""
+    recent: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found: files read, unreadable ones, and evals that have lost their counts."""
+
+    files: int
+    damaged: tuple[Damaged, ...]
+    incomplete: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.damaged and not self.incomplete
+
+
+def compact(path: str | Path) -> list[Path]:
+    """Merge the small files of each table into one; returns the new files. `load` gives the same rows before and after.
+
+    Files of runs that are not done stay as they are: a later attempt may write them anew. Damaged files are set
+    aside as `load` does. Raises StoreError; interrupted anywhere, no row is lost and none counts twice.
+    """
+    root = local_root(path)
+    made = []
+    with _alone(root):
+        results = load(root)
+        done = _done_keys(results.runs)
+        owner = dict(results.evals.select("eval", "key").iter_rows())
+        for table in SCHEMAS:
+            merged = _merge(root, table, done, owner)
+            made += [merged] if merged else []
+    return made
+
+
+def gc(path: str | Path, keep: str | Iterable[str] = ("last", "best"), *, idle_seconds: float = _DAY) -> Dropped:
+    """Drop checkpoints and maps of done runs that `keep` does not name (last, best, maps, none).
+
+    Weights stay with last or best, other outputs of stages with maps, pictures always; so does everything of runs
+    that are not done. Cached outputs that no run names go once they are older than `idle_seconds`.
+    Raises BadInput for an unknown word of `keep`.
+    """
+    root = local_root(path)
+    words = {w.strip() for w in (keep.split(",") if isinstance(keep, str) else keep)} - {""}
+    unknown = sorted(words - set(KEEP))
+    if unknown:
+        raise BadInput([Problem("keep", f"{w!r} is unknown", nearest(w, KEEP)) for w in unknown])
+    with _alone(root):
+        results = load(root, ["runs", "artifacts"])
+        done = _done_keys(results.runs)
+        dropped, kept = _artifact_paths(root, results.artifacts, words, done)
+        dropped |= {root / "work" / key for key in done if (root / "work" / key).is_dir()}
+        unnamed, recent = _idle_cache(root, dropped | kept, idle_seconds, "maps" in words)
+        dropped |= unnamed
+        dropped |= {f for table in SCHEMAS for f in _old_tmp(root / table, idle_seconds)}
+        gone: list[Path] = []
+        size = sum(_remove(target, kept, gone) for target in sorted(dropped))
+    return Dropped(tuple(gone), size, recent)
+
+
+def verify(path: str | Path) -> Report:
+    """Read every file of the store and change nothing. Raises StoreError for files of a newer version."""
+    root = local_root(path)
+    files = sum(len(list_files(root, table)) for table in SCHEMAS)
+    damaged = [item for table in SCHEMAS for item in find_damaged(root, table)]
+    bad = {item.path for item in damaged}
+    sound = {
+        table: read_files(table, [f for f in list_files(root, table) if f not in bad]) for table in ("evals", "counts")
+    }
+    lost = sound["evals"].filter(pl.col("images") > 0).join(sound["counts"], on="eval", how="anti")
+    return Report(files, tuple(damaged), tuple(sorted(lost["eval"])))
+
+
+def _merge(root: Path, table: str, done: set[str], owner: dict[str, str]) -> Path | None:
+    small = [f for f in list_files(root, table) if f.stat().st_size < _SMALL]
+    rows = read_files(table, small, _FILE)
+    open_files = set(rows.filter(~_settled(table, done, owner))[_FILE])
+    rows = rows.filter(~pl.col(_FILE).is_in(open_files))
+    frames: dict[str, pl.DataFrame] = {}
+    merged: list[Path] = []
+    start = 0
+    for text, height in rows.group_by(_FILE, maintain_order=True).len().iter_rows():
+        for name, count in members(Path(text)).items():
+            length = height if count < 0 else count
+            frames.setdefault(name, rows.slice(start, length))
+            start += length
+        merged.append(Path(text))
+    if len(merged) < 2:
+        return None
+    names = sorted(frames)
+    whole = pl.concat([frames[name] for name in names]).drop(_FILE)
+    lengths = json.dumps({name: frames[name].height for name in names})
+    target = root / table / f"{COMPACT_PREFIX}{hashlib.sha256(lengths.encode()).hexdigest()[:20]}.parquet"
+    write_atomic(whole, target, {MEMBERS_FIELD: lengths})
+    if not read_files(table, [target]).equals(whole, null_equal=True):
+        target.unlink()
+        raise StoreError(f"{target} did not read back as written; nothing was removed")
+    for file in merged:
+        if file != target:
+            file.unlink()
+    return target
+
+
+def _settled(table: str, done: set[str], owner: dict[str, str]) -> pl.Expr:
+    """Whether a row's file is final: no later attempt of its run may write it anew."""
+    if "key" in SCHEMAS[table] and table not in ("runs", "trials"):
+        return pl.col("key").is_in(done)
+    if "eval" in SCHEMAS[table]:
+        return pl.col("eval").is_in({e for e, key in owner.items() if key in done})
+    return pl.lit(True)
+
+
+def _done_keys(runs: pl.DataFrame) -> set[str]:
+    runs = latest_runs(runs)
+    return set(runs.filter(pl.col("status") == "done")["key"])
+
+
+def _artifact_paths(
+    root: Path, artifacts: pl.DataFrame, words: set[str], done: set[str]
+) -> tuple[set[Path], set[Path]]:
+    """What the artifacts of runs say of paths inside the store: to be dropped, and to be kept."""
+    dropped: set[Path] = set()
+    kept: set[Path] = set()
+    for key, kind, text in artifacts.select("key", "kind", "path").iter_rows():
+        path = root / text
+        if not any(_inside(path, root / folder) for folder in _MANAGED):
+            continue
+        wanted = bool(words & ({"last", "best"} if kind == "weights" else {"maps"})) and "none" not in words
+        (kept if wanted or kind in _ALWAYS or key not in done else dropped).add(path)
+    in_cache = {p: root / "cache" / p.relative_to(root / "cache").parts[0] for p in dropped | kept
+                if p.is_relative_to(root / "cache")}  # fmt: skip
+    kept |= {in_cache[p] for p in kept if p in in_cache}
+    return {in_cache.get(p, p) for p in dropped} - kept, kept
+
+
+def _idle_cache(root: Path, named: set[Path], idle_seconds: float, keep_maps: bool) -> tuple[set[Path], int]:
+    """Folders of the stage cache that no run names: those idle for long, and how many are not."""
+    idle: set[Path] = set()
+    recent = 0
+    if keep_maps or not (root / "cache").is_dir():
+        return idle, recent
+    for folder in (root / "cache").iterdir():
+        if folder.is_dir() and folder not in named:
+            newest = max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
+            if newest < time.time() - idle_seconds:
+                idle.add(folder)
+            else:
+                recent += 1
+    return idle, recent
+
+
+def _old_tmp(folder: Path, idle_seconds: float) -> list[Path]:
+    """Half-written files that a dead process left behind."""
+    if not folder.is_dir():
+        return []
+    limit = time.time() - idle_seconds
+    return [f for f in folder.glob(f".*{TMP_SUFFIX}") if f.stat().st_mtime < limit]
+
+
+def _remove(target: Path, kept: set[Path], gone: list[Path]) -> int:
+    """Remove a file or folder but for kept paths inside it; bytes freed."""
+    if target in kept or not (target.exists() or target.is_symlink()):
+        return 0
+    if target.is_dir() and any(k.is_relative_to(target) for k in kept):
+        return sum(_remove(child, kept, gone) for child in sorted(target.iterdir()))
+    single = target.is_symlink() or not target.is_dir()
+    files = [target] if single else [f for f in target.rglob("*") if f.is_file()]
+    size = sum(f.lstat().st_size for f in files)
+    try:
+        if single:
+            target.unlink()
+        else:
+            shutil.rmtree(target)
+    except OSError as error:
+        raise StoreError(f"{target} could not be removed: {plain_words(error)}") from error
+    gone.append(target)
+    return size
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve()) and path.resolve() != root.resolve()
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the store's lock, which the system frees when a process dies. StoreError when another holds it."""
+    if not root.is_dir():
+        raise BadInput(Problem("store", f"{root} does not exist", "name the folder of a sweep's results"))
+    try:
+        descriptor = os.open(root / ".maintenance.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{root} cannot be written: {plain_words(error)}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another compact or gc works on {root}") from None
+        yield
+    finally:
+        os.close(descriptor)
