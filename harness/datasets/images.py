@@ -1,0 +1,215 @@
+"""Checked reading of images and index masks: a file is read whole and right, or a BadInput names it and the fix."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.errors import BadInput, Problem
+
+T = TypeVar("T")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png",)
+_FORMATS = ("JPEG", "PNG")
+_RENEW = "copy or download the file again, or take its id out of the lists"
+_INDEX = "save the mask as a one-channel 8-bit PNG of label numbers (palette or grey), 255 = ignore"
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What is known of a mask without its pixels: (H,W), label values that occur (255 included), digest of both."""
+
+    size: tuple[int, int]
+    labels: tuple[int, ...]
+    digest: str
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """RGB image (H,W,3), orientation tags not applied (masks are drawn on the stored pixels).
+
+    Raises BadInput when the file is missing, damaged, cut off, or has more than 8 bits a channel.
+    """
+    def decode(image: Image.Image) -> NDArray[np.uint8]:
+        if image.mode[0] in "IF":
+            raise BadInput(Problem(str(path), f"{image.mode} image, 8-bit RGB or grey expected",
+                                   "save it as an 8-bit JPEG or PNG"))
+        return np.asarray(image.convert("RGB"))
+
+    return _decoded(path, decode)
+
+
+def read_mask(path: str | Path) -> NDArray[np.uint8]:
+    """Label numbers (H,W) of an index PNG, palette or grey, of 1 to 8 bits.
+
+    Raises BadInput when the file is missing, damaged, cut off, or holds colours instead of numbers.
+    """
+    return _decoded(path, lambda image: _labels_of(path, image))
+
+
+def verify_image(path: str | Path) -> tuple[int, int]:
+    """(H,W) of an image whose bytes decode to the last one. Raises BadInput as `read_image` does."""
+    def decode(image: Image.Image) -> tuple[int, int]:
+        width, height = image.size
+        if image.mode[0] in "IF":
+            raise BadInput(Problem(str(path), f"{image.mode} image, 8-bit RGB or grey expected",
+                                   "save it as an 8-bit JPEG or PNG"))
+        # An eighth of the size still reads every byte, so it finds a cut-off file at two thirds of the cost.
+        image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+        image.load()
+        return height, width
+
+    return _decoded(path, decode)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(H,W) from the header alone. Raises BadInput when there is no readable header."""
+    return _decoded(path, lambda image: (image.height, image.width), whole=False)
+
+
+_facts: dict[str, tuple[int, int, MaskFacts]] = {}
+
+
+def mask_facts(path: str | Path) -> MaskFacts:
+    """Facts of a mask, read once per process while the file's time and size stay. Raises as `read_mask`."""
+    name = str(path)
+    try:
+        stat = os.stat(name)
+    except OSError as error:
+        raise BadInput(_unopened(name, error)) from error
+    known = _facts.get(name)
+    if known is not None and known[:2] == (stat.st_mtime_ns, stat.st_size):
+        return known[2]
+    facts = facts_of(read_mask(name))
+    _facts[name] = (stat.st_mtime_ns, stat.st_size, facts)
+    return facts
+
+
+def facts_of(mask_HW: NDArray[np.uint8]) -> MaskFacts:
+    """Facts of a mask in memory."""
+    labels = np.flatnonzero(np.bincount(mask_HW.ravel(), minlength=256))
+    size = (int(mask_HW.shape[0]), int(mask_HW.shape[1]))
+    digest = hashlib.sha256(f"{size[0]}x{size[1]}:".encode())
+    digest.update(np.ascontiguousarray(mask_HW).data)
+    return MaskFacts(size, tuple(labels.tolist()), digest.hexdigest())
+
+
+def attempt(work: Callable[[str], T], items: Iterable[str]) -> Iterator[tuple[str, T | list[Problem]]]:
+    """Call `work` on each item in threads; yields, in order, the item with its result or with its problems."""
+    def call(item: str) -> tuple[str, T | list[Problem]]:
+        try:
+            return item, work(item)
+        except BadInput as error:
+            return item, error.problems
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(call, items)
+
+
+def merged(problems: Iterable[Problem]) -> list[Problem]:
+    """One problem for all files of the same fault: the first is named in full, four more by name, all counted."""
+    alike: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        alike.setdefault((re.sub(r"\d+", "#", problem.found), problem.fix), []).append(problem)
+    out = []
+    for first, *others in alike.values():
+        names = some_of([Path(other.where).name for other in others], 4)
+        more = f"; likewise {len(others)} more: {names}" if others else ""
+        out.append(Problem(first.where, first.found + more, first.fix))
+    return out
+
+
+def some_of(names: Iterable[str], count: int = 5) -> str:
+    """The first few of many names as text."""
+    every = list(names)
+    return ", ".join(every[:count]) + (", ..." if len(every) > count else "")
+
+
+class ArrayCache:
+    """Arrays by key up to a number of bytes; what does not fit is read again.
+
+    Nothing is ever evicted: training walks through whole epochs, where throwing out the oldest never hits.
+    Copies in other processes start empty.
+    """
+
+    def __init__(self, limit_bytes: int):
+        self.limit_bytes = limit_bytes
+        self._start()
+
+    def _start(self) -> None:
+        self._arrays: dict[tuple[str, str], NDArray[np.uint8]] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, str], read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The array of a key, read-only."""
+        array = self._arrays.get(key)
+        if array is None:
+            array = read()
+            array.setflags(write=False)
+            with self._lock:
+                if key not in self._arrays and self._bytes + array.nbytes <= self.limit_bytes:
+                    self._arrays[key] = array
+                    self._bytes += array.nbytes
+        return array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit_bytes": self.limit_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.limit_bytes = state["limit_bytes"]
+        self._start()
+
+
+def _labels_of(path: str | Path, image: Image.Image) -> NDArray[np.uint8]:
+    if image.format != "PNG":
+        raise BadInput(Problem(str(path), f"{image.format} file, index PNG expected (JPEG changes labels)", _INDEX))
+    if image.mode not in ("P", "L", "1"):
+        raise BadInput(Problem(str(path), f"{image.mode} mask, label numbers expected", _INDEX))
+    # Grey of 2 or 4 bits is spread over 0..255 by the decoder; the numbers themselves are asked for here.
+    spread = {"L;2": 85, "L;4": 17}.get(_raw_mode(image), 1)
+    mask_HW = np.asarray(image).astype(np.uint8, copy=False)
+    return mask_HW if spread == 1 else mask_HW // np.uint8(spread)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    tile = getattr(image, "tile", None)
+    args = tile[0][3] if tile else None
+    return args if isinstance(args, str) else str(args[0]) if args else ""
+
+
+def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool = True) -> T:
+    try:
+        data: Any = io.BytesIO(Path(path).read_bytes()) if whole else Path(path)
+        if whole and not data.getbuffer().nbytes:
+            raise BadInput(Problem(str(path), "empty file", _RENEW))
+        with Image.open(data, formats=_FORMATS) as image:
+            return decode(image)
+    except BadInput:
+        raise
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise BadInput(_unopened(str(path), error)) from error
+    except Image.UnidentifiedImageError as error:
+        raise BadInput(Problem(str(path), "neither JPEG nor PNG, or its header is damaged", _RENEW)) from error
+    # Decoders raise almost any class on damaged bytes (struct.error, SyntaxError, zlib.error, ...): all mean the
+    # same here, and the cause stays attached.
+    except Exception as error:
+        raise BadInput(Problem(str(path), f"damaged or cut off ({error})", _RENEW)) from error
+
+
+def _unopened(path: str, error: OSError) -> Problem:
+    if isinstance(error, FileNotFoundError):
+        return Problem(path, "there is no such file", "put the file there, or take its id out of the lists")
+    return Problem(path, f"cannot be opened ({error.strerror})", "allow reading it (chmod a+r)")

@@ -1,0 +1,188 @@
+"""Training batches that depend on seed and step alone: not on loader processes, workers, or where a run resumed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from harness.datasets.base import Dataset, Sample
+from harness.errors import BadInput, Problem
+from harness.method import Batch, Transform, Views
+
+_ORDER, _IMAGE = 0, 1
+"""First word of every seed here, so that the order of an epoch and the views of an image never share one."""
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The permutation of 0..count-1 in which an epoch visits the images."""
+    return np.random.Generator(np.random.PCG64([_ORDER, seed, epoch])).permutation(count)
+
+
+def batch_indices(count: int, seed: int, step: int, batch: int) -> list[int]:
+    """Places in the list of ids that the global batch of `step` holds: a window of the endless row of epochs."""
+    return [int(_cached_order(count, seed, place // count)[place % count])
+            for place in range(step * batch, (step + 1) * batch)]
+
+
+_cached_order = functools.lru_cache(maxsize=4)(epoch_order)
+
+
+def image_rng(seed: int, step: int, image_id: str) -> np.random.Generator:
+    """The generator of one image's views at one step."""
+    words = np.frombuffer(hashlib.blake2b(image_id.encode(), digest_size=16).digest(), np.uint32)
+    return np.random.Generator(np.random.PCG64([_IMAGE, seed, step, *words.tolist()]))
+
+
+def collate(ids: Sequence[str], views: Sequence[Views], tags: Sequence[NDArray[np.float32]]) -> Batch:
+    """One group of images as stacked tensors; content is None where every pixel of the group is real."""
+    names = views[0].views.keys()
+    stacked = {name: torch.stack([view.views[name] for view in views]) for name in names}
+    label = [view.label_HW for view in views if view.label_HW is not None]
+    if label and len(label) != len(views):
+        raise ValueError("a transform must label all images of a group, or none")
+    content: Tensor | None = None
+    if any(view.content_HW is not None for view in views):
+        whole = torch.ones(next(iter(stacked.values())).shape[-2:], dtype=torch.bool)
+        content = torch.stack([whole if view.content_HW is None else view.content_HW for view in views])
+    return Batch(ids=tuple(ids), views=stacked, tags_BC=torch.from_numpy(np.stack(tags)),
+                 label_BHW=torch.stack(label) if label else None, content_BHW=content)
+
+
+class Loader:
+    """The training batches of one worker, step by step.
+
+    Each item is a list: the groups of the step's global batch that this rank holds, as CPU tensors. The ranks' lists
+    one after another are the lists of a single rank. `labels` = tags hands no label map to the transform; anything
+    else hands it `dataset.weak(id, labels)`. Draws from no global generator. A damaged file raises BadInput that
+    names it, at the step that needs it. `loaders` = 0 makes batches in this process; otherwise that many processes
+    make whole steps ahead, one torch thread each. `start_method` is that of multiprocessing (fork where there is
+    one: spawned loaders import torch anew).
+    """
+
+    def __init__(self, dataset: Dataset, ids: Sequence[str], transform: Transform, labels: str, *, seed: int,
+                 batch: int, group: int, loaders: int = 0, rank: int = 0, world_size: int = 1, start_step: int = 0,
+                 total_steps: int, pin_memory: bool = False, start_method: str | None = None):
+        problems = _problems(ids, seed, batch, group, loaders, rank, world_size)
+        if problems:
+            raise BadInput(problems)
+        self.steps = range(start_step, total_steps)
+        self.loaders = min(loaders, len(self.steps))
+        self._making = _Steps(dataset, tuple(ids), transform, labels, seed, batch, group, rank, world_size)
+        self._pin_memory = pin_memory
+        self._start_method = start_method
+        self._running: Any = None
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        self.close()
+        if self.loaders == 0 and not self._pin_memory:
+            return (self._making.batches(step) for step in self.steps)
+        return self._from_processes()
+
+    def close(self) -> None:
+        """End the loader processes; iterating again starts new ones."""
+        running, self._running = self._running, None
+        if running is not None and hasattr(running, "_shutdown_workers"):
+            running._shutdown_workers()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_running", None) is not None:
+            self.close()
+
+    def _from_processes(self) -> Iterator[list[Batch]]:
+        context = None
+        if self.loaders:
+            known = multiprocessing.get_all_start_methods()
+            context = self._start_method or ("fork" if "fork" in known else "spawn")
+        # A generator of its own: otherwise DataLoader draws a seed from the global one.
+        running = iter(DataLoader(
+            self._making, batch_size=None, sampler=self.steps, num_workers=self.loaders, generator=torch.Generator(),
+            multiprocessing_context=context, pin_memory=self._pin_memory))
+        self._running = running
+        try:
+            for made in running:
+                yield _opened(made)
+        finally:
+            if self._running is running:
+                self.close()
+
+
+class _Steps(TorchDataset[Any]):
+    """Makes the batches of a step; indexed by step in loader processes."""
+
+    def __init__(self, dataset: Dataset, ids: tuple[str, ...], transform: Transform, labels: str, seed: int,
+                 batch: int, group: int, rank: int, world_size: int):
+        self.dataset, self.ids, self.transform, self.labels = dataset, ids, transform, labels
+        self.seed, self.batch, self.group = seed, batch, group
+        held = batch // group // world_size
+        self.groups = range(rank * held, (rank + 1) * held)
+
+    def batches(self, step: int) -> list[Batch]:
+        chosen = [self.ids[i] for i in batch_indices(len(self.ids), self.seed, step, self.batch)]
+        return [self._group(chosen[g * self.group:(g + 1) * self.group], step) for g in self.groups]
+
+    def __getitem__(self, step: int) -> Any:
+        # DataLoader rebuilds an exception from its text, which BadInput does not survive: problems travel as data.
+        try:
+            return [(b.ids, dict(b.views), b.tags_BC, b.label_BHW, b.content_BHW) for b in self.batches(step)]
+        except BadInput as error:
+            return {"problems": [(p.where, p.found, p.fix) for p in error.problems]}
+
+    def _group(self, ids: list[str], step: int) -> Batch:
+        samples = [self._sample(image_id) for image_id in ids]
+        views = [self.transform(sample, image_rng(self.seed, step, sample.image_id)) for sample in samples]
+        return collate(ids, views, [sample.tags_C for sample in samples])
+
+    def _sample(self, image_id: str) -> Sample:
+        image_HW3 = self.dataset.image(image_id)
+        label_HW = None if self.labels == "tags" else self.dataset.weak(image_id, self.labels)
+        if label_HW is not None and label_HW.shape != image_HW3.shape[:2]:
+            raise BadInput(Problem(image_id, f"{self.labels} of {label_HW.shape[1]}x{label_HW.shape[0]} pixels, image "
+                                   f"of {image_HW3.shape[1]}x{image_HW3.shape[0]}", "make both the same size"))
+        return Sample(image_id, image_HW3, self.dataset.tags(image_id), label_HW)
+
+
+def _opened(made: Any) -> list[Batch]:
+    if isinstance(made, dict):
+        raise BadInput([Problem(*words) for words in made["problems"]])
+    return [Batch(tuple(ids), views, tags, label, content) for ids, views, tags, label, content in made]
+
+
+def _problems(ids: Sequence[str], seed: int, batch: int, group: int, loaders: int, rank: int,
+              world_size: int) -> list[Problem]:
+    problems = []
+    if not ids:
+        problems.append(Problem("data", "no training images", "choose a split that has images"))
+    if seed < 0:
+        problems.append(Problem("seed", f"{seed} is negative", "seed=0 or more"))
+    if loaders < 0:
+        problems.append(Problem("loaders", f"{loaders} is negative", "loaders=0 or more"))
+    if not 0 <= rank < world_size:
+        problems.append(Problem("workers", f"rank {rank} of {world_size}", "ranks count from 0 to workers-1"))
+    if group < 1 or batch < group or batch % group:
+        problems.append(Problem("batch", f"{batch} is no multiple of group={group}",
+                                f"batch={max(1, group) * max(1, batch // max(1, group))}"))
+    elif world_size > 0 and (batch // group) % world_size:
+        fits = [n for n in range(1, batch // group + 1) if (batch // group) % n == 0]
+        problems.append(Problem("workers", f"{batch // group} groups of {group} do not divide over {world_size} "
+                                "workers", f"workers={' or '.join(map(str, fits))}, or batch="
+                                f"{group * world_size}"))
+    return problems
