@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -94,11 +93,6 @@ def phase_seconds(run: Mapping[str, Any]) -> dict[str, float]:
     """Seconds by phase; the reached share that a stopped run leaves among them is none."""
     values = json.loads(run["seconds"]) if run.get("seconds") else {}
     return {str(k): float(v) for k, v in values.items() if k != "reached"}
-
-
-def finite_or_none(values: Iterable[float]) -> list[float | None]:
-    """Numbers with NaN and infinities as None, for tables in JSON."""
-    return [v if math.isfinite(v) else None for v in values]
 
 
 def fingerprint(*parts: Any) -> str:

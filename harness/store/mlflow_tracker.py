@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from harness.store.mlflow_names import (
     STATUS,
     TAGS,
     fingerprint,
-    finite_or_none,
     legal,
     params_of,
     phase_seconds,
@@ -37,9 +37,11 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Without these a dead server blocks a call for four minutes, one that hangs for two (MLflow 3.17)."""
-_METRICS_A_CALL = 1000
+_METRICS_A_CALL = 900
 _PARAMS_A_CALL = 100
+"""MLflow takes 1000 metrics, params and tags together, of which 100 params."""
 EXAMPLE = "example"
+PER_CLASS = "per_class.json"
 
 
 def local_uri(store: str | Path) -> str:
@@ -91,21 +93,19 @@ class Tracker:
         name = f"{label} seed {run['seed']}" if run else label
         run_id, new = self._run("trial", study, key, name=name, parent=parent, start=started_ms(run or {}))
         tags = {"role": roles, **{t: run[t] for t in TAGS if run and run[t] is not None}}
-        for tag, value in tags.items():
-            self.client.set_tag(run_id, tag, str(value))
         at = started_ms(run or {})
+        metrics = [_metric(n, r[n], 0, at) for r in rows for n in ("objective", "reached") if r[n] is not None]
+        params: dict[str, str] = {}
         if run:
-            self._params(run_id, params_of(run, results.params.filter(pl.col("key") == key)))
-            self._metrics(run_id, _run_metrics(run, at))
+            params = params_of(run, results.params.filter(pl.col("key") == key))
+            metrics += _run_metrics(run, at)
             self.client.log_text(run_id, run["config"] or "{}", "config.json")
             if run["error_message"]:
                 self.client.log_text(run_id, run["error_message"], "error.txt")
-        self._metrics(run_id, _step_metrics(results.steps.filter(pl.col("key") == key), at))
-        self._metrics(
-            run_id,
-            [_metric(n, r[n], 0, at) for r in rows for n in ("objective", "reached") if r[n] is not None],
-        )
-        self._evals(run_id, evals, results.counts, at, _class_names(run))
+        metrics += _step_metrics(results.steps.filter(pl.col("key") == key), at)
+        counts = results.counts.filter(pl.col("eval").is_in(evals["eval"].to_list()))
+        metrics += self._evals(run_id, evals, counts, at, _class_names(run), new=new)
+        self._batch(run_id, metrics, params, tags)
         self._pictures(run_id, artifacts)
         status = run["status"] if run else (rows[0]["status"] if rows else "failed")
         end = at + int(1000 * sum(phase_seconds(run).values())) if run and at else None
@@ -121,7 +121,7 @@ class Tracker:
         if not run_id or exported == state:
             return
         trials = [r for r in rows if r["role"] == "trial" and r["objective"] is not None]
-        self._metrics(run_id, [_metric("objective", r["objective"], r["trial"] or 0, 0) for r in trials])
+        self._batch(run_id, [_metric("objective", r["objective"], r["trial"] or 0, 0) for r in trials])
         self.client.set_terminated(run_id, "FINISHED")
         self._exported(*place, run_id, state)
 
@@ -182,48 +182,64 @@ class Tracker:
         self.client.set_tag(run_id, "exported", state)
         self.index[(kind, study, key)] = (run_id, state)
 
-    def _params(self, run_id: str, params: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
+    def _batch(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric],
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Few calls: each is a commit, or a round trip."""
+        from mlflow.entities import Param, RunTag
 
-        items = [Param(k, v) for k, v in params.items()]
+        items = [Param(k, v) for k, v in (params or {}).items()]
+        labels = [RunTag(k, str(v)) for k, v in (tags or {}).items()]
+        for start in range(0, max(len(metrics), len(items), 1), _METRICS_A_CALL):
+            part = metrics[start : start + _METRICS_A_CALL]
+            self.client.log_batch(run_id, metrics=part, tags=labels if start == 0 else ())
         for start in range(0, len(items), _PARAMS_A_CALL):
             self.client.log_batch(run_id, params=items[start : start + _PARAMS_A_CALL])
 
-    def _metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        for start in range(0, len(metrics), _METRICS_A_CALL):
-            self.client.log_batch(run_id, metrics=metrics[start : start + _METRICS_A_CALL])
+    def _evals(
+        self, run_id: str, evals: pl.DataFrame, counts: pl.DataFrame, at: int, names: Sequence[str], *, new: bool
+    ) -> list[Metric]:
+        """Log the per-class table; answers the metrics of all evals."""
+        from harness.scoring.metrics import iou, mious
 
-    def _evals(self, run_id: str, evals: pl.DataFrame, counts: pl.DataFrame, at: int, names: Sequence[str]) -> None:
-        from harness.scoring.metrics import iou, miou
-
-        metrics: list[Metric] = []
         rows = {r["eval"]: r for r in evals.to_dicts()}
-        for eval_id, name in unique_names(evals).items():
-            mine = counts.filter(pl.col("eval") == eval_id)
-            if mine.is_empty():
-                continue
-            value, excluded = miou(mine)
-            step = rows[eval_id]["step"] or 0
-            metrics += [
-                _metric(f"miou/{name}", value, step, at),
-                _metric(f"excluded/{name}", excluded, step, at),
-            ]
-            if rows[eval_id]["threshold"] is not None:
-                metrics.append(_metric(f"threshold/{name}", rows[eval_id]["threshold"], step, at))
-            classes = iou(mine)
-            ids = classes["class"].to_list()
-            table = {
-                "class": ids,
-                "name": [names[c] if c < len(names) else str(c) for c in ids],
-                "iou": finite_or_none(classes["iou"].fill_null(float("nan"))),
+        labels = unique_names(evals)
+        metrics: list[Metric] = []
+        for scored in mious(counts, len(names) or None).to_dicts():
+            row, label = rows[scored["eval"]], labels[scored["eval"]]
+            step = row["step"] or 0
+            if scored["miou"] is not None:
+                metrics.append(_metric(f"miou/{label}", scored["miou"], step, at))
+            metrics.append(_metric(f"excluded/{label}", scored["excluded"], step, at))
+            if row["threshold"] is not None:
+                metrics.append(_metric(f"threshold/{label}", row["threshold"], step, at))
+        table = iou(counts)
+        if not new:
+            table = table.filter(~pl.col("eval").is_in(self._tabled(run_id)))
+        if table.height:
+            ids, classes = table["eval"].to_list(), table["class"].to_list()
+            columns = {
+                "scored": [labels[e] for e in ids],
+                "class": classes,
+                "name": [names[c] if c < len(names) else str(c) for c in classes],
+                **{c: table[c].to_list() for c in ("iou", "tp", "fp", "fn")},
+                "eval": ids,
             }
-            self._table(run_id, table, f"per_class/{name.replace('/', '-').replace(' ', '_')}.json")
-        self._metrics(run_id, metrics)
+            self.client.log_table(run_id, columns, PER_CLASS)
+        return metrics
 
-    def _table(self, run_id: str, table: Mapping[str, Sequence[Any]], path: str) -> None:
-        """`log_table` appends to a table that is there, so one that an interrupted export left is kept."""
-        if path not in {f.path for f in self.client.list_artifacts(run_id, "per_class")}:
-            self.client.log_table(run_id, dict(table), path)
+    def _tabled(self, run_id: str) -> list[str]:
+        """Evals that an earlier export put into the per-class table, to which `log_table` appends."""
+        if PER_CLASS not in {f.path for f in self.client.list_artifacts(run_id)}:
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            content = json.loads(Path(self.client.download_artifacts(run_id, PER_CLASS, folder)).read_text())
+        at = content["columns"].index("eval")
+        return sorted({row[at] for row in content["data"]})
 
     def _pictures(self, run_id: str, artifacts: pl.DataFrame) -> None:
         for row in artifacts.filter(pl.col("kind") == EXAMPLE).sort("path").to_dicts():

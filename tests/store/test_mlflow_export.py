@@ -96,6 +96,11 @@ def _runs(root: Path) -> dict[str, Any]:
     return {r.data.tags["key"]: r for r in client.search_runs([experiment.experiment_id])}
 
 
+def _per_class(root: Path, run_id: str) -> list[dict[str, Any]]:
+    table = json.loads((root / "mlflow-artifacts" / run_id / "artifacts" / "per_class.json").read_text())
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
 def test_runs_are_nested_and_carry_their_status(exported: tuple[Path, Summary]) -> None:
     root, summary = exported
     assert (summary.sweeps, summary.created, summary.updated, summary.known) == (1, 10, 0, 0)
@@ -136,10 +141,14 @@ def test_params_metrics_tables_pictures_and_leaderboard(exported: tuple[Path, Su
         (m.step, m.value) for m in client.get_metric_history(runs[f"study:{toys.SWEEP}/cam"].info.run_id, "objective")
     ] == [(0, 0.46), (1, 0.3)]
     files = root / "mlflow-artifacts" / run.info.run_id / "artifacts"
-    table = json.loads((files / "per_class" / "segmentation-test.json").read_text())
-    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    assert [(r["class"], r["name"]) for r in rows] == [(0, "background"), (1, "disc")]
+    table = _per_class(root, run.info.run_id)
+    rows = [r for r in table if r["scored"] == "segmentation/test"]
+    assert [(r["class"], r["name"], r["tp"], r["fp"], r["fn"]) for r in rows] == [
+        (0, "background", 360, 120, 120),
+        (1, "disc", 120, 120, 120),
+    ]
     assert [r["iou"] for r in rows] == pytest.approx([60 / 100, 20 / 60])
+    assert len(table) == 8
     assert Image.open(files / "examples" / "toy_0.png").size == (8, 8)
     assert json.loads((files / "config.json").read_text())["method"] == "cam"
     assert (
@@ -167,8 +176,8 @@ def test_a_second_export_adds_nothing_and_a_new_eval_updates_one_run(tmp_path: P
     assert metrics["miou/segmentation/test/scales 0.5 1 max/flip"] == pytest.approx(toys.swapped_miou(18) / 100)
     client = make_client(local_uri(root))
     assert len(client.get_metric_history(after["cam0"].info.run_id, "train/cls")) == 1500
-    table = root / "mlflow-artifacts" / after["cam0"].info.run_id / "artifacts/per_class/segmentation-test.json"
-    assert len(json.loads(table.read_text())["data"]) == 2
+    scored = [r["scored"] for r in _per_class(root, after["cam0"].info.run_id)]
+    assert len(scored) == len(set(scored)) * 2 == 10
 
 
 def test_an_export_that_was_cut_off_is_finished_by_the_next(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,8 +198,8 @@ def test_an_export_that_was_cut_off_is_finished_by_the_next(toy_root: Path, monk
     assert done.created + done.updated + done.known == 10
     assert export(toy_root).known == 10
     assert len(_runs(toy_root)) == 15
-    cam0 = toy_root / "mlflow-artifacts" / _runs(toy_root)["cam0"].info.run_id / "artifacts" / "per_class"
-    assert len(list(cam0.iterdir())) == 4
+    for key in ("cam0", "fsr0", "twin1"):
+        assert len(_per_class(toy_root, _runs(toy_root)[key].info.run_id)) == 8
 
 
 def test_an_unknown_sweep_is_named_with_the_known_ones(toy_root: Path) -> None:
