@@ -122,9 +122,13 @@ class Method(nn.Module):
     """A way of learning segmentation from weak labels. Teachers, banks and centres are submodules or buffers."""
 
     stats_concat: frozenset[str] = frozenset()
-    may_split_group: bool = True
-    """False for methods whose group must stay on one worker's device."""
-    teacher: nn.Module | None = None
+    teacher: nn.Module | None
+    """The network that `weights="teacher"` predicts with; None where there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Set here and not on the class, where it would hide a submodule of that name.
+        self.teacher = None
 
     @abstractmethod
     def transform(self) -> Transform:

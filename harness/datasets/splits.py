@@ -18,15 +18,15 @@ CARVED = "train-carved"
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """Image ids that are trained on, tuned on (none under `fixed`) and reported, and where the last two are from."""
+    """Image ids that are trained on, tuned on and reported, and where the last two are from."""
 
     train: tuple[str, ...]
     tune: tuple[str, ...]
     report: tuple[str, ...]
     report_name: str
-    """`test` or `val`."""
+    """`test` or `val`, or the split that was asked for."""
     tune_name: str
-    """`val`, `train-carved`, the reported split under `oracle`, or `none` under `fixed`."""
+    """`val`, `train-carved`, the reported split under `oracle`, or `none`."""
 
 
 def plan_splits(dataset: Dataset, tune: str = "auto", protocol: str = "held-out",
@@ -34,8 +34,8 @@ def plan_splits(dataset: Dataset, tune: str = "auto", protocol: str = "held-out"
     """Splits of a run. Reported: `report` where given, else `test` where it has masks, else `val`.
 
     `held-out` tunes on `val` where val and test both have masks, else on a tenth of train that is then not trained
-    on; `tune` = val or carve asks for one of them. `oracle` tunes on the reported split, `fixed` on nothing; both
-    train on all of train. Raises BadInput where the dataset cannot give what is asked.
+    on; `tune` = val or carve asks for one of them. `oracle` tunes on the reported split. `fixed` chooses nothing and
+    only watches `val`, where held-out would tune on it; both train on all of train. Raises BadInput where the dataset cannot give what is asked.
     """
     problems = [Problem(word, f"unknown value {value!r}", nearest(value, known))
                 for word, value, known in (("data.tune", tune, TUNE_WORDS), ("protocol", protocol, PROTOCOLS))
@@ -44,7 +44,10 @@ def plan_splits(dataset: Dataset, tune: str = "auto", protocol: str = "held-out"
     report_name = next((split for split in ((report,) if report else ("test", "val")) if has_masks.get(split)), None)
     if "train" not in has_masks:
         problems.append(Problem("data", f"{dataset.name} has no split train", "add it"))
-    if report_name is None:
+    if report_name is None and report:
+        known = ", ".join(split for split, has in has_masks.items() if has)
+        problems.append(Problem("split", f"{dataset.name} has no masks for {report!r}", f"splits with masks: {known}"))
+    elif report_name is None:
         problems.append(Problem("data", f"{dataset.name} has masks for neither test nor val: nothing can be scored",
                                 "add the masks of one of them"))
     elif protocol == "held-out" and tune == "val" and (report_name == "val" or not has_masks.get("val")):
