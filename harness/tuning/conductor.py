@@ -1,0 +1,184 @@
+"""Decides what runs next over all studies; knows no Ray. Every driver, local or distributed, asks it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from harness.tuning.faults import BUG, PREEMPTED, finite
+from harness.tuning.points import read_points, remove_point, write_point
+from harness.tuning.studies import Hooks, Outcome, Record, Study, check_studies
+from harness.tuning.study_state import Slot, StudyState
+
+
+class Sign(Enum):
+    """Answers of `Conductor.next` that are not a job."""
+
+    WAIT = "wait"
+    """Nothing to start until a running job ends."""
+    FINISHED = "finished"
+    """Nothing runs, nothing is left."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to start."""
+
+    id: int
+    slot: Slot
+    key: str
+    payload: Mapping[str, Any]
+    rungs: tuple[float, ...]
+    started: float
+
+    @property
+    def study(self) -> Study:
+        """The study that it belongs to."""
+        return self.slot.state.study
+
+
+class Conductor:
+    """The running sweep: draws slots of the studies in turn, never runs a key twice, closes slots with outcomes.
+
+    Calls may come from several threads. `on_record` hears every closed slot.
+    """
+
+    def __init__(self, studies: Sequence[Study], hooks: Hooks, *, store_root: Path | None = None,
+                 retry: str | None = None, on_record: Callable[[Record], None] | None = None,
+                 clock: Callable[[], float] = time.time):
+        """Raises BadInput with everything that is wrong with the studies."""
+        check_studies(studies)
+        self._hooks, self._root, self._retry, self._clock = hooks, store_root, retry, clock
+        self._on_record = on_record
+        self._lock = threading.RLock()
+        self.states = [StudyState(s, *self._history(s)) for s in studies]
+        self.records: list[Record] = []
+        self.running: dict[int, Job] = {}
+        self._leaders: dict[str, int] = {}
+        self._followers: dict[str, list[Slot]] = {}
+        self._last_report: dict[int, tuple[float, float]] = {}
+        self._ready: list[Job] = []
+        self._outcomes: dict[str, Outcome] = {}
+        self._ids = 0
+
+    def next(self) -> Job | Sign:
+        """The next job to start; jobs with a known outcome are closed on the way and never returned."""
+        with self._lock:
+            while not self._ready:
+                open_states = [s for s in self.states if s.has_next]
+                if not open_states:
+                    return Sign.WAIT if self.running else Sign.FINISHED
+                # Fewest in flight first: TPE then learns from more finished trials before it proposes.
+                state = min(open_states, key=lambda s: (s.running, s.closed / s.total))
+                self._place(state.draw())
+            job = replace(self._ready.pop(0), started=self._clock())
+            self.running[job.id] = job
+            return job
+
+    def idle(self) -> bool:
+        """Whether nothing is left to run; closes what is known on the way."""
+        with self._lock:
+            if self._ready or self.running:
+                return False
+            job = self.next()
+            if isinstance(job, Job):
+                self._ready.insert(0, job)
+            return job is Sign.FINISHED
+
+    def jobs(self) -> list[Job]:
+        """The running jobs, for displays in other threads."""
+        with self._lock:
+            return list(self.running.values())
+
+    def report(self, job_id: int, reached: float, objective: float) -> bool:
+        """Whether the job goes on after this report of a rung."""
+        with self._lock:
+            job = self.running[job_id]
+            self._last_report[job_id] = (reached, objective)
+            asha = job.slot.state.asha
+            if asha is None or job.slot.role == "final":
+                return True
+            return asha.goes_on(job.slot.trial, reached, objective)
+
+    def pruned(self, job_id: int) -> Outcome:
+        """The outcome of a job that was stopped at its last report."""
+        if job_id not in self._last_report:
+            return Outcome("failed", None, 0.0, BUG, "SystemExit: the run ended itself without a report")
+        reached, objective = self._last_report[job_id]
+        return Outcome("pruned", objective, reached)
+
+    def finish(self, job_id: int, outcome: Outcome) -> None:
+        """Takes the outcome of a running job."""
+        with self._lock:
+            job = self.running.pop(job_id)
+            outcome = finite(outcome)
+            self._outcomes[job.key] = outcome
+            del self._leaders[job.key]
+            if self._root is not None:
+                remove_point(self._root, job.key)
+            seconds = self._clock() - job.started
+            job.slot.state.running -= 1
+            if outcome.status == "done":
+                job.slot.state.seconds.append(seconds)
+            self._close(job.slot, job.key, outcome, ran=True, seconds=seconds)
+            for slot in self._followers.pop(job.key, []):
+                slot.state.running -= 1
+                self._place(slot)
+
+    def _history(self, study: Study) -> tuple[Sequence[Any], Mapping[int, Any]]:
+        if study.search != "tpe" or study.budget == 1:
+            return (), {}
+        return self._hooks.past(study), {} if self._root is None else read_points(self._root, study.id)
+
+    def _place(self, slot: Slot) -> None:
+        """Closes the slot from what is known, or lets it follow a running job of the same key, or makes a job."""
+        study = slot.state.study
+        resolved = self._hooks.resolve(study, slot.knobs, slot.seed)
+        key = resolved.key
+        outcome = self._known(slot, key)
+        if outcome is not None:
+            self._close(slot, key, outcome, ran=False, seconds=0.0)
+            return
+        slot.state.running += 1
+        if key in self._leaders:
+            self._followers.setdefault(key, []).append(slot)
+            return
+        labels = {**resolved.payload.get("labels", {}), "study": study.id, "trial": slot.trial, "role": slot.role}
+        asha = slot.state.asha if slot.role == "trial" else None
+        job = Job(self._ids, slot, key, {**resolved.payload, "labels": labels}, asha.rungs if asha else (),
+                  self._clock())
+        self._ids += 1
+        self._leaders[key] = job.id
+        self.running[job.id] = job
+        if self._root is not None and slot.role == "trial" and slot.trial > 0 and study.search == "tpe":
+            write_point(self._root, key, study.id, slot.trial, slot.knobs)
+        self._ready.append(job)
+
+    def _known(self, slot: Slot, key: str) -> Outcome | None:
+        """What closes the slot without a run: an outcome of this sweep, else one of the store."""
+        outcome = self._outcomes.get(key)
+        if outcome is None:
+            outcome = self._hooks.known(key)
+            earlier = slot.state.past_outcome(slot, key)
+            if earlier is not None and earlier.status == "pruned" and (outcome is None or outcome.status == "pruned"):
+                outcome = earlier
+            if outcome is not None and outcome.status == "failed" and (
+                    self._retry == "failed" or outcome.error_class == PREEMPTED):
+                return None
+        if outcome is not None and outcome.status == "pruned" and not slot.prunable:
+            return None
+        return outcome
+
+    def _close(self, slot: Slot, key: str, outcome: Outcome, *, ran: bool, seconds: float) -> None:
+        study = slot.state.study
+        record = Record(study.id, slot.trial, slot.role, slot.seed, slot.knobs, key, outcome, ran, seconds)
+        self._hooks.record(study, slot.trial, slot.role, slot.seed, key, outcome)
+        slot.state.close(record)
+        self.records.append(record)
+        if self._on_record is not None:
+            self._on_record(record)

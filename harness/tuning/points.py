@@ -1,0 +1,45 @@
+"""Settings that were proposed but not yet closed, kept beside the run's checkpoint.
+
+TPE with several trials in flight does not propose the same point twice; without these files the checkpoint of
+an interrupted trial would be lost with its point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FILE = "trial.json"
+
+
+def write_point(store_root: Path, key: str, study: str, trial: int, knobs: Mapping[str, Any]) -> None:
+    """Notes that `trial` of `study` has these knob values and runs under `key`; atomic."""
+    folder = store_root / "work" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    tmp = folder / f".{FILE}.{os.getpid()}.tmp"
+    tmp.write_text(json.dumps({"study": study, "trial": trial, "knobs": dict(knobs)}))
+    os.replace(tmp, folder / FILE)
+
+
+def remove_point(store_root: Path, key: str) -> None:
+    """Forgets the point of a closed run, and the work folder where nothing else is in it."""
+    folder = store_root / "work" / key
+    (folder / FILE).unlink(missing_ok=True)
+    # A failed run keeps its checkpoint and saved batch.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def read_points(store_root: Path, study: str) -> dict[int, dict[str, Any]]:
+    """Knob values of the study's open trials by trial number."""
+    points = {}
+    for path in sorted(store_root.glob(f"work/*/{FILE}")):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            point = json.loads(path.read_text())
+            if point["study"] == study:
+                points[int(point["trial"])] = dict(point["knobs"])
+    return points

@@ -1,0 +1,226 @@
+"""What a person sees of a running sweep: studies, running trials with step and losses, time left."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, TextIO
+
+from harness.engine.heartbeat import read_heartbeats
+from harness.tuning.conductor import Conductor
+from harness.tuning.studies import Record
+
+PLAIN_EVERY_S = 30.0
+LIVE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One running run and its latest heartbeat (empty before the first)."""
+
+    study: str
+    trial: int
+    role: str
+    elapsed: float
+    beat: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """One study: closed and planned runs, mean seconds of those that ran to the end, best objective."""
+
+    id: str
+    closed: int
+    total: int
+    running: int
+    seconds: float | None
+    best: float | None
+
+
+@dataclass(frozen=True)
+class View:
+    """The sweep at one moment."""
+
+    studies: tuple[StudyView, ...]
+    runs: tuple[RunView, ...]
+
+    @property
+    def closed(self) -> int:
+        """Closed runs of the sweep."""
+        return sum(s.closed for s in self.studies)
+
+    @property
+    def total(self) -> int:
+        """All runs of the sweep."""
+        return sum(s.total for s in self.studies)
+
+
+def view_of(conductor: Conductor, store_root: Path | None, now: float) -> View:
+    """The sweep as conductor and heartbeats show it."""
+    beats = {b.get("key"): b for b in read_heartbeats(store_root)} if store_root is not None else {}
+    runs = []
+    for job in conductor.jobs():
+        beat = beats.get(job.key, {})
+        # A heartbeat from before this job started was left by an interrupted attempt.
+        fresh = beat if beat.get("updated", 0.0) >= job.started else {}
+        runs.append(RunView(job.study.id, job.slot.trial, job.slot.role, now - job.started, fresh))
+    studies = tuple(StudyView(
+        s.study.id, s.closed, s.total, s.running, mean(s.seconds) if s.seconds else None,
+        s.best.outcome.objective if s.best is not None else None) for s in conductor.states)
+    return View(studies, tuple(runs))
+
+
+def seconds_left(view: View, parallel: int) -> float | None:
+    """Estimated seconds until the sweep ends; None while nothing is known of any run's length.
+
+    A run takes the mean of its study, else what running ones of its study promise, else the mean of all.
+    """
+    promised: dict[str, list[float]] = {}
+    for run in view.runs:
+        step, total = run.beat.get("step", 0), run.beat.get("total", 0)
+        if step and total and step <= total:
+            promised.setdefault(run.study, []).append(run.elapsed * total / step)
+    length = {s.id: s.seconds if s.seconds is not None else mean(promised[s.id]) if s.id in promised else None
+              for s in view.studies}
+    known = [v for v in length.values() if v is not None]
+    if not known:
+        return 0.0 if view.closed == view.total else None
+    rest, longest = 0.0, 0.0
+    for study in view.studies:
+        usual = length[study.id] if length[study.id] is not None else mean(known)
+        assert usual is not None
+        open_runs = [max(0.0, usual - r.elapsed) for r in view.runs if r.study == study.id]
+        waiting = max(0, study.total - study.closed - len(open_runs))
+        rest += sum(open_runs) + waiting * usual
+        longest = max([longest, *open_runs, usual if waiting else 0.0])
+    return max(rest / max(parallel, 1), longest)
+
+
+def clock_text(seconds: float | None) -> str:
+    """`90` -> `1 min 30 s`, for people."""
+    if seconds is None:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def run_text(run: RunView) -> str:
+    """One running run: place in the sweep, stage, step, losses."""
+    beat = run.beat
+    where = f"{beat.get('stage', 'starting')}"
+    if beat.get("total"):
+        where += f" {beat.get('step', 0)}/{beat['total']}"
+    losses = "  ".join(f"{k} {v:.3g}" for k, v in (beat.get("losses") or {}).items())
+    return f"{run.study}  {run.role} {run.trial}  {where}  {clock_text(run.elapsed)}  {losses}".rstrip()
+
+
+def record_text(record: Record) -> str:
+    """One closed run: how it ended, with the first line of its error."""
+    outcome = record.outcome
+    text = f"{record.study}  {record.role} {record.trial} seed {record.seed}: {outcome.status}"
+    if outcome.objective is not None:
+        text += f", objective {100 * outcome.objective:.1f}"
+    if outcome.status == "pruned":
+        text += f" at {outcome.reached:.0%}"
+    if outcome.status == "failed":
+        first = outcome.error_message.strip().splitlines()[:1]
+        text += f" ({outcome.error_class}) {first[0] if first else ''}".rstrip()
+    return text + (f", {clock_text(record.seconds)}" if record.ran else ", known")
+
+
+def summary_text(view: View, parallel: int) -> str:
+    """The sweep in one line."""
+    left = seconds_left(view, parallel)
+    return f"{view.closed}/{view.total} runs closed, {len(view.runs)} running, time left {clock_text(left)}"
+
+
+class Progress:
+    """Shows a sweep: a live table on a terminal, else a line per closed run and one every 30 s."""
+
+    def __init__(self, store_root: Path | None, stream: TextIO | None = None):
+        self._root = store_root
+        self._stream = stream if stream is not None else sys.stdout
+        self._live: Any = None
+        self._shown = False
+        self._conductor: Conductor | None = None
+        self._parallel: Callable[[], int] = lambda: 1
+
+    def closed(self, record: Record) -> None:
+        """Prints one closed run while watching; runs that were known before are only counted."""
+        if self._shown and record.ran:
+            self._print(record_text(record))
+
+    @contextmanager
+    def watching(self, conductor: Conductor, parallel: Callable[[], int]) -> Iterator[None]:
+        """Shows `conductor` until the block ends. `parallel()` answers how many runs fit at a time."""
+        self._conductor, self._parallel, self._shown = conductor, parallel, True
+        stop = threading.Event()
+        terminal = self._stream.isatty()
+        if terminal:
+            self._start_live()
+        every = LIVE_EVERY_S if terminal else PLAIN_EVERY_S
+        thread = threading.Thread(target=self._tick, args=(stop, every), name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            if self._live is not None:
+                self._live.update(self._table(), refresh=True)
+                self._live.stop()
+                self._live = None
+            else:
+                self._print(summary_text(self._view(), parallel()))
+            self._shown = False
+
+    def _view(self) -> View:
+        assert self._conductor is not None
+        return view_of(self._conductor, self._root, time.time())
+
+    def _tick(self, stop: threading.Event, every: float) -> None:
+        while not stop.wait(every):
+            if self._live is not None:
+                self._live.update(self._table(), refresh=True)
+                continue
+            view = self._view()
+            self._print(summary_text(view, self._parallel()))
+            for run in view.runs:
+                self._print("  " + run_text(run))
+
+    def _print(self, line: str) -> None:
+        if self._live is not None:
+            self._live.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def _start_live(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live(self._table(), console=Console(file=self._stream), auto_refresh=False)
+        self._live.start()
+
+    def _table(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        view = self._view()
+        table = Table("study", "closed", "running", "best", "a run takes", box=None)
+        for s in view.studies:
+            best = "" if s.best is None else f"{100 * s.best:.1f}"
+            length = "" if s.seconds is None else clock_text(s.seconds)
+            table.add_row(s.id, f"{s.closed}/{s.total}", str(s.running), best, length)
+        runs = [Text(run_text(r), no_wrap=True, overflow="ellipsis") for r in view.runs]
+        return Group(table, *runs, Text(summary_text(view, self._parallel())))

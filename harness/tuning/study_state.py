@@ -1,0 +1,105 @@
+"""One study while it runs: which trial comes next, which have closed, which config was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.tuning.scheduler import Asha
+from harness.tuning.search import make_search
+from harness.tuning.studies import Outcome, Past, Record, Role, Study
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place of a study's budget: a trial or a final run, with all its knob values."""
+
+    state: StudyState = field(repr=False)
+    trial: int
+    role: Role
+    seed: int
+    knobs: Mapping[str, Any]
+    past: Past | None = None
+
+    @property
+    def prunable(self) -> bool:
+        """Whether ASHA may stop it, and so whether a pruned row closes it."""
+        return self.role == "trial" and self.trial > 0 and self.state.asha is not None
+
+
+class StudyState:
+    """The order of one study: open trials of the past first, then new ones; finals when all have closed."""
+
+    def __init__(self, study: Study, past: Sequence[Past], points: Mapping[int, Mapping[str, Any]]):
+        """`past`: closed trials of the store; `points`: settings of interrupted ones."""
+        self.study = study
+        self.search = make_search(study)
+        self.asha = Asha(study.first_rung) if study.stops_early else None
+        self._past = {p.trial: p for p in past if p.trial < study.budget} if study.search == "tpe" else {}
+        given = {n: knobs for n, knobs in points.items() if n < study.budget} if study.search == "tpe" else {}
+        self._given: dict[int, Mapping[str, Any]] = {**given, **{n: p.knobs for n, p in self._past.items()}}
+        # What is known is told before anything new is proposed.
+        known = sorted(n for n in self._given if self._complete(self._given[n]))
+        self._order = [*sorted(self._past.keys() & set(known)), *(n for n in known if n not in self._past)]
+        self._order += [n for n in range(study.budget) if n not in known]
+        self._finals: list[int] | None = None
+        self.trials: dict[int, Record] = {}
+        self.finals: list[Record] = []
+        self.running = 0
+        self.seconds: list[float] = []
+        if study.budget == 1:
+            # Nothing to choose: the other seeds need not wait for the first.
+            self._finals = list(study.seeds[1:])
+
+    @property
+    def has_next(self) -> bool:
+        """Whether a slot can be drawn now."""
+        return bool(self._order or self._finals)
+
+    @property
+    def closed(self) -> int:
+        """Closed slots, finals included."""
+        return len(self.trials) + len(self.finals)
+
+    @property
+    def total(self) -> int:
+        """Slots of the whole study, finals included; fewer once there is nothing to choose from."""
+        if len(self.trials) == self.study.budget and not self.has_next and not self.running:
+            return self.closed
+        return self.study.budget + len(self.study.seeds)
+
+    @property
+    def best(self) -> Record | None:
+        """The done trial with the highest objective (the earliest of equals)."""
+        done = [r for _, r in sorted(self.trials.items()) if r.outcome.status == "done"]
+        return max(done, key=lambda r: r.outcome.objective or 0.0, default=None)
+
+    def draw(self) -> Slot:
+        """The next slot. Raises IndexError when there is none now."""
+        if self._order:
+            trial = self._order.pop(0)
+            drawn = self.search.ask(trial, self._given.get(trial))
+            knobs = {**self.study.preset_knobs, **drawn}
+            return Slot(self, trial, "trial", self.study.seeds[0], knobs, self._past.get(trial))
+        seed = (self._finals or []).pop(0)
+        best = self.best
+        trial, knobs = (best.trial, dict(best.knobs)) if best else (0, dict(self.study.preset_knobs))
+        return Slot(self, trial, "final", seed, knobs)
+
+    def close(self, record: Record) -> None:
+        """Takes the outcome of a drawn slot; with the last trial, the finals become due."""
+        if record.role == "final":
+            self.finals.append(record)
+            return
+        self.search.tell(record.trial, record.outcome)
+        self.trials[record.trial] = record
+        if len(self.trials) == self.study.budget and self.best is not None:
+            self._finals = list(self.study.seeds) if self._finals is None else [self.study.seeds[0], *self._finals]
+
+    def past_outcome(self, slot: Slot, key: str) -> Outcome | None:
+        """The stored outcome of a slot that still has the key it had when it closed."""
+        return slot.past.outcome if slot.past is not None and slot.past.key == key else None
+
+    def _complete(self, knobs: Mapping[str, Any]) -> bool:
+        return self.study.space is not None and all(k in knobs for k in self.study.space.knobs)

@@ -1,0 +1,349 @@
+"""Order, resume, finals and faults of studies, in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tuning_toys import PRESET, SPACE, MemoryHooks, execute, peak, study
+
+from harness.engine.session import LocalSession, Session
+from harness.errors import BadInput
+from harness.tuning.conductor import Conductor, Job, Sign
+from harness.tuning.search import Tpe
+from harness.tuning.sobol import sobol_row
+from harness.tuning.studies import Outcome, Past, Study, run_local
+
+
+def slots(records: Any) -> list[tuple[str, int, str, int]]:
+    return [(r.study, r.trial, r.role, r.seed) for r in records]
+
+
+def test_order_of_one_study_and_its_finals() -> None:
+    hooks = MemoryHooks()
+    records = run_local([study(trials=3, seeds=(5, 6))], hooks, execute)
+    assert slots(records) == [("s", 0, "trial", 5), ("s", 1, "trial", 5), ("s", 2, "trial", 5),
+                              *(("s", records[3].trial, "final", n) for n in (5, 6))]
+    assert records[0].knobs == PRESET
+    best = max(records[:3], key=lambda r: r.outcome.objective)
+    assert records[3].trial == best.trial
+    assert (records[3].key, records[3].ran) == (best.key, False)
+    assert (records[4].knobs, records[4].ran) == (best.knobs, True)
+    assert [r[:4] for r in hooks.rows] == slots(records)
+
+
+def test_studies_take_turns() -> None:
+    records = run_local([study("a", method="m"), study("b", method="n")], MemoryHooks(), execute)
+    assert [r.study for r in records] == ["a", "b"] * 5
+
+
+def test_fixed_protocol_runs_the_preset_with_all_seeds() -> None:
+    records = run_local([study(protocol="fixed", trials=20, seeds=(0, 1, 2))], MemoryHooks(), execute)
+    assert [(r.role, r.seed, r.ran) for r in records] == [
+        ("trial", 0, True), ("final", 0, False), ("final", 1, True), ("final", 2, True)]
+    assert run_local([study(protocol="fixed")], MemoryHooks(act="bug"), execute)[-1].role == "trial"
+    assert all(r.knobs == PRESET for r in records)
+
+
+def test_a_study_without_space_has_one_trial() -> None:
+    records = run_local([study(space=None, trials=5)], MemoryHooks(), execute)
+    assert [(r.role, r.ran) for r in records] == [("trial", True), ("final", False)]
+
+
+def test_same_command_again_runs_nothing() -> None:
+    hooks = MemoryHooks()
+    first = run_local([study(seeds=(0, 1)), study("r", search="rules", method="rules")], hooks, execute)
+
+    def never(payload: Mapping[str, Any], session: Session) -> Outcome:
+        raise AssertionError("ran")
+
+    again = run_local([study(seeds=(0, 1)), study("r", search="rules", method="rules")], hooks, never)
+    assert not any(r.ran for r in again)
+    assert sorted((r.study, r.trial, r.role, r.seed, r.key) for r in again) == sorted(
+        (r.study, r.trial, r.role, r.seed, r.key) for r in first)
+
+
+def test_larger_budget_continues_where_the_smaller_ended() -> None:
+    hooks = MemoryHooks()
+    first = run_local([study(trials=5)], hooks, execute)
+    more = run_local([study(trials=8)], hooks, execute)
+    undisturbed = run_local([study(trials=8)], MemoryHooks(), execute)
+    assert [r.trial for r in more if r.ran] == [5, 6, 7]
+    assert {r.trial: r.key for r in more if r.role == "trial"} == {
+        r.trial: r.key for r in undisturbed if r.role == "trial"}
+    assert {r.key for r in first if r.role == "trial"} <= {r.key for r in more}
+
+
+@pytest.mark.parametrize("search", ["tpe", "rules"])
+def test_killed_at_any_run_and_resumed_equals_undisturbed(search: str, tmp_path: Path) -> None:
+    plan = [study("a", method="a", search=search, seeds=(0, 1)), study("b", method="b", search=search, seeds=(0, 1))]
+
+    def keys(records: Any) -> list[Any]:
+        return sorted((r.study, r.trial, r.role, r.seed, r.key, r.outcome.objective) for r in records)
+
+    undisturbed = run_local(plan, MemoryHooks(), execute, store_root=tmp_path / "whole")
+    for stop in (0, 1, 4, 9):
+        hooks, count = MemoryHooks(), iter(range(100))
+
+        def dies(payload: Mapping[str, Any], session: Session, count: Any = count, stop: int = stop) -> Outcome:
+            if next(count) == stop:
+                raise KeyboardInterrupt
+            return execute(payload, session)
+
+        root = tmp_path / f"{search}{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            run_local(plan, hooks, dies, store_root=root)
+        assert keys(run_local(plan, hooks, execute, store_root=root)) == keys(undisturbed)
+        assert list(root.glob("work/*")) == []
+
+
+def in_flight(conductor: Conductor, n: int) -> list[Job]:
+    jobs = []
+    for _ in range(n):
+        job = conductor.next()
+        assert isinstance(job, Job)
+        jobs.append(job)
+    return jobs
+
+
+def test_points_in_flight_survive_a_kill_with_their_numbers(tmp_path: Path) -> None:
+    hooks = MemoryHooks()
+    first = in_flight(Conductor([study(trials=6)], hooks, store_root=tmp_path), 3)
+    resumed = in_flight(Conductor([study(trials=6)], hooks, store_root=tmp_path), 3)
+    assert {(j.slot.trial, j.key) for j in first} == {(j.slot.trial, j.key) for j in resumed}
+    assert sorted(p.parent.name for p in tmp_path.glob("work/*/trial.json")) == sorted(j.key for j in first[1:])
+
+
+def test_rules_are_a_pure_function_of_seed_and_number_for_every_space() -> None:
+    records = run_local([study(search="rules", seeds=(3,), trials=6)], MemoryHooks(), execute)
+    for record in records[1:6]:
+        assert {k: record.knobs[k] for k in SPACE.knobs} == SPACE.from_unit(sobol_row(3, record.trial - 1))
+    rows = np.array([sobol_row(3, i) for i in range(8)])
+    assert np.array_equal(sobol_row(3, 5), rows[5])
+    assert not np.array_equal(sobol_row(4, 5), rows[5])
+    # A scrambled Sobol sequence puts exactly one of 8 points into each eighth of every axis.
+    assert (np.sort(np.floor(rows * 8), axis=0) == np.arange(8)[:, None]).all()
+
+
+def test_wait_then_finals_then_finished_with_two_in_flight() -> None:
+    conductor = Conductor([study(trials=2, seeds=(0, 1))], MemoryHooks())
+    first, second = in_flight(conductor, 2)
+    assert conductor.next() is Sign.WAIT
+    conductor.finish(second.id, Outcome("done", 0.4))
+    assert conductor.next() is Sign.WAIT
+    conductor.finish(first.id, Outcome("done", 0.6))
+    (final,) = in_flight(conductor, 1)
+    assert (final.slot.role, final.slot.trial, final.slot.seed, final.rungs) == ("final", 0, 1, ())
+    assert final.payload["labels"] == {"sweep": "w", "study": "s", "trial": 0, "role": "final"}
+    assert conductor.next() is Sign.WAIT
+    conductor.finish(final.id, Outcome("done", 0.5))
+    assert conductor.next() is Sign.FINISHED
+
+
+def test_a_key_that_two_studies_share_runs_once() -> None:
+    conductor = Conductor([study("a", space=None), study("b", space=None)], MemoryHooks())
+    (job,) = in_flight(conductor, 1)
+    assert conductor.next() is Sign.WAIT
+    conductor.finish(job.id, Outcome("done", 0.5))
+    assert conductor.next() is Sign.FINISHED
+    assert [(r.study, r.role, r.ran) for r in conductor.records] == [
+        ("a", "trial", True), ("b", "trial", False), ("a", "final", False), ("b", "final", False)]
+
+
+def test_bug_is_a_row_with_its_traceback_and_the_sweep_goes_on() -> None:
+    hooks = MemoryHooks(act=lambda s, knobs, seed: "bug" if knobs["x"] == 0.5 else "")
+    records = run_local([study()], hooks, execute)
+    assert records[0].outcome.status == "failed"
+    assert records[0].outcome.error_class == "bug"
+    assert records[0].outcome.error_message.startswith("ValueError: broken on purpose\n")
+    assert "tuning_toys.py" in records[0].outcome.error_message
+    assert [r.outcome.status for r in records[1:]] == ["done"] * 4
+    assert records[4].trial != 0
+
+
+def test_failed_rows_wait_for_retry_and_preempted_ones_do_not() -> None:
+    hooks = MemoryHooks(act="bug")
+    run_local([study(space=None)], hooks, execute)
+    hooks.act = ""
+    assert [r.ran for r in run_local([study(space=None)], hooks, execute)] == [False]  # No final of nothing.
+    records = run_local([study(space=None)], hooks, execute, retry="failed")
+    assert [(r.ran, r.outcome.status) for r in records] == [(True, "done"), (False, "done")]
+    hooks.runs[records[0].key] = Outcome("failed", None, 0.0, "preempted", "")
+    assert run_local([study(space=None)], hooks, execute)[0].ran
+
+
+def test_all_trials_failed_means_no_finals() -> None:
+    records = run_local([study(seeds=(0, 1))], MemoryHooks(act="bug"), execute)
+    assert [(r.role, r.outcome.status) for r in records] == [("trial", "failed")] * 4
+
+
+def test_out_of_memory_is_tried_once_more_with_low_memory() -> None:
+    (first, *_) = run_local([study(space=None)], MemoryHooks(act="oom"), execute)
+    assert first.outcome.status == "done"
+    seen: list[Any] = []
+
+    def always(payload: Mapping[str, Any], session: Session) -> Outcome:
+        seen.append((payload.get("low_memory", False), payload.get("machine")))
+        raise torch.OutOfMemoryError("no room")
+
+    (first, *_) = run_local([study(space=None)], MemoryHooks(), always)
+    assert [s[0] for s in seen] == [False, True]
+    assert (first.outcome.status, first.outcome.error_class) == ("failed", "oom")
+
+
+def test_objectives_that_are_not_finite_fail() -> None:
+    records = run_local([study(space=None)], MemoryHooks(), lambda p, s: Outcome("done", float("nan")))
+    assert (records[0].outcome.status, records[0].outcome.error_class) == ("failed", "bug")
+
+
+def test_exit_without_report_is_a_bug() -> None:
+    records = run_local([study(space=None)], MemoryHooks(), lambda p, s: sys.exit(3))
+    assert (records[0].outcome.status, records[0].outcome.error_class) == ("failed", "bug")
+
+
+def test_a_trial_after_a_crashed_one_finds_a_clean_process() -> None:
+    seen = []
+
+    def messy(payload: Mapping[str, Any], session: Session) -> Outcome:
+        state = (random.random(), float(np.random.rand()), torch.rand(1).item(), torch.get_default_dtype(),
+                 torch.get_num_threads(), torch.is_grad_enabled())
+        seen.append(state)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(2)
+        torch.set_grad_enabled(False)
+        raise ValueError("left a mess")
+
+    run_local([study(trials=3)], MemoryHooks(), messy)
+    assert seen == [seen[0]] * 3
+    assert seen[0][3:] == (torch.float32, 1, True)
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    torch.set_num_threads(1)
+
+
+def test_asha_stops_the_worse_half_but_never_trial_0_nor_finals() -> None:
+    tries = {0: 0.30, 1: 0.50, 2: 0.20, 3: 0.60, 4: 0.35}
+    numbers = iter(tries)
+
+    def scripted(payload: Mapping[str, Any], session: Session) -> Outcome:
+        if payload["labels"]["role"] == "final":
+            assert session.rungs == ()
+            return Outcome("done", 0.9)
+        score = tries[next(numbers)]
+        for rung in session.rungs:
+            session.report(rung, score)
+        return Outcome("done", score)
+
+    hooks = MemoryHooks()
+    records = run_local([study(trials=5, first_rung=0.3, seeds=(0, 1))], hooks, scripted)
+    # Medians met at the rung at 0.3: none, .3, .4, .3, .4; trial 0 is worst among equals and stays.
+    assert [(r.outcome.status, r.outcome.reached) for r in records[:5]] == [
+        ("done", 1.0), ("done", 1.0), ("pruned", 0.3), ("done", 1.0), ("pruned", 0.3)]
+    assert records[2].outcome.objective == 0.20
+    assert [(r.trial, r.role) for r in records[5:]] == [(3, "final"), (3, "final")]
+    again = run_local([study(trials=5, first_rung=0.3, seeds=(0, 1))], hooks, scripted)
+    assert not any(r.ran for r in again)
+    # A pruned row closes its trial, and nothing that asks for full fidelity.
+    one = study("full", space=None, preset_knobs=records[2].knobs)
+    assert run_local([one], hooks, lambda p, s: Outcome("done", 0.2))[0].ran
+
+
+@pytest.mark.parametrize("changes", [{"trials": 3}, {"search": "rules"}, {"first_rung": 1.0},
+                                     {"protocol": "fixed"}, {"space": None}])
+def test_no_rungs_where_nothing_may_be_stopped(changes: dict[str, Any]) -> None:
+    conductor = Conductor([study(**{"trials": 8, "first_rung": 0.5, **changes})], MemoryHooks())
+    assert in_flight(conductor, 1)[0].rungs == ()
+
+
+def test_tpe_counts_pruned_trials_as_worse_than_done_ones_whatever_they_scored() -> None:
+    tpe = Tpe(SPACE, PRESET, 0)
+    outcomes = [Outcome("done", 0.2), Outcome("pruned", 0.9, 0.3), Outcome("failed", None, 0.0, "bug"),
+                Outcome("pruned", None, 0.3)]
+    for number, outcome in enumerate(outcomes):
+        tpe.ask(number)
+        tpe.tell(number, outcome)
+    assert [t.state.name for t in tpe.history().trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    assert tpe.history().best_trial.number == 0
+
+
+def test_tpe_with_two_in_flight_beats_random_search() -> None:
+    """40 trials, always two in flight; best value found, over 8 seeds, against uniform draws."""
+
+    def best_of_tpe(seed: int) -> float:
+        hooks = MemoryHooks()
+        conductor = Conductor([study(trials=40, seeds=(seed,))], hooks)
+        flying = [j for j in (conductor.next(), conductor.next()) if isinstance(j, Job)]
+        while flying:
+            job = flying.pop(0)
+            conductor.finish(job.id, Outcome("done", peak(job.slot.knobs)))
+            job_or_sign = conductor.next()
+            if isinstance(job_or_sign, Job):
+                flying.append(job_or_sign)
+        return max(r.outcome.objective or 0 for r in conductor.records)
+
+    def best_of_random(seed: int) -> float:
+        rows = np.random.default_rng(seed).random((39, SPACE.dims))
+        return max([peak(PRESET), *(peak(SPACE.from_unit(row)) for row in rows)])
+
+    tpe = np.array([best_of_tpe(s) for s in range(8)])
+    uniform = np.array([best_of_random(s) for s in range(8)])
+    assert tpe.mean() > uniform.mean()
+    assert (tpe > uniform).sum() >= 6
+    assert 1 - np.median(tpe) < 0.5 * (1 - np.median(uniform))
+
+
+def test_bad_studies_are_refused_all_at_once() -> None:
+    bad = [study("a", trials=0, search="grid"), study("a", preset_knobs={**PRESET, "x": 1.5}),
+           study("c", preset_knobs={"low": 0.2, "high": 0.5, "y": 0.1}), study("d", seeds=(1, 1), workers=0)]
+    with pytest.raises(BadInput) as caught:
+        run_local(bad, MemoryHooks(), execute)
+    found = {p.where: p for p in caught.value.problems}
+    assert set(found) == {"studies", "trials", "search", "toy.x", "seeds", "workers"}
+    assert len(caught.value.problems) == 7
+
+
+def test_knobs_pinned_since_are_taken_from_the_preset_and_points_outside_the_space_are_not_learnt() -> None:
+    hooks = MemoryHooks()
+    run_local([study()], hooks, execute)
+    moved = {**PRESET, "fixed": 8}
+    records = run_local([study(preset_knobs=moved)], hooks, execute)
+    assert all(r.knobs["fixed"] == 8 for r in records)
+    assert [r.ran for r in records[:4]] == [True] * 4
+    hooks.pasts["s"] = [Past(1, {"x": 9.0, "low": 0.2, "high": 0.5}, "gone", Outcome("done", 1.0))]
+    records = run_local([study()], hooks, execute)
+    assert sorted(r.trial for r in records if r.role == "trial") == [0, 1, 2, 3]
+
+
+def test_neither_ray_nor_torch_is_imported_when_all_is_known(tmp_path: Path) -> None:
+    code = """
+import sys
+from tuning_toys import MemoryHooks, study
+from harness.tuning.studies import Outcome, run_studies
+hooks = MemoryHooks()
+resolved = hooks.resolve(study(), study().preset_knobs, 0)
+hooks.runs[resolved.key] = Outcome("done", 0.5)
+records = run_studies([study(space=None)], hooks, store_root=sys.argv[1])
+assert [r.ran for r in records] == [False, False], records
+assert "ray" not in sys.modules and "torch" not in sys.modules
+"""
+    here = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": f"{here}:{here.parents[1]}"}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.dumps(sorted(os.listdir(tmp_path))) == "[]"
+
+
+def test_study_defaults() -> None:
+    one: Study = study()
+    assert (one.budget, one.threads, one.stops_early) == (4, 1, False)
+    assert study(cores_per_run=2.0).threads == 2
+    assert LocalSession().rungs == ()

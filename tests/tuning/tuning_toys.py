@@ -1,0 +1,100 @@
+"""A toy objective, and hooks on a dictionary instead of a store; importable by worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.engine.session import Session
+from harness.tuning.space import Float, Gap, Space
+from harness.tuning.studies import Outcome, Past, Resolved, Study
+
+SPACE = Space({"x": Float(0.0, 1.0), ("low", "high"): Gap(low=(0.1, 0.4), gap=(0.1, 0.5))})
+PRESET = {"x": 0.5, "low": 0.2, "high": 0.5, "fixed": 7}
+
+
+def study(id: str = "s", **changes: Any) -> Study:
+    """A small study of the toy objective."""
+    fields: dict[str, Any] = {"method": "toy", "space": SPACE, "preset_knobs": PRESET, "trials": 4, "seeds": (0,)}
+    return Study(id=id, **{**fields, **changes})
+
+
+def peak(knobs: Mapping[str, Any]) -> float:
+    """In [0,1], highest at x=.3, low=.25, high=.45."""
+    return 1.0 - abs(knobs["x"] - 0.3) - (knobs["low"] - 0.25) ** 2 - (knobs["high"] - 0.45) ** 2
+
+
+def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
+    """The toy run. Knob `act` of the payload names what else happens."""
+    for rung in session.rungs:
+        session.report(rung, peak(payload["knobs"]))
+    act = payload.get("act", "")
+    root = Path(payload["root"]) if "root" in payload else None
+    started = time.time()
+    if act == "bug":
+        raise ValueError("broken on purpose")
+    if act == "oom" and not payload.get("low_memory"):
+        raise MemoryError("too much")
+    if act == "sleep":
+        time.sleep(1.5)
+    if act == "die once" and root is not None:
+        mark = root / f"died-{payload['key']}"
+        if not mark.exists():
+            mark.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+    if act == "sum ranks":
+        import torch
+        import torch.distributed as dist
+
+        value = torch.tensor([float(session.rank + 1)])
+        dist.all_reduce(value)
+        return Outcome("done", float(value) / 10 + session.world_size / 100)
+    if root is not None:
+        line = {"key": payload["key"], "pid": os.getpid(), "rank": session.rank, "started": started,
+                "ended": time.time(), "labels": payload["labels"]}
+        (root / f"ran-{payload['key']}-{session.rank}-{time.time_ns()}.json").write_text(json.dumps(line))
+    return Outcome("done", peak(payload["knobs"]) + payload["seed"] / 1000)
+
+
+@dataclass
+class MemoryHooks:
+    """Hooks on dictionaries. `acts` maps (trial number of the study's own knobs) by key or is a constant."""
+
+    act: Any = ""
+    root: str | None = None
+    rows: list[tuple[str, int, str, int, str, Outcome]] = field(default_factory=list)
+    runs: dict[str, Outcome] = field(default_factory=dict)
+    pasts: dict[str, list[Past]] = field(default_factory=dict)
+    knobs_of: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Resolved:
+        """Key = digest of method, knobs and seed."""
+        text = json.dumps([study.method, dict(knobs), seed], sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.knobs_of[key] = dict(knobs)
+        act = self.act(study, knobs, seed) if callable(self.act) else self.act
+        payload = {"key": key, "knobs": dict(knobs), "seed": seed, "act": act, "labels": {"sweep": "w"}}
+        return Resolved(key, payload if self.root is None else {**payload, "root": self.root})
+
+    def known(self, key: str) -> Outcome | None:
+        """What was recorded of a key."""
+        return self.runs.get(key)
+
+    def past(self, study: Study) -> Sequence[Past]:
+        """The closed trials of a study."""
+        return self.pasts.get(study.id, [])
+
+    def record(self, study: Study, trial: int, role: str, seed: int, key: str, outcome: Outcome) -> None:
+        """Remembers a row."""
+        self.rows.append((study.id, trial, role, seed, key, outcome))
+        self.runs[key] = outcome
+        if role == "trial":
+            rest = [p for p in self.pasts.get(study.id, []) if p.trial != trial]
+            self.pasts[study.id] = [*rest, Past(trial, self.knobs_of[key], key, outcome)]
