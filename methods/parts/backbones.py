@@ -9,17 +9,20 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.layers import drop_path
-from timm.models.vision_transformer import VisionTransformer
+from timm.models import load_state_dict
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import BadInput, Problem, nearest
-from methods.parts.shapes_nets import Block, ShapesCNN, ShapesViT, load_shapes_backbone, token_distances
+from methods.parts.shapes_nets import Block, ShapesViT, load_shapes_backbone, token_distances
 
 VERSION = 1
 """Raised when an encoder computes something else."""
@@ -199,13 +202,8 @@ def build_encoder(name: str, weights: str | None, *, crop: int, drop: float) -> 
     no multiple of the patch.
     """
     if weights not in (None, RANDOM_WEIGHTS) and not Path(str(weights)).is_file():
-        raise BadInput(
-            Problem(
-                "backbone.weights",
-                f"no file {weights}",
-                f"a safetensors or state-dict file of {name}, or leave it out for timm's hub",
-            )
-        )
+        fix = f"a safetensors or state-dict file of {name}, or leave it out for timm's hub"
+        raise BadInput(Problem("backbone.weights", f"no file {weights}", fix))
     if name in SHAPES_NAMES:
         return _shapes_encoder(name, weights, crop, drop)
     vit = _timm_vit(name, weights, drop)
@@ -214,19 +212,14 @@ def build_encoder(name: str, weights: str | None, *, crop: int, drop: float) -> 
 
 
 def _shapes_encoder(name: str, weights: str | None, crop: int, drop: float) -> Encoder:
-    net = (
-        ShapesViT()
-        if (name, weights) == ("shapes_vit", RANDOM_WEIGHTS)
-        else load_shapes_backbone(name, weights)
-    )
-    if isinstance(net, ShapesCNN):
-        raise BadInput(
-            Problem(
-                "backbone.name",
-                f"{name} is a CNN, and this method works on tokens",
-                "backbone=shapes_vit, or a timm ViT",
-            )
-        )
+    if name == "shapes_cnn":
+        found, fix = f"{name} is a CNN, and this method works on tokens", "backbone=shapes_vit, or a timm ViT"
+        raise BadInput(Problem("backbone.name", found, fix))
+    try:
+        net = ShapesViT() if weights == RANDOM_WEIGHTS else load_shapes_backbone(name, weights)
+    except (RuntimeError, KeyError, SafetensorError) as e:
+        raise _foreign(name, str(weights), e) from e
+    assert isinstance(net, ShapesViT)
     _check_crop(crop, net.stride, name)
     return ShapesEncoder(net, crop, drop)
 
@@ -234,57 +227,59 @@ def _shapes_encoder(name: str, weights: str | None, crop: int, drop: float) -> E
 def _timm_vit(name: str, weights: str | None, drop: float) -> VisionTransformer:
     arch, _, tag = name.partition(".")
     if not timm.is_model(arch):
-        raise BadInput(
-            Problem(
-                "backbone.name",
-                f"timm knows no {arch!r}",
-                nearest(arch, [*timm.list_models("*vit*"), *SHAPES_NAMES]),
-            )
-        )
+        fix = nearest(arch, [*timm.list_models("*vit*"), *SHAPES_NAMES])
+        raise BadInput(Problem("backbone.name", f"timm knows no {arch!r}", fix))
     tags = [full.partition(".")[2] for full in timm.list_pretrained(arch)]
     if tag and tag not in tags:
         raise BadInput(Problem("backbone.name", f"{arch} has no weights tagged {tag!r}", nearest(tag, tags)))
-    local = weights not in (None, RANDOM_WEIGHTS)
-    overlay = {"file": str(weights)} if local else None
+    words: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True, "drop_path_rate": drop}
     try:
-        model = timm.create_model(
-            name,
-            pretrained=weights != RANDOM_WEIGHTS,
-            pretrained_cfg_overlay=overlay,
-            num_classes=0,
-            dynamic_img_size=True,
-            drop_path_rate=drop,
-        )
+        model = timm.create_model(name, pretrained=weights is None, **words)
     except TypeError as e:
         raise _no_vit(name) from e
     except Exception as e:
-        first = (str(e).splitlines() or [""])[0][:200]
-        if local:
-            problem = Problem(
-                "backbone.weights",
-                f"{weights} does not fit {name}: {type(e).__name__}: {first}",
-                "give the state dict of this very network",
-            )
-        else:
-            problem = Problem(
-                "backbone.weights",
-                f"{name} cannot be fetched: {type(e).__name__}: {first}",
-                "give a local file, or backbone.weights=random to train from scratch",
-            )
-        raise BadInput(problem) from e
+        found = f"{name} cannot be fetched: {_first_line(e)}"
+        fix = f"give a local file, or backbone.weights={RANDOM_WEIGHTS} to train from scratch"
+        raise BadInput(Problem("backbone.weights", found, fix)) from e
     if not isinstance(model, VisionTransformer) or getattr(model, "pos_embed", None) is None:
         raise _no_vit(name)
+    if weights not in (None, RANDOM_WEIGHTS):
+        _load_file(model, name, str(weights))
     return model
 
 
+def _load_file(model: VisionTransformer, name: str, path: str) -> None:
+    """Load a local file. timm's own loading only warns of missing keys, so a foreign file would start at random."""
+    try:
+        state = checkpoint_filter_fn(load_state_dict(path), model)
+        missing, _ = model.load_state_dict(state, strict=False)
+    except (
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+        UnpicklingError,
+    ) as e:
+        raise _foreign(name, path, e) from e
+    if missing:
+        raise _foreign(name, path, KeyError(f"{len(missing)} keys are missing, first {missing[0]}"))
+
+
+def _foreign(name: str, path: str, error: Exception) -> BadInput:
+    found = f"{path} does not fit {name}: {_first_line(error)}"
+    return BadInput(Problem("backbone.weights", found, "give the state dict of this very network"))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else ''}"
+
+
 def _no_vit(name: str) -> BadInput:
-    return BadInput(
-        Problem(
-            "backbone.name",
-            f"{name} is no plain ViT with a position table",
-            "for instance backbone=vit_base_patch16_224.orig_in21k_ft_in1k",
-        )
-    )
+    fix = "for instance backbone=vit_base_patch16_224.orig_in21k_ft_in1k"
+    return BadInput(Problem("backbone.name", f"{name} is no plain ViT with a position table", fix))
 
 
 def _check_crop(crop: int, stride: int, name: str) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.datasets.augment import color_jitter, hflip, random_resized_crop, to_tensor_normalised
+from harness.datasets.augment import hflip, label_tensor, random_resized_crop, to_tensor_normalised
 from harness.datasets.base import Sample
+from harness.datasets.colour import color_jitter
 from harness.method import Views
 from methods.parts.knobs import ViewKnobs
 
@@ -43,8 +43,7 @@ class CropViews:
         for name in self.names:
             source_label = sample.label_HW if not views else None
             views[name], label = self._view(sample.image_HW3, source_label, rng)
-            if label is not None:
-                label_HW = torch.from_numpy(np.ascontiguousarray(label)).long()
+            label_HW = label_tensor(label) if label is not None else label_HW
         return Views(views, label_HW)
 
     def _view(
