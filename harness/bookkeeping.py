@@ -29,7 +29,7 @@ class Book:
     plan: Plan
     store: Store
     retry_failed: bool = False
-    on_closed: Callable[[str], None] = lambda key: None
+    on_closed: Callable[[str], object] = lambda key: None
     """Called with the key of each run that was written, for the MLflow export."""
     failed: list[str] = field(default_factory=list)
     _runs: dict[str, dict[str, Any]] | None = None

@@ -18,7 +18,8 @@ from harness.tuning.studies import run_local, run_studies
 def drive(plan: Plan, *, mlflow: str | None = None, leaderboard: Leaderboard | None = None) -> list[str]:
     """Run every study of a plan that is not done yet; returns one line per failed run.
 
-    `leaderboard` renders the sweep's leaderboard for MLflow. Raises BadInput for a store that cannot be written or a disk without room.
+    `leaderboard` renders the sweep's leaderboard for MLflow. Raises BadInput for a store that cannot be written
+    or a disk without room.
     """
     store = Store(plan.machine.store)
     store.check_writable()
@@ -39,12 +40,13 @@ def drive(plan: Plan, *, mlflow: str | None = None, leaderboard: Leaderboard | N
     with ExitStack() as stack:
         if uri != "off":
             exporter = Exporter(plan.machine.store, uri, sweep=plan.sweep, leaderboard=leaderboard, say=print)
-            book.on_closed = lambda key: None if exporter.submit(key) else None
+            book.on_closed = exporter.submit
             exporter.start()
             stack.callback(exporter.close)
         if words.ray:
             run_studies(studies, book, store_root=store.root, address=words.address, retry=words.retry)
         else:
             device = "cuda:0" if plan.gpus else "cpu"
-            run_local(studies, book, store_root=store.root, session=LocalSession(device=device), retry=words.retry)
+            session = LocalSession(device=device)
+            run_local(studies, book, session=session, store_root=store.root, retry=words.retry, show=True)
     return book.failed

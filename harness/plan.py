@@ -320,11 +320,11 @@ def _study(run: RunConfig, parsed: Parsed, words: Words, gpus: float, family: st
         seeds=seeds,
         search=words.search,
         protocol=words.protocol,
-        cores_per_run=float(threads * words.workers),
+        cores_per_run=float(threads),
         gpus=gpus,
         workers=words.workers,
+        first_rung=_first_rung(run),
     )
-    study = dataclasses.replace(study, first_rung=_first_rung(run))
     used = versions(chosen.spec, chosen.base)
     return PlannedStudy(study=study, run=run, pretrained=find(run.backbone, words.backbone.weights), versions=used)
 

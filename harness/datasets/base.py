@@ -84,7 +84,7 @@ class Dataset(ABC):
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """Digest of these images' ids, order and labels; equal data gives an equal digest wherever it lies."""
 
-    def check(self, ids: tuple[str, ...]) -> None:
+    def check(self, ids: tuple[str, ...]) -> None:  # noqa: B027  (nothing can be wrong with generated data)
         """Read what can be read cheaply of these images before training. Raises BadInput with all problems."""
 
     def size(self, image_id: str) -> tuple[int, int]:

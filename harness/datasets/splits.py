@@ -33,15 +33,17 @@ def plan_splits(dataset: Dataset, tune: str = "auto", protocol: str = "held-out"
                 report: str | None = None) -> SplitPlan:
     """Splits of a run. Reported: `report` where given, else `test` where it has masks, else `val`.
 
-    `held-out` tunes on `val` where val and test both have masks, else on a tenth of train that is then not trained
-    on; `tune` = val or carve asks for one of them. `oracle` tunes on the reported split. `fixed` chooses nothing and
-    only watches `val`, where held-out would tune on it; both train on all of train. Raises BadInput where the dataset cannot give what is asked.
+    `held-out` tunes on `val` where val and test both have masks, else on a tenth of train that is then not
+    trained on; `tune` = val or carve asks for one of them. `oracle` tunes on the reported split. `fixed` chooses
+    nothing and only watches `val`, where held-out would tune on it; both train on all of train.
+    Raises BadInput where the dataset cannot give what is asked.
     """
     problems = [Problem(word, f"unknown value {value!r}", nearest(value, known))
                 for word, value, known in (("data.tune", tune, TUNE_WORDS), ("protocol", protocol, PROTOCOLS))
                 if value not in known]
     has_masks = dataset.splits()
-    report_name = next((split for split in ((report,) if report else ("test", "val")) if has_masks.get(split)), None)
+    candidates = (report,) if report else ("test", "val")
+    report_name = next((split for split in candidates if has_masks.get(split)), None)
     if "train" not in has_masks:
         problems.append(Problem("data", f"{dataset.name} has no split train", "add it"))
     if report_name is None and report:

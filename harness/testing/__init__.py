@@ -8,33 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.config import RunConfig, resolve_run, typed_knobs
-from harness.datasets import open_dataset
-from harness.datasets.base import IGNORE, Dataset
-from harness.datasets.loading import Loader
-from harness.engine.build import build_method
-from harness.engine.loop import LoopConfig, Trained, train
-from harness.engine.parallel import broadcast_from_first
-from harness.engine.phases import Phases
-from harness.engine.session import LocalSession, Session
+from harness.config import RunConfig, typed_knobs
+from harness.datasets.base import IGNORE
+from harness.engine.session import LocalSession
 from harness.errors import BadInput
 from harness.method import Batch, Method, Progress
-from harness.registry import Chosen, registry
-from harness.spec import resolve
 from harness.testing.guard import GuardedDataset
 from harness.testing.running import MethodRunner
-from harness.words import Words
 
 
 class MethodTests(MethodRunner):
