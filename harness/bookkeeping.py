@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.run import param_rows, run_row
 from harness.engine.score import objective_from_evals
 from harness.errors import StoreError
@@ -53,7 +54,7 @@ class Book:
                 status="failed", reached=0.0, error_class=row["error_class"], error_message=row["error_message"]
             )
         if row["status"] == "pruned":
-            return Outcome(status="pruned", **json.loads(row["seconds"]))
+            return self._pruned(key)
         return Outcome(status="done", objective=self._objective(key, row))
 
     def past(self, study: Study) -> list[Past]:
@@ -128,6 +129,21 @@ class Book:
         self._known_runs()[key] = row
         return row
 
+    def _pruned(self, key: str) -> Outcome:
+        rows = load(self.store.root, ["trials"]).trials.filter((pl.col("key") == key) & (pl.col("status") == "pruned"))
+        if not rows.height:
+            return Outcome(status="pruned", reached=0.0)
+        last = rows.sort("reached").row(-1, named=True)
+        return Outcome(status="pruned", objective=last["objective"], reached=last["reached"])
+
+    def _seconds_spent(self, key: str) -> float:
+        """Wall seconds between the first and the last heartbeat of a run that left no phases."""
+        try:
+            beat = json.loads((self.store.work(key) / HEARTBEAT_FILE).read_text())
+        except (OSError, ValueError):
+            return 0.0
+        return max(0.0, float(beat.get("updated", 0.0)) - float(beat.get("started", 0.0)))
+
     def _objective(self, key: str, row: Mapping[str, Any]) -> float:
         evals, counts = self.store.read("evals", key), self.store.read("counts", key)
         splits = self.plan.splits
@@ -141,13 +157,15 @@ class Book:
         if known is not None and known["status"] == outcome.status and not self.retry_failed:
             return
         payload = self._payloads[key]
+        spent = self._seconds_spent(key)
         labels = {"sweep": self.plan.sweep, "study": study.id, "trial": trial, "role": role}
         row = run_row(
             {**payload, "labels": labels},
             outcome.status,
             error_class=outcome.error_class,
             error_message=outcome.error_message,
-            seconds=json.dumps({"reached": outcome.reached, "objective": outcome.objective}),
+            seconds=json.dumps({"reached": outcome.reached, "unfinished": spent}),
+            gpu_seconds=spent * study.workers if study.gpus else 0.0,
         )
         self.store.write("runs", key, pl.DataFrame([row]), again=True)
         if not self.store.has("params", key):

@@ -104,6 +104,11 @@ class Plan:
             "fingerprints": dict(self.fingerprints),
             "versions": dict(planned.versions),
             "pretraining": planned.pretrained.label,
+            "described": {
+                "class_names": list(self.dataset.class_names),
+                "has_background": self.dataset.has_background,
+                "ablation": self.words.ablation or "",
+            },
         }
         return Resolved(key=key, payload=payload)
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.config import RunConfig
-from harness.datasets.base import Dataset
+from harness.datasets.base import Dataset, Sample
 from harness.datasets.loading import Loader
 from harness.datasets.splits import SplitPlan
 from harness.engine.build import build_method
@@ -17,7 +19,7 @@ from harness.engine.heartbeat import Heartbeat
 from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
 from harness.engine.session import Session
-from harness.method import Batch, Method
+from harness.method import Batch, Method, Transform, Views
 from harness.store import Store
 
 
@@ -45,6 +47,18 @@ class Machine:
     protocol: str = "held-out"
     low_memory: bool = False
     """Set on the one retry after running out of memory: groups are halved where the method allows it."""
+
+
+@dataclass(frozen=True)
+class TimedViews:
+    """A method's transform whose time is counted as its own; only where views are made in the training process."""
+
+    transform: Transform
+    phases: Phases
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Views:
+        with self.phases.of("views"):
+            return self.transform(sample, rng)
 
 
 @dataclass
@@ -103,10 +117,11 @@ class Context:
     def loader(self, method: Method, start_step: int) -> Iterable[list[Batch]]:
         """Training batches of this worker from `start_step` on."""
         run, machine = self.run, self.machine
+        transform = method.transform()
         return Loader(
             self.dataset,
             self.splits.train,
-            method.transform(),
+            transform if machine.loaders else TimedViews(transform, self.phases),
             run.labels,
             seed=run.seed,
             batch=run.batch,

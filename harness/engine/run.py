@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import math
@@ -83,12 +84,19 @@ def open_context(payload: Mapping[str, Any], session: Session, phases: Phases) -
         run.dataset, root=machine.data_root, masks=run.masks, classes=machine.classes_file, options=options
     )
     splits = plan_splits(dataset, run.options.get("tune", "auto"), machine.protocol, report=run.split)
+    if machine.low_memory:
+        run = dataclasses.replace(run, group=_smaller_group(run))
     store = Store(machine.store)
     key = str(payload["key"])
     heartbeat = Heartbeat(store.work(key))
     return Context(
         run, key, machine, dataset, splits, session, phases, heartbeat, store, dict(payload.get("labels", {}))
     )
+
+
+def _smaller_group(run: RunConfig) -> int:
+    """The largest group below the run's that still divides it, so that whole groups fill the batch."""
+    return next(g for g in range(max(1, run.group // 2), 0, -1) if run.group % g == 0)
 
 
 def run_row(payload: Mapping[str, Any], status: str, **values: Any) -> dict[str, Any]:
@@ -113,7 +121,7 @@ def run_row(payload: Mapping[str, Any], status: str, **values: Any) -> dict[str,
         "iterations": max(1, round(config["iterations"] * config["fidelity"])),
         "seed": config["seed"],
         "protocol": machine["protocol"],
-        "config": json.dumps(config, sort_keys=True),
+        "config": json.dumps({**config, **payload.get("described", {})}, sort_keys=True),
         "status": status,
         "error_class": "",
         "error_message": "",
@@ -133,9 +141,10 @@ def run_row(payload: Mapping[str, Any], status: str, **values: Any) -> dict[str,
     return row
 
 
-def param_rows(key: str, config: Mapping[str, Any]) -> pl.DataFrame:
-    """The knobs of a run: as a number where it is one, and as text."""
-    knobs = {**config["knobs"], **{f"base.{k}": v for k, v in (config.get("base_knobs") or {}).items()}}
+def param_rows(key: str, config: Mapping[str, Any], fitted: Mapping[str, Any] | None = None) -> pl.DataFrame:
+    """The knobs of a run, and as `fitted.<name>` what was fitted to its size: as a number where it is one, as text."""
+    base = {f"base.{k}": v for k, v in (config.get("base_knobs") or {}).items()}
+    knobs = {**config["knobs"], **base, **{f"fitted.{k}": v for k, v in (fitted or {}).items()}}
     numeric = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in knobs.values()]
     return pl.DataFrame(
         {
@@ -188,7 +197,7 @@ def _write(
     frames = {
         "evals": pl.DataFrame(tables.evals),
         "counts": pl.concat(tables.counts),
-        "params": param_rows(key, payload["config"]),
+        "params": param_rows(key, payload["config"], method.describe()),
     }
     if tables.curves:
         frames["curves"] = pl.concat(tables.curves)
@@ -218,6 +227,9 @@ def _write(
         gpu_seconds=wall * context.session.world_size if cuda else 0.0,
         peak_memory=int(peak),
         steps_lost=lost,
+        # Shown and never ranked: the retry after running out of memory normalised over other groups.
+        error_class="oom" if context.machine.low_memory else "",
+        error_message=f"ran with groups of {context.run.group}" if context.machine.low_memory else "",
     )
     store.write("runs", key, pl.DataFrame([row]), again=True)
 

@@ -64,8 +64,9 @@ def _export(words: StoreWords) -> int:
     if words.mlflow == "off":
         raise BadInput(Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out"))
     from harness.store.mlflow_export import export
+    from reports.leaderboard import build
 
-    print(export(words.store, words.mlflow))
+    print(export(words.store, words.mlflow, leaderboard=lambda r, s: build(r, sweep=s).render("markdown")))
     return EXIT_DONE
 
 

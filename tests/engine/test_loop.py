@@ -179,6 +179,18 @@ def test_global_generators_are_seeded_by_place_not_history(tmp_path):
 
 
 def test_phases_do_not_overlap():
-    seconds = {"data": 1.0, "method": 8.0, "engine": 1.0, "score": 5.0}
+    seconds = {"data": 1.0, "views": 2.0, "method": 6.0, "engine": 1.0, "score": 5.0}
     assert step_overhead(seconds) == pytest.approx(0.2)
     assert step_overhead({}) == 0.0
+
+
+def test_inner_phases_take_their_time_from_outer_ones(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("harness.engine.phases.time.perf_counter", lambda: now[0])
+    phases = Phases()
+    with phases.of("data"):
+        now[0] += 2
+        with phases.of("views"):
+            now[0] += 5
+        now[0] += 1
+    assert (phases.seconds["data"], phases.seconds["views"]) == (3.0, 5.0)
