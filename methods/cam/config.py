@@ -32,6 +32,7 @@ METHOD = MethodSpec(
     config=CamConfig,
     preset="methods.cam.presets:preset",
     build="methods.cam.method:build",
+    recipe="harness.engine.recipes:train_and_write_cams",
     labels=("tags",),
     targets=("cam", "pseudo", "segmentation"),
     title="CAM baseline: max-pooled ViT classifier, PAR pseudo masks, LargeFOV decoder",
