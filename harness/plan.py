@@ -105,6 +105,7 @@ class Plan:
             "versions": dict(planned.versions),
             "pretraining": planned.pretrained.label,
             "described": {
+                "dataset": self.dataset.name,
                 "class_names": list(self.dataset.class_names),
                 "has_background": self.dataset.has_background,
                 "ablation": self.words.ablation or "",

@@ -51,11 +51,12 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
 class Folder(Dataset):
     """A VOC-layout folder on disk. Arrays that it returns are read-only: they are shared with its cache."""
 
-    name = "folder"
     family = "voc"
 
     def __init__(self, layout: Layout, class_names: tuple[str, ...], cache_bytes: int = CACHE_BYTES):
         self.layout = layout
+        self.name = f"folder:{layout.root.name}"
+        """Told from other folders by the folder's own name; the fingerprints tell for sure."""
         self.class_names = class_names
         self.has_background = class_names[0] == "background"
         self._cache = ArrayCache(cache_bytes)

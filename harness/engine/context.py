@@ -131,4 +131,5 @@ class Context:
             world_size=self.session.world_size,
             start_step=start_step,
             total_steps=run.total,
+            pin_memory=self.session.device.startswith("cuda"),
         )
