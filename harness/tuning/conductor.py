@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -66,17 +66,19 @@ class Conductor:
         self._outcomes: dict[str, Outcome] = {}
         self._ids = 0
 
-    def next(self) -> Job | Sign:
-        """The next job to start; jobs with a known outcome are closed on the way and never returned."""
+    def next(self, only: Collection[str] | None = None) -> Job | Sign:
+        """The next job to start, of the studies named in `only`; known outcomes are closed on the way."""
         with self._lock:
-            while not self._ready:
-                open_states = [s for s in self.states if s.has_next]
+            while not (ready := [j for j in self._ready if only is None or j.study.id in only]):
+                states = [s for s in self.states if only is None or s.study.id in only]
+                open_states = [s for s in states if s.has_next]
                 if not open_states:
-                    return Sign.WAIT if self.running else Sign.FINISHED
+                    return Sign.WAIT if any(s.running for s in states) else Sign.FINISHED
                 # Fewest in flight first: TPE then learns from more finished trials before it proposes.
                 state = min(open_states, key=lambda s: (s.running, s.closed / s.total))
                 self._place(state.draw())
-            job = replace(self._ready.pop(0), started=self._clock())
+            self._ready.remove(ready[0])
+            job = replace(ready[0], started=self._clock())
             self.running[job.id] = job
             return job
 
@@ -87,7 +89,7 @@ class Conductor:
                 return False
             job = self.next()
             if isinstance(job, Job):
-                self._ready.insert(0, job)
+                self._ready.insert(0, self.running.pop(job.id))
             return job is Sign.FINISHED
 
     def jobs(self) -> list[Job]:
@@ -154,7 +156,6 @@ class Conductor:
                   self._clock())
         self._ids += 1
         self._leaders[key] = job.id
-        self.running[job.id] = job
         if self._root is not None and slot.role == "trial" and slot.trial > 0 and study.search == "tpe":
             write_point(self._root, key, study.id, slot.trial, slot.knobs)
         self._ready.append(job)

@@ -160,6 +160,11 @@ class Progress:
         if self._shown and record.ran:
             self._print(record_text(record))
 
+    def restarted(self, study: str, role: str, trial: int) -> None:
+        """Prints that the process of a run died and that the run goes on from its checkpoint."""
+        if self._shown:
+            self._print(f"{study}  {role} {trial}: its process died, the run starts again from its checkpoint")
+
     @contextmanager
     def watching(self, conductor: Conductor, parallel: Callable[[], int]) -> Iterator[None]:
         """Shows `conductor` until the block ends. `parallel()` answers how many runs fit at a time."""

@@ -1,0 +1,100 @@
+"""The conductor as Ray Tune sees it: a searcher that routes trials, a scheduler that stops them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from harness.tuning.conductor import Conductor, Job, Sign
+from harness.tuning.faults import PREEMPTED
+from harness.tuning.studies import Outcome
+
+
+class Routing(Searcher):
+    """Hands out the conductor's jobs, at most `limit()` at a time, and closes them with their outcomes."""
+
+    def __init__(self, conductor: Conductor, only: Collection[str], ticket: Callable[[Job], dict[str, Any]],
+                 limit: Callable[[], int]):
+        super().__init__(metric="objective", mode="max")
+        self._conductor, self._only, self._ticket, self._limit = conductor, only, ticket, limit
+        self._jobs: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The config of the next trial; None while none can start, FINISHED when all are closed."""
+        if len(self._jobs) >= self._limit():
+            return None
+        job = self._conductor.next(self._only)
+        if isinstance(job, Sign):
+            return str(Searcher.FINISHED) if job is Sign.FINISHED else None
+        self._jobs[trial_id] = job.id
+        return self._ticket(job)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Closes the job: by its outcome, as pruned where it has none, as preempted where its process died."""
+        job_id = self._jobs.pop(trial_id, None)
+        if job_id is None:
+            return
+        if error or result is None:
+            text = "the process of the run died more often than it is restarted for free"
+            outcome = Outcome("failed", None, 0.0, PREEMPTED, text)
+        elif "outcome" in result:
+            outcome = Outcome(**json.loads(result["outcome"]))
+        else:
+            outcome = self._conductor.pruned(job_id)
+        self._conductor.finish(job_id, outcome)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
+        return {}
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: a sweep resumes from its store."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep resumes from its store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refused. Raises RuntimeError."""
+        raise RuntimeError("a sweep resumes from its store: run the same command again")
+
+
+class Rungs(FIFOScheduler):
+    """First come, first served; a trial that the conductor refuses at a rung is stopped."""
+
+    def __init__(self, conductor: Conductor):
+        super().__init__()
+        self._conductor = conductor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """STOP or CONTINUE for a report of a rung; the report with the outcome always passes."""
+        if "outcome" in result:
+            return str(TrialScheduler.CONTINUE)
+        goes_on = self._conductor.report(trial.config["id"], result["reached"] / 100, result["objective"])
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+
+class Restarts(Callback):
+    """Tells `say(study, role, trial)` of runs whose process died and that start again."""
+
+    def __init__(self, conductor: Conductor, say: Callable[[str, str, int], None]):
+        self._conductor, self._say = conductor, say
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
+        return {}
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Called by Tune before it restarts a trial."""
+        job = self._conductor.running.get(trial.config["id"])
+        if job is not None:
+            self._say(job.study.id, job.slot.role, job.slot.trial)

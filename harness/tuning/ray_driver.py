@@ -1,0 +1,177 @@
+"""All studies through Ray: one runtime, one Tuner per shape of resources, reused actors."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput, Problem
+from harness.tuning.conductor import Conductor, Job
+from harness.tuning.progress import Progress
+from harness.tuning.studies import Hooks, Record, Study
+
+Shape = tuple[int, float, float]
+"""Workers, CPUs and GPUs of each."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "TUNE_RESULT_BUFFER_LENGTH": "0"}
+OBJECT_STORE_BYTES = 100_000_000
+"""Nothing large travels through Ray; its default would take 30 % of the memory."""
+STOPPED_TRIAL_MAY_TAKE_S = 60
+"""A stopped trial cleans up before its actor takes the next one."""
+
+
+def drive(studies: Sequence[Study], hooks: Hooks, *, execute: str, store_root: Path, address: str | None,
+          retry: str | None, parallel: int | None, show: bool) -> list[Record]:
+    """See `harness.tuning.studies.run_studies`."""
+    progress = Progress(store_root)
+    conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
+    if conductor.idle():
+        return conductor.records
+    shapes: dict[Shape, list[str]] = {}
+    for study in studies:
+        shapes.setdefault((study.workers, study.cores_per_run, study.gpus), []).append(study.id)
+    with _runtime(address), _terminated_is_interrupted():
+        import ray
+
+        for shape in shapes:
+            _check_fits(shape, ray.cluster_resources(), address)
+        for shape, ids in shapes.items():
+            limit = _limit(shape, address, parallel)
+            with progress.watching(conductor, limit) if show else nullcontext():
+                _tune(conductor, ids, shape, execute, store_root, limit, progress)
+    return conductor.records
+
+
+def fits(shape: Shape, resources: Mapping[str, float]) -> int:
+    """Runs of this shape that a machine or cluster holds at a time, their drivers included."""
+    workers, cpus, gpus = shape
+    by_cpu = resources.get("CPU", 0.0) / (workers * cpus)
+    by_gpu = resources.get("GPU", 0.0) / (workers * gpus) if gpus else math.inf
+    return math.floor(min(by_cpu, by_gpu) + 1e-9)
+
+
+def _limit(shape: Shape, address: str | None, parallel: int | None) -> Callable[[], int]:
+    """How many runs may be in flight now; on a cluster one more than fit, so that it scales up."""
+    def limit() -> int:
+        import ray
+
+        now = fits(shape, ray.cluster_resources()) + (address is not None)
+        return max(1, now if parallel is None else min(now, parallel))
+
+    return limit
+
+
+def _check_fits(shape: Shape, resources: Mapping[str, float], address: str | None) -> None:
+    if address is None and fits(shape, resources) < 1:
+        workers, cpus, gpus = shape
+        found = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs on this machine"
+        raise BadInput(Problem("workers", f"{found}, a run needs {workers * cpus:g} and {workers * gpus:g}",
+                               "lower workers, threads or gpus, or name a cluster by address="))
+
+
+@contextmanager
+def _runtime(address: str | None) -> Iterator[None]:
+    """A connected Ray runtime; one that was there before is used and left alone."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    chosen = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    if address is None and not chosen and "ray" not in sys.modules:
+        # Ray's ports listen on all interfaces: a token that only this runtime knows, and that no file keeps.
+        # Ray reads the mode when it is imported; where that has happened, its own default token file must do.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    local: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    before = os.environ.get("PYTHONPATH")
+    if address is None:
+        os.environ["PYTHONPATH"] = os.pathsep.join(_own_paths())
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR,
+                 **(local if address is None else {}))
+        yield
+    finally:
+        ray.shutdown()
+        os.environ.pop("PYTHONPATH", None)
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def _own_paths() -> list[str]:
+    """Folders that this process imports from beside its Python: its workers shall find the same modules."""
+    paths = [str(Path(p).absolute()) for p in sys.path]
+    return [p for p in dict.fromkeys(paths) if not p.startswith((sys.prefix, sys.base_prefix))]
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that everything is shut down on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tune(conductor: Conductor, only: Collection[str], shape: Shape, execute: str, store_root: Path,
+          limit: Callable[[], int], progress: Progress) -> None:
+    """One Tuner over all studies of one shape."""
+    from ray import tune
+
+    from harness.tuning.janitor import Janitor, remove_orphans
+    from harness.tuning.ray_adapters import Restarts, Routing, Rungs
+    from harness.tuning.ray_worker import DRIVER_CPU, FREE_RESTARTS, Ticket, run_trial
+
+    callbacks: list[Any] = [Restarts(conductor, progress.restarted)]
+    # A process that died is told by the progress display and, where it stays dead, as data.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    workers, cpus, gpus = shape
+    nested = workers > 1
+    # Tune starts trials one by one unless as many may wait as run.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit())
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(2 if nested else STOPPED_TRIAL_MAY_TAKE_S)
+    scratch = Path(tempfile.mkdtemp(prefix="sweep-"))
+    # Train's snapshots of several workers must lie where all nodes see them.
+    shared = store_root.absolute() / "work" / ".train" if nested else scratch
+    shared.mkdir(parents=True, exist_ok=True)
+
+    def ticket(job: Job) -> dict[str, Any]:
+        return Ticket(job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers,
+                      str(shared)).to_config()
+
+    resources = {"CPU": DRIVER_CPU} if nested else {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, resources),
+        tune_config=tune.TuneConfig(
+            metric="objective", mode="max", num_samples=-1, reuse_actors=not nested,
+            search_alg=Routing(conductor, frozenset(only), ticket, limit), scheduler=Rungs(conductor),
+            trial_name_creator=lambda trial: trial.trial_id, trial_dirname_creator=lambda trial: trial.trial_id),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=str(scratch), verbose=0, callbacks=[*callbacks, *([Janitor()] if nested else [])],
+            failure_config=tune.FailureConfig(max_failures=FREE_RESTARTS)))
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if nested:
+            remove_orphans()
+            shutil.rmtree(shared, ignore_errors=True)

@@ -1,0 +1,139 @@
+"""What runs inside a Tune actor: one trial, in the actor itself or as a nested trainer of several workers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray import tune
+from ray.train import ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from harness.engine.session import Session
+from harness.spec import resolve
+from harness.tuning.faults import BUG, OOM, PREEMPTED, attempt, clean_process, failed, with_low_memory, worst
+from harness.tuning.sessions import TrainSession, TuneSession
+from harness.tuning.studies import Outcome
+
+Trainer: Any = TorchTrainer
+"""Train V2, which this Ray runs; the annotations of the package are those of V1."""
+DRIVER_CPU = 0.01
+"""What the Tune actor of a nested trainer holds while its workers run; taken off its workers' share."""
+FREE_RESTARTS = 3
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A job on its way to an actor; JSON, so that nothing is pickled by value."""
+
+    id: int
+    execute: str
+    payload: Mapping[str, Any]
+    rungs: tuple[float, ...]
+    threads: int
+    cores: float
+    gpus: float
+    workers: int
+    folder: str
+    """Shared folder of this run's Train snapshots, removed afterwards."""
+
+    def to_config(self) -> dict[str, Any]:
+        """The Tune config that carries the ticket."""
+        return {"id": self.id, "ticket": json.dumps(asdict(self))}
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Ticket:
+        """The ticket of a Tune config."""
+        fields = json.loads(config["ticket"])
+        return cls(**{**fields, "rungs": tuple(fields["rungs"])})
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """Resources of one worker."""
+        cpus = self.cores if self.workers == 1 else self.cores - DRIVER_CPU
+        return {"CPU": cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
+
+def run_trial(config: Mapping[str, Any]) -> None:
+    """The Tune trainable: runs the ticket's job and reports its outcome as data."""
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    ticket = Ticket.of(config)
+    outcome = _in_this_actor(ticket) if ticket.workers == 1 else _nested(ticket)
+    objective = outcome.objective if outcome.objective is not None else -1.0
+    tune.report({"reached": 100 * outcome.reached, "objective": objective,
+                 "outcome": json.dumps(outcome.to_dict())})
+
+
+def _execute(ticket: Ticket, payload: Mapping[str, Any], session: Session) -> Outcome:
+    outcome: Outcome = resolve(ticket.execute)(payload, session)
+    return outcome
+
+
+def _in_this_actor(ticket: Ticket) -> Outcome:
+    session = TuneSession(device="cuda:0" if ticket.gpus else "cpu", rungs=ticket.rungs)
+
+    def loop(payload: Mapping[str, Any]) -> Outcome:
+        return attempt(lambda p, s: _execute(ticket, p, s), payload, session, ticket.threads)
+
+    trainer = Trainer(loop, train_loop_config=dict(ticket.payload), scaling_config=ScalingConfig(num_workers=0),
+                      run_config=ray.train.RunConfig(storage_path=ticket.folder))
+    outcome = trainer.fit().return_value
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The loop of one of several Train workers. Exceptions pass: the nested trainer classifies them."""
+    ticket = Ticket.of(config)
+    clean_process(ticket.threads)
+    context = ray.train.get_context()
+    session = TrainSession(rank=context.get_world_rank(), world_size=context.get_world_size(),
+                           device=str(get_device()), rungs=ticket.rungs)
+    return _execute(ticket, config["payload"], session).to_dict()
+
+
+def _nested(ticket: Ticket) -> Outcome:
+    """Starts the workers, once more after running out of memory, a few times when they were taken away."""
+    payload, deaths, low_memory = dict(ticket.payload), 0, False
+    while True:
+        try:
+            return _fit(ticket, payload)
+        except Exception as error:
+            # A failed run, or machinery that broke under it. When Tune stops the trial, its report never arrives.
+            causes = list(getattr(error, "worker_failures", {}).values()) or [error]
+            fault = worst(causes)
+            outcome = failed(causes[0] if fault == BUG else error, fault)
+        if outcome.error_class == OOM and not low_memory:
+            payload, low_memory = with_low_memory(payload), True
+        elif outcome.error_class == PREEMPTED and deaths < FREE_RESTARTS:
+            deaths += 1
+        else:
+            return outcome
+
+
+def _fit(ticket: Ticket, payload: Mapping[str, Any]) -> Outcome:
+    # A name of its own: Train would resume from the snapshot of an earlier attempt of the same name.
+    name = f"train-{uuid.uuid4().hex[:8]}"
+    callbacks: list[Any] = []
+    if ticket.rungs:
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        callbacks.append(TuneReportCallback())
+    trainer = Trainer(
+        worker_loop, train_loop_config={**ticket.to_config(), "payload": dict(payload)},
+        torch_config=TorchConfig(backend="nccl" if ticket.gpus else "gloo"),
+        scaling_config=ScalingConfig(num_workers=ticket.workers, use_gpu=bool(ticket.gpus),
+                                     resources_per_worker=ticket.worker_resources),
+        run_config=ray.train.RunConfig(name=name, storage_path=ticket.folder, callbacks=callbacks))
+    try:
+        value = trainer.fit().return_value
+    finally:
+        shutil.rmtree(Path(ticket.folder) / name, ignore_errors=True)
+    return Outcome(**value)
