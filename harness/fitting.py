@@ -60,9 +60,7 @@ def aux_block(depth: int, card_block: int = 10, card_depth: int = 12) -> int:
 
 def fit_momenta(config: ConfigT, *, card_iterations: int, iterations: int) -> ConfigT:
     """The config with every knob marked `fit="ema"` fitted from the card's T to this run's."""
-    fitted = {
-        name: ema(getattr(config, name), card_iterations, iterations) for name in _marked(config, "ema")
-    }
+    fitted = {name: ema(getattr(config, name), card_iterations, iterations) for name in _marked(config, "ema")}
     return dataclasses.replace(config, **fitted)
 
 

@@ -10,9 +10,7 @@ from harness import fitting
 from harness.spec import MethodConfig, knob
 
 
-@pytest.mark.parametrize(
-    ("grid", "block", "side"), [(28, 4, 7), (12, 2, 6), (10, 1, 10), (14, 2, 7), (37, 5, 8)]
-)
+@pytest.mark.parametrize(("grid", "block", "side"), [(28, 4, 7), (12, 2, 6), (10, 1, 10), (14, 2, 7), (37, 5, 8)])
 def test_cells_of_the_card_block(grid, block, side):
     assert fitting.tokens(4, grid) == block
     assert fitting.cells(grid, 4) == side

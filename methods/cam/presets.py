@@ -14,6 +14,4 @@ SHAPES: dict[str, Any] = {**LAB, "lr": 7e-4, "head_lr_scale": 1.0, "par_dilation
 def preset(family: str, tier: str, variant: str) -> Preset:
     """The values of one dataset family and tier; there is one variant."""
     small = SHAPES if family == "shapes" else LAB if tier != "paper" else {}
-    return sized_preset(
-        family, tier, {**card_knobs(family), **small}, smoke_iterations=250, lab_iterations=400
-    )
+    return sized_preset(family, tier, {**card_knobs(family), **small}, smoke_iterations=250, lab_iterations=400)

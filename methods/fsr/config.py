@@ -15,9 +15,7 @@ class FsrConfig(TagSegmenterKnobs):
     """Classification, token contrast and segmentation, reinforced by a teacher on masked uncertain tokens."""
 
     mask_ratio: float = knob(0.4, "share of the cells of view 2 that is masked", source="fsr.md 2.3, paper")
-    mask_low: float = knob(
-        0.2, "cells scoring above this and below mask_high are uncertain", source="fsr.md 2.3, code"
-    )
+    mask_low: float = knob(0.2, "cells scoring above this and below mask_high are uncertain", source="fsr.md 2.3, code")
     mask_high: float = knob(0.7, "upper end of uncertainty", source="fsr.md 2.3, code")
     mask_block: int = knob(
         4,
@@ -41,24 +39,16 @@ class FsrConfig(TagSegmenterKnobs):
     )
     tau_student: float = knob(0.1, "temperature of the student", source="fsr.md 2.5, code")
     tau_teacher: float = knob(0.07, "temperature of the teacher after its rise", source="fsr.md 2.5, code")
-    tau_teacher_start: float = knob(
-        0.04, "temperature of the teacher at the first step", source="fsr.md 2.5, code"
-    )
+    tau_teacher_start: float = knob(0.04, "temperature of the teacher at the first step", source="fsr.md 2.5, code")
     tau_rise: float = knob(
         0.125, "the teacher's temperature rises until here", unit="share of T", source="fsr.md 2.5, code"
     )
     teacher_momentum: float = knob(
         0.9995, "EMA momentum at the first step, rising to 1", source="fsr.md 2.6, code", fit="ema"
     )
-    centre_momentum: float = knob(
-        0.9, "EMA momentum of the two centres", source="fsr.md 2.5, code", fit="ema"
-    )
-    card_iterations: int = knob(
-        20000, "T that the momenta are meant for; COCO 80000", unit="steps", source="fsr.md 3"
-    )
-    aggregation_blocks: int = knob(
-        2, "cross-attention blocks of the class vector", source="fsr.md 2.2, paper"
-    )
+    centre_momentum: float = knob(0.9, "EMA momentum of the two centres", source="fsr.md 2.5, code", fit="ema")
+    card_iterations: int = knob(20000, "T that the momenta are meant for; COCO 80000", unit="steps", source="fsr.md 3")
+    aggregation_blocks: int = knob(2, "cross-attention blocks of the class vector", source="fsr.md 2.2, paper")
     aux_block: int = knob(
         10,
         "block that feeds the auxiliary head, of 12; fitted by design section 4 e",

@@ -52,22 +52,16 @@ class Fsr(TagSegmenter):
     centre_patch_K: Tensor
 
     def __init__(self, config: FsrConfig, info: BuildInfo):
-        momenta = fitting.fit_momenta(
-            config, card_iterations=config.card_iterations, iterations=info.iterations
-        )
+        momenta = fitting.fit_momenta(config, card_iterations=config.card_iterations, iterations=info.iterations)
         super().__init__(momenta, info)
         self.teacher = make_teacher(self.net)
-        # `Method` declares `teacher` on the class, which hides a submodule of that name.
-        self.__dict__["teacher"] = self._modules["teacher"]
         for name in ("centre_class_K", "centre_patch_K"):
             self.register_buffer(name, torch.zeros(self.config.projector_out))
 
     def network(self, encoder: Encoder) -> FsrNet:
         """The network with its auxiliary block fitted to the encoder's depth."""
         config, info = self.config, self.info
-        projector = Projector(
-            encoder.dim, config.projector_hidden, config.projector_bottleneck, config.projector_out
-        )
+        projector = Projector(encoder.dim, config.projector_hidden, config.projector_bottleneck, config.projector_out)
         return FsrNet(
             encoder,
             num_classes=info.num_classes,
@@ -84,9 +78,7 @@ class Fsr(TagSegmenter):
         config = self.config
         starts = {"cls": 0.0, "class": 0.0, "patch": 0.0, "ptc": config.ptc_start, "seg": config.seg_start}
         return frozenset(
-            name
-            for name, start in starts.items()
-            if getattr(config, f"w_{name}") > 0 and progress.fraction >= start
+            name for name, start in starts.items() if getattr(config, f"w_{name}") > 0 and progress.fraction >= start
         )
 
     def step(self, group: Batch, progress: Progress) -> StepOutput:

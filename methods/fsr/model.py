@@ -57,9 +57,7 @@ class Aggregation(nn.Module):
         super().__init__()
         start = encoder.cls_token.detach().clone() if encoder.cls_token is not None else _small(encoder.dim)
         self.cls_token = nn.Parameter(start)
-        self.blocks = nn.ModuleList(
-            CrossAttentionBlock(encoder.dim, heads_of(encoder.dim)) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(CrossAttentionBlock(encoder.dim, heads_of(encoder.dim)) for _ in range(blocks))
 
     def forward(self, patches_BND: Tensor) -> Tensor:
         """The class token (B,D), before the final norm."""
@@ -94,9 +92,7 @@ class FsrNet(ViTSegmenter):
         aggregation_blocks: int,
         projector: Projector,
     ):
-        super().__init__(
-            encoder, num_classes=num_classes, num_labels=num_labels, decoder=decoder, width=width
-        )
+        super().__init__(encoder, num_classes=num_classes, num_labels=num_labels, decoder=decoder, width=width)
         self.aux_block = aux_block
         self.classifier_aux = class_maps(encoder.dim, num_classes)
         self.mask_token = nn.Parameter(_small(encoder.dim))

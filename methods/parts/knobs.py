@@ -55,13 +55,9 @@ class ViewKnobs(MethodConfig):
     )
     flip_probability: float = knob(0.5, "horizontal flip", unit="probability", source="fsr.md 2.1, code")
     jitter_probability: float = knob(0.5, "colour jitter", unit="probability", source="fsr.md 2.1, code")
-    jitter_brightness: float = knob(
-        0.4, "brightness factor is drawn from 1 +- this", source="fsr.md 2.1, code"
-    )
+    jitter_brightness: float = knob(0.4, "brightness factor is drawn from 1 +- this", source="fsr.md 2.1, code")
     jitter_contrast: float = knob(0.4, "contrast factor is drawn from 1 +- this", source="fsr.md 2.1, code")
-    jitter_saturation: float = knob(
-        0.2, "saturation factor is drawn from 1 +- this", source="fsr.md 2.1, code"
-    )
+    jitter_saturation: float = knob(0.2, "saturation factor is drawn from 1 +- this", source="fsr.md 2.1, code")
     jitter_hue: float = knob(0.1, "hue shift is drawn from +- this", unit="turns", source="fsr.md 2.1, code")
     imagenet_normalisation: bool = knob(
         False,
@@ -92,9 +88,7 @@ class OptimiserKnobs(MethodConfig):
     lr_factor: float = knob(
         1.0, "multiplies lr: what a search varies, as presets of other tiers have another lr", source="-"
     )
-    head_lr_scale: float = knob(
-        10.0, "learning rate of the heads, as a multiple of lr", source="fsr.md 3, code"
-    )
+    head_lr_scale: float = knob(10.0, "learning rate of the heads, as a multiple of lr", source="fsr.md 3, code")
     weight_decay: float = knob(0.05, "AdamW decay of weights with two or more axes", source="fsr.md 3, code")
     warmup: float = knob(0.075, "linear warm-up", unit="share of T", source="fsr.md 3, paper: 1500 of 20000")
     warmup_start: float = knob(0.1, "learning-rate factor of the first step", source="fsr.md 3, code")
@@ -144,12 +138,8 @@ class PseudoKnobs(MethodConfig):
     cam_scales: tuple[float, ...] = knob(
         (1.0, 0.5, 1.5), "image scales that a CAM is summed over", source="operators.md A3"
     )
-    pseudo_low: float = knob(
-        0.25, "background score below which a pseudo label is background", source="fsr.md 3, code"
-    )
-    pseudo_high: float = knob(
-        0.7, "background score that a class must beat; COCO .65", source="fsr.md 3, code"
-    )
+    pseudo_low: float = knob(0.25, "background score below which a pseudo label is background", source="fsr.md 3, code")
+    pseudo_high: float = knob(0.7, "background score that a class must beat; COCO .65", source="fsr.md 3, code")
     par_iterations: int = knob(10, "iterations of the pixel-adaptive refinement", source="operators.md A2")
     par_dilations: tuple[int, ...] = knob(
         (1, 2, 4, 8, 12, 24), "distances of its neighbours", unit="px at half size", source="operators.md A2"

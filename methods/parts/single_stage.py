@@ -38,7 +38,6 @@ class Segmenter(Method):
     targets: tuple[str, ...] = ("segmentation",)
     view_names: tuple[str, ...] = ("view1",)
     net: ViTSegmenter
-    teacher: ViTSegmenter | None
 
     def __init__(self, config: SegmenterKnobs, info: BuildInfo):
         super().__init__()
@@ -46,7 +45,6 @@ class Segmenter(Method):
         self.config = fit_widths(config, dim=encoder.dim, tier=info.tier)
         self.info = info
         self.net = self.network(encoder)
-        self.teacher = None
 
     def network(self, encoder: Encoder) -> ViTSegmenter:
         """The network of this method on a built encoder."""
@@ -70,6 +68,12 @@ class Segmenter(Method):
             return IMAGENET_MEAN, IMAGENET_STD
         return self.net.encoder.mean, self.net.encoder.std
 
+    @property
+    def warmup_steps(self) -> int:
+        """Length of the warm-up: a share of T, at least one step unless it is switched off."""
+        share = self.config.warmup * self.info.iterations
+        return max(1, round(share)) if share else 0
+
     def optimizers(self) -> list[OptimizerPlan]:
         """AdamW on encoder and heads with warm-up and half-cosine (fsr.md section 3)."""
         config, total = self.config, self.info.iterations
@@ -81,17 +85,14 @@ class Segmenter(Method):
             *decay_groups(body, lr=lr, weight_decay=config.weight_decay, no_decay=UNDECAYED),
             *decay_groups(heads, lr=lr * config.head_lr_scale, weight_decay=config.weight_decay),
         ]
-        warmup = round(config.warmup * total)
+        warmup = self.warmup_steps
         optimizer = torch.optim.AdamW(groups, fused=True)
-        return [
-            OptimizerPlan(optimizer, lambda step: warmup_cosine(step, total, warmup, config.warmup_start))
-        ]
+        return [OptimizerPlan(optimizer, lambda step: warmup_cosine(step, total, warmup, config.warmup_start))]
 
     def weights(self, name: str) -> ViTSegmenter:
         """The student's or the teacher's network. Raises ValueError for weights that this method has not."""
-        nets = {"student": self.net, "teacher": self.teacher}
-        net = nets.get(name)
-        if net is None:
+        net = {"student": self.net, "teacher": self.teacher}.get(name)
+        if not isinstance(net, ViTSegmenter):
             raise ValueError(f"{type(self).__name__} has no {name} weights")
         return net
 
@@ -99,9 +100,7 @@ class Segmenter(Method):
         """Raises ValueError for a target that this method does not make."""
         missing = sorted(want - set(self.targets))
         if missing:
-            raise ValueError(
-                f"{type(self).__name__} makes {', '.join(self.targets)}, not {', '.join(missing)}"
-            )
+            raise ValueError(f"{type(self).__name__} makes {', '.join(self.targets)}, not {', '.join(missing)}")
 
     @torch.no_grad()
     def predict(
@@ -129,7 +128,7 @@ class Segmenter(Method):
             "stride": encoder.stride,
             "grid": self.info.crop // encoder.stride,
             "decoder_width": self.config.decoder_width,
-            "warmup_steps": round(self.config.warmup * self.info.iterations),
+            "warmup_steps": self.warmup_steps,
             "mean": list(mean),
             "std": list(std),
         }
@@ -146,9 +145,7 @@ class TagSegmenter(Segmenter):
         return self.net.top_maps(*self.net.tokens(images_B3HW))
 
     @torch.no_grad()
-    def pseudo_mask(
-        self, images_B3HW: Tensor, cam_BCHW: Tensor, tags_BC: Tensor, content_BHW: Tensor | None
-    ) -> Tensor:
+    def pseudo_mask(self, images_B3HW: Tensor, cam_BCHW: Tensor, tags_BC: Tensor, content_BHW: Tensor | None) -> Tensor:
         """Pseudo labels int64 (B,H,W) of normalised images (A5).
 
         Without a background class, what A5 calls background becomes 255 and class ids start at 0.

@@ -28,9 +28,7 @@ class ViTSegmenter(nn.Module):
     does not work on the tokens of a ViT.
     """
 
-    def __init__(
-        self, encoder: Encoder, *, num_classes: int | None, num_labels: int, decoder: str, width: int
-    ):
+    def __init__(self, encoder: Encoder, *, num_classes: int | None, num_labels: int, decoder: str, width: int):
         super().__init__()
         if decoder not in DECODERS:
             raise BadInput(

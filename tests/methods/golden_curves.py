@@ -27,9 +27,7 @@ CLASSES, CROP, GROUP = 3, 48, 4
 Curve = dict[str, list[float | None]]
 
 
-def make(
-    name: str, variant: str = "default", *, iterations: int = STEPS, crop: int = CROP, **knobs: Any
-) -> Method:
+def make(name: str, variant: str = "default", *, iterations: int = STEPS, crop: int = CROP, **knobs: Any) -> Method:
     """A method at smoke size on a random `shapes_vit`, seeded; `knobs` replace the preset's."""
     info_words = {"has_background": True, "num_classes": CLASSES, "decoder": "largefov", "weights": "random"}
     words = {key: knobs.pop(key, value) for key, value in info_words.items()}
@@ -53,9 +51,7 @@ def make(
     return resolve(spec.build)(config, info).train()
 
 
-def batch(
-    method: Method, seed: int = 0, *, crop: int = CROP, classes: int = CLASSES, images: int = GROUP
-) -> Batch:
+def batch(method: Method, seed: int = 0, *, crop: int = CROP, classes: int = CLASSES, images: int = GROUP) -> Batch:
     """Pictures of one bright square per present class on noise, its tags, and its mask where masks are read."""
     rng = torch.Generator().manual_seed(seed)
     pixels = 0.2 * torch.rand(images, 3, crop, crop, generator=rng)

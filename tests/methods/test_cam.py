@@ -71,9 +71,7 @@ def test_optimiser_follows_the_card():
     rates = sorted({(g["lr"], g["weight_decay"]) for g in plan.optimizer.param_groups})
     assert rates == [(2e-4, 0.0), (2e-4, 0.05), (2e-3, 0.05)]
     heads = {id(p) for g in plan.optimizer.param_groups if g["lr"] == 2e-3 for p in g["params"]}
-    assert heads == {
-        id(p) for n, p in method.net.named_parameters() if n.startswith(("classifier", "decoder"))
-    }
+    assert heads == {id(p) for n, p in method.net.named_parameters() if n.startswith(("classifier", "decoder"))}
     spared = {id(p) for g in plan.optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"]}
     assert id(method.net.encoder.net.position_table) in spared
     assert [plan.factor(s) for s in (0, 10, 100)] == pytest.approx([0.1, 1.0, 0.0])

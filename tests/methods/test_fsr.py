@@ -43,10 +43,7 @@ def test_five_terms_are_named_finite_and_start_where_the_card_says():
     assert set(step(voc, Progress(1999, 20000)).losses) == {"cls", "class", "patch", "ptc"}
     assert set(step(voc, Progress(2000, 20000)).losses) == {"cls", "class", "patch", "ptc", "seg"}
     coco = golden.make("fsr", seg_start=0.1, ptc_start=preset("coco", "paper", "default").knobs["ptc_start"])
-    terms = [
-        set(step(coco, Progress(s, 80000)).losses) - {"cls", "class", "patch"}
-        for s in (7999, 8000, 11999, 12000)
-    ]
+    terms = [set(step(coco, Progress(s, 80000)).losses) - {"cls", "class", "patch"} for s in (7999, 8000, 11999, 12000)]
     assert terms == [set(), {"seg"}, {"seg"}, {"seg", "ptc"}]
     assert all(torch.isfinite(v) and v.ndim == 0 for v in step(voc).losses.values())
     assert "w_reg" not in FsrConfig.knobs()
@@ -195,9 +192,7 @@ def test_card_self_check_of_both_cross_entropies():
     zero, mask = torch.zeros(2), torch.tensor([[True]])
     patch = masked_patch_loss(torch.tensor([[0.0, 0.1]]), torch.tensor([[0.04, 0.0]]), mask, zero, 0.1, 0.04)
     assert float(patch) == pytest.approx(1.04432, abs=1e-5)
-    uniform = masked_patch_loss(
-        torch.zeros(1, 4096), torch.zeros(1, 4096), mask, torch.zeros(4096), 0.1, 0.04
-    )
+    uniform = masked_patch_loss(torch.zeros(1, 4096), torch.zeros(1, 4096), mask, torch.zeros(4096), 0.1, 0.04)
     assert float(uniform) == pytest.approx(8.3178, abs=1e-4)
 
 

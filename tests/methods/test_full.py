@@ -54,16 +54,12 @@ def test_knobs_move_the_loss():
         torch.manual_seed(1)
         return float(method.step(golden.batch(method), Progress(3, 20)).losses["seg"].detach())
 
-    assert (
-        len({loss(), loss(drop_path=0.6), loss(decoder_width=2048), loss(imagenet_normalisation=True)}) == 4
-    )
+    assert len({loss(), loss(drop_path=0.6), loss(decoder_width=2048), loss(imagenet_normalisation=True)}) == 4
 
 
 @pytest.mark.parametrize("family", ["voc", "coco", "shapes"])
 @pytest.mark.parametrize("tier", ["smoke", "lab", "paper"])
 def test_presets_are_legal_and_inside_the_search_space(family, tier):
-    values = {k: v.default for k, v in FullConfig.knobs().items()} | dict(
-        preset(family, tier, "default").knobs
-    )
+    values = {k: v.default for k, v in FullConfig.knobs().items()} | dict(preset(family, tier, "default").knobs)
     assert FullConfig(**values).problems() == []
     assert SPACE.check(FullConfig, values) == []

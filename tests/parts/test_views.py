@@ -73,9 +73,7 @@ def test_knobs_change_the_views():
     base = views(ViewKnobs())(sample(24), np.random.default_rng(2)).views["view1"]
     for knobs in (
         ViewKnobs(crop_area_min=0.9),
-        ViewKnobs(
-            flip_probability=0.0 if not torch.equal(base, base.flip(-1)) else 1.0, jitter_probability=1.0
-        ),
+        ViewKnobs(flip_probability=0.0 if not torch.equal(base, base.flip(-1)) else 1.0, jitter_probability=1.0),
         ViewKnobs(jitter_probability=0.0),
     ):
         many = [
