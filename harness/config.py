@@ -111,7 +111,9 @@ def typed_knobs(spec: MethodSpec, values: Mapping[str, Any]) -> MethodConfig:
     config = spec.config(**typed)
     broken = config.problems()
     if broken:
-        raise BadInput(broken)
+        raise BadInput(
+            [Problem(f"{spec.name}.{p.where.removeprefix(spec.name + '.')}", p.found, p.fix) for p in broken]
+        )
     return config
 
 
