@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -17,37 +17,52 @@ from harness.tuning.studies import Outcome
 
 
 class Routing(Searcher):
-    """Hands out the conductor's jobs, at most `limit()` at a time, and closes them with their outcomes."""
+    """Hands out the conductor's jobs, at most `limit()` at a time, and closes them with their outcomes.
+
+    Tune swallows exceptions of its searcher: the first is kept in `error`, and `Abort` then ends the Tuner.
+    """
 
     def __init__(self, conductor: Conductor, only: Collection[str], ticket: Callable[[Job], dict[str, Any]],
                  limit: Callable[[], int]):
         super().__init__(metric="objective", mode="max")
         self._conductor, self._only, self._ticket, self._limit = conductor, only, ticket, limit
         self._jobs: dict[str, int] = {}
+        self.error: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """The config of the next trial; None while none can start, FINISHED when all are closed."""
+        if self.error is not None:
+            return Searcher.FINISHED
         if len(self._jobs) >= self._limit():
             return None
-        job = self._conductor.next(self._only)
-        if isinstance(job, Sign):
-            return str(Searcher.FINISHED) if job is Sign.FINISHED else None
+        try:
+            job = self._conductor.next(self._only)
+            if isinstance(job, Sign):
+                return Searcher.FINISHED if job is Sign.FINISHED else None
+            config = self._ticket(job)
+        except Exception as error:
+            self.error = error
+            return Searcher.FINISHED
         self._jobs[trial_id] = job.id
-        return self._ticket(job)
+        return config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Closes the job: by its outcome, as pruned where it has none, as preempted where its process died."""
         job_id = self._jobs.pop(trial_id, None)
-        if job_id is None:
+        if job_id is None or self.error is not None:
             return
-        if error or result is None:
+        try:
+            self._conductor.finish(job_id, self._outcome(job_id, None if error else result))
+        except Exception as failure:
+            self.error = failure
+
+    def _outcome(self, job_id: int, result: dict[str, Any] | None) -> Outcome:
+        if result is None:
             text = "the process of the run died more often than it is restarted for free"
-            outcome = Outcome("failed", None, 0.0, PREEMPTED, text)
-        elif "outcome" in result:
-            outcome = Outcome(**json.loads(result["outcome"]))
-        else:
-            outcome = self._conductor.pruned(job_id)
-        self._conductor.finish(job_id, outcome)
+            return Outcome("failed", None, 0.0, PREEMPTED, text)
+        if "outcome" in result:
+            return Outcome(**json.loads(result["outcome"]))
+        return self._conductor.pruned(job_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
@@ -81,6 +96,25 @@ class Rungs(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         goes_on = self._conductor.report(trial.config["id"], result["reached"] / 100, result["objective"])
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+
+class Abort(Stopper):
+    """Ends the Tuner, running trials included, once the searcher has failed."""
+
+    def __init__(self, search: Routing):
+        self._search = search
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never ends a single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all has to end."""
+        return getattr(self, "_search", None) is not None and self._search.error is not None
 
 
 class Restarts(Callback):

@@ -23,15 +23,16 @@ from harness.tuning.studies import Hooks, Record, Study
 
 Shape = tuple[int, float, float]
 """Workers, CPUs and GPUs of each."""
-QUIET = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "TUNE_RESULT_BUFFER_LENGTH": "0"}
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+    # A stopped trial cleans up before its actor takes the next one.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60"}
+"""Quiet, no files beside ours, reports at once; read by Ray at its import, in driver and workers."""
 OBJECT_STORE_BYTES = 100_000_000
 """Nothing large travels through Ray; its default would take 30 % of the memory."""
-STOPPED_TRIAL_MAY_TAKE_S = 60
-"""A stopped trial cleans up before its actor takes the next one."""
 
 
 def drive(studies: Sequence[Study], hooks: Hooks, *, execute: str, store_root: Path, address: str | None,
@@ -86,7 +87,7 @@ def _check_fits(shape: Shape, resources: Mapping[str, float], address: str | Non
 @contextmanager
 def _runtime(address: str | None) -> Iterator[None]:
     """A connected Ray runtime; one that was there before is used and left alone."""
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     chosen = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
     if address is None and not chosen and "ray" not in sys.modules:
@@ -98,25 +99,20 @@ def _runtime(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     before = os.environ.get("PYTHONPATH")
     if address is None:
-        os.environ["PYTHONPATH"] = os.pathsep.join(_own_paths())
+        # What this process imports, its workers import from the same place.
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR,
-                 **(local if address is None else {}))
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
+                 **(local if address is None else {"runtime_env": {"env_vars": ENVIRONMENT}}))
         yield
     finally:
         ray.shutdown()
         os.environ.pop("PYTHONPATH", None)
         if before is not None:
             os.environ["PYTHONPATH"] = before
-
-
-def _own_paths() -> list[str]:
-    """Folders that this process imports from beside its Python: its workers shall find the same modules."""
-    paths = [str(Path(p).absolute()) for p in sys.path]
-    return [p for p in dict.fromkeys(paths) if not p.startswith((sys.prefix, sys.base_prefix))]
 
 
 @contextmanager
@@ -134,44 +130,54 @@ def _terminated_is_interrupted() -> Iterator[None]:
 
 def _tune(conductor: Conductor, only: Collection[str], shape: Shape, execute: str, store_root: Path,
           limit: Callable[[], int], progress: Progress) -> None:
-    """One Tuner over all studies of one shape."""
-    from ray import tune
+    """One Tuner over all studies of one shape. Raises what plan or store raised in the meantime."""
+    from harness.tuning.janitor import remove_orphans
+    from harness.tuning.ray_adapters import Routing
+    from harness.tuning.ray_worker import Ticket
 
-    from harness.tuning.janitor import Janitor, remove_orphans
-    from harness.tuning.ray_adapters import Restarts, Routing, Rungs
-    from harness.tuning.ray_worker import DRIVER_CPU, FREE_RESTARTS, Ticket, run_trial
-
-    callbacks: list[Any] = [Restarts(conductor, progress.restarted)]
     # A process that died is told by the progress display and, where it stays dead, as data.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    workers, cpus, gpus = shape
-    nested = workers > 1
     # Tune starts trials one by one unless as many may wait as run.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit())
-    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(2 if nested else STOPPED_TRIAL_MAY_TAKE_S)
+    workers, cpus, gpus = shape
     scratch = Path(tempfile.mkdtemp(prefix="sweep-"))
     # Train's snapshots of several workers must lie where all nodes see them.
-    shared = store_root.absolute() / "work" / ".train" if nested else scratch
+    shared = store_root.absolute() / "work" / ".train" if workers > 1 else scratch
     shared.mkdir(parents=True, exist_ok=True)
 
     def ticket(job: Job) -> dict[str, Any]:
         return Ticket(job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers,
                       str(shared)).to_config()
 
-    resources = {"CPU": DRIVER_CPU} if nested else {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
-    tuner = tune.Tuner(
-        tune.with_resources(run_trial, resources),
-        tune_config=tune.TuneConfig(
-            metric="objective", mode="max", num_samples=-1, reuse_actors=not nested,
-            search_alg=Routing(conductor, frozenset(only), ticket, limit), scheduler=Rungs(conductor),
-            trial_name_creator=lambda trial: trial.trial_id, trial_dirname_creator=lambda trial: trial.trial_id),
-        run_config=tune.RunConfig(
-            name="tune", storage_path=str(scratch), verbose=0, callbacks=[*callbacks, *([Janitor()] if nested else [])],
-            failure_config=tune.FailureConfig(max_failures=FREE_RESTARTS)))
+    search = Routing(conductor, frozenset(only), ticket, limit)
     try:
-        tuner.fit()
+        _tuner(conductor, search, shape, scratch, progress).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        if nested:
+        if workers > 1:
             remove_orphans()
             shutil.rmtree(shared, ignore_errors=True)
+    if search.error is not None:
+        raise search.error
+
+
+def _tuner(conductor: Conductor, search: Any, shape: Shape, scratch: Path, progress: Progress) -> Any:
+    from ray import tune
+
+    from harness.tuning.janitor import Janitor
+    from harness.tuning.ray_adapters import Abort, Restarts, Rungs
+    from harness.tuning.ray_worker import DRIVER_CPU, FREE_RESTARTS, run_trial
+
+    workers, cpus, gpus = shape
+    nested = workers > 1
+    resources = {"CPU": DRIVER_CPU} if nested else {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+    callbacks: list[Any] = [Restarts(conductor, progress.restarted), *([Janitor()] if nested else [])]
+    return tune.Tuner(
+        tune.with_resources(run_trial, resources),
+        tune_config=tune.TuneConfig(
+            metric="objective", mode="max", num_samples=-1, reuse_actors=not nested, search_alg=search,
+            scheduler=Rungs(conductor), trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=str(scratch), verbose=0, stop=Abort(search), callbacks=callbacks,
+            failure_config=tune.FailureConfig(max_failures=FREE_RESTARTS)))

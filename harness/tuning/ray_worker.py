@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import traceback
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -96,7 +97,12 @@ def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     session = TrainSession(rank=context.get_world_rank(), world_size=context.get_world_size(),
                            device=str(get_device()), rungs=ticket.rungs)
-    return _execute(ticket, config["payload"], session).to_dict()
+    try:
+        return _execute(ticket, config["payload"], session).to_dict()
+    except Exception as error:
+        # The traceback stays behind in this process; a note travels with the exception.
+        error.add_note(traceback.format_exc())
+        raise
 
 
 def _nested(ticket: Ticket) -> Outcome:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 Name = str | tuple[str, str]
 Value = float | int | str | bool | None
-PROBE_ROWS = 64
-"""Rows of the unit cube on which `Space.check` tries the config's own rules."""
+PROBE_ROWS = 64  # of the unit cube, on which `Space.check` tries the config's own rules
 
 
 def _tidy(value: float, low: float, high: float) -> float:
@@ -67,7 +66,7 @@ class Float:
     def holds(self, value: Value) -> bool:
         """Whether `value` lies in the range, up to the rounding of derived values."""
         slack = 1e-5 * (self.high - self.low)
-        return _is_number(value) and self.low - slack <= float(value) <= self.high + slack  # type: ignore[arg-type]
+        return _is_number(value) and self.low - slack <= float(value) <= self.high + slack  # type: ignore
 
     def clip(self, value: Value) -> float:
         """`value`, which the range `holds`, without its rounding error."""
@@ -236,8 +235,7 @@ class Space(Mapping[Name, Dim]):
 
         Raises ValueError with every knob that is missing or out of range.
         """
-        problems = self.outside(knobs)
-        if problems:
+        if problems := self.outside(knobs):
             raise ValueError("\n".join(str(p) for p in problems))
         raw = self._raw_params(knobs)
         return {name: atom.clip(raw[name]) for name, atom in self._atoms.items()}
@@ -248,13 +246,12 @@ class Space(Mapping[Name, Dim]):
 
     def outside(self, knobs: Mapping[str, Any]) -> list[Problem]:
         """What hinders `knobs` from being a point of this space: missing knobs, values out of range."""
-        missing = [k for k in self.knobs if k not in knobs]
-        if missing:
+        if missing := [k for k in self.knobs if k not in knobs]:
             return [Problem(k, "searched, but has no value", "give the preset one") for k in missing]
         raw = self._raw_params(knobs)
         fix = "widen the search space or change the value"
-        return [Problem(name, f"{raw[name]!r} is outside {atom}", fix)
-                for name, atom in self._atoms.items() if not atom.holds(raw[name])]
+        wrong = [(name, atom) for name, atom in self._atoms.items() if not atom.holds(raw[name])]
+        return [Problem(name, f"{raw[name]!r} is outside {atom}", fix) for name, atom in wrong]
 
     def check(self, config: type[MethodConfig], knobs: Mapping[str, Any] | None = None) -> list[Problem]:
         """Searched names that `config` lacks, drawn settings that its rules refuse; empty when all is well.
@@ -267,14 +264,12 @@ class Space(Mapping[Name, Dim]):
         if unknown:
             return unknown
         found = self.outside(knobs) if knobs is not None else []
-        corners = np.concatenate([np.zeros((1, self.dims)), np.ones((1, self.dims)),
-                                  np.random.default_rng(0).random((PROBE_ROWS, self.dims))])
+        inside = np.random.default_rng(0).random((PROBE_ROWS, self.dims))
+        corners = np.concatenate([np.zeros((1, self.dims)), np.ones((1, self.dims)), inside])
         for row in corners:
             drawn = self.from_unit(row)
-            broken = config(**{**(knobs or {}), **drawn}).problems()
-            if broken:
-                where = f"the search space allows {drawn}"
-                return found + [Problem(p.where, f"{where}: {p.found}", p.fix) for p in broken]
+            if broken := config(**{**(knobs or {}), **drawn}).problems():
+                return found + [Problem(p.where, f"the space allows {drawn}: {p.found}", p.fix) for p in broken]
         return found
 
     def without(self, *knobs: str) -> Space:

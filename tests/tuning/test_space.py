@@ -107,7 +107,7 @@ def test_check_finds_settings_that_the_config_refuses() -> None:
     assert SPACE.check(ToyConfig, PRESET) == []
     found = Space({"low": Float(0.1, 0.5), "high": Float(0.3, 0.7)}).check(ToyConfig)
     assert [p.where for p in found] == ["low"]
-    assert "the search space allows" in found[0].found
+    assert "the space allows" in found[0].found
 
 
 def test_missing_preset_values_are_named() -> None:
