@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.errors import EXIT_BAD_INPUT, BadInput, HarnessError, Problem, nearest
+from harness.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, BadInput, HarnessError, Problem, nearest
 
 
 def word(default: Any, text: str, *commands: str) -> Any:
@@ -174,7 +174,7 @@ def help_text(command: str, schema: type, about: str, subcommands: Mapping[str, 
 
 
 def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Run a command: BadInput becomes exit code 2 with every problem on stderr."""
+    """Run a command: BadInput becomes exit code 2 with every problem on stderr, Ctrl-C 130."""
     try:
         return run(list(sys.argv[1:] if argv is None else argv))
     except BadInput as e:
@@ -183,7 +183,10 @@ def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> 
         return EXIT_BAD_INPUT
     except HarnessError as e:
         print(f"error: {e}", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def _section(f: dataclasses.Field[Any]) -> type | None:
