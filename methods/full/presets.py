@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from harness.spec import Preset
-from methods.parts.sizes import card_knobs, sized_preset
+from methods.parts.sizes import card_knobs, sized_preset, small_knobs
 
-LAB: dict[str, Any] = {"lr": 1e-4, "warmup": 0.05}
-SHAPES: dict[str, Any] = {**LAB, "lr": 7e-4, "head_lr_scale": 1.0}
+LAB_RATES = {"lr": 1e-4, "head_lr_scale": 10.0}
+"""Dense labels bear a faster encoder than tags do."""
 
 
 def preset(family: str, tier: str, variant: str) -> Preset:
     """The values of one dataset family and tier; there is one variant."""
-    small = SHAPES if family == "shapes" else LAB if tier != "paper" else {}
+    small = small_knobs(family, tier, tags=False)
+    if small and family != "shapes":
+        small |= LAB_RATES
     knobs = {"warmup": card_knobs(family)["warmup"], **small}
     return sized_preset(family, tier, knobs, smoke_iterations=250, lab_iterations=400)

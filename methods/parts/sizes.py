@@ -17,6 +17,31 @@ CARD_ITERATIONS = {"voc": 20000, "coco": 80000}
 CAM_THRESHOLD = {"voc": 0.5, "coco": 0.45}
 PSEUDO_HIGH = {"voc": 0.7, "coco": 0.65}
 WARMUP_STEPS = 1500
+LAB_KNOBS: dict[str, Any] = {"lr": 4e-5, "head_lr_scale": 20.0, "warmup": 0.05, "crop_area_min": 0.6}
+"""Hundreds of steps on a ViT-Tiny: slow encoder, fast heads, crops that seldom lose the object."""
+SHAPES_KNOBS: dict[str, Any] = {
+    "lr": 7e-4,
+    "head_lr_scale": 5.0,
+    "warmup": 0.05,
+    "crop_area_min": 0.6,
+    "drop_path": 0.0,
+    "jitter_brightness": 0.15,
+    "jitter_contrast": 0.1,
+    "jitter_saturation": 0.1,
+    "jitter_hue": 0.02,
+}
+"""Colours are cues on `shapes`, and its ViT has three blocks: little jitter, no stochastic depth."""
+
+
+def small_knobs(family: str, tier: str, *, tags: bool) -> dict[str, Any]:
+    """Knobs of `shapes` and of tiers smoke and lab; empty at the card's size. `tags`: with CAMs and pseudo labels."""
+    if family != "shapes" and tier == "paper":
+        return {}
+    knobs = dict(SHAPES_KNOBS if family == "shapes" else LAB_KNOBS)
+    if tags:
+        knobs |= {"cam_scales": (1.0,), "seg_start": 0.2}
+        knobs |= {"par_dilations": (1, 2, 4)} if family == "shapes" else {}
+    return knobs
 
 
 def card_family(family: str) -> str:
