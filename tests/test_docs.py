@@ -1,0 +1,100 @@
+"""Every command in README and docs runs; every link and path that they name exists."""
+
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "methods").glob("*/README.md"))]
+FENCE = re.compile(r"```bash\n(.*?)```", re.S)
+LONG = re.compile(r"dry_run=true|--help|status|reports\.|harness\.store")
+"""Words that make a command short; any other one is run with dry_run=true."""
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for block in FENCE.findall(page.read_text()):
+            for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+                command = line.split("python -m ", 1)
+                if len(command) == 2 and not command[1].startswith("pip"):
+                    found.append((page.name, command[1].split("#")[0].strip()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A VOC-layout folder and a store with one finished run."""
+    root = tmp_path_factory.mktemp("world")
+    voc = root / "voc"
+    rng = np.random.default_rng(0)
+    ids = {"train": ["a", "b", "c", "d"], "val": ["e", "f"], "test": ["g", "h"]}
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / folder).mkdir(parents=True)
+    for split, names in ids.items():
+        (voc / "ImageSets/Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(voc / f"JPEGImages/{name}.jpg")
+            mask = np.zeros((40, 50), np.uint8)
+            mask[10:30, 10:30] = 1
+            Image.fromarray(mask).save(voc / f"SegmentationClass/{name}.png")
+    (voc / "classes.txt").write_text("background\nblob\n")
+    store = root / "results"
+    words = [
+        "method=full",
+        "ray=off",
+        f"store={store}",
+        "iterations=2",
+        "crop=48",
+        "batch=4",
+        "group=2",
+        "data.n_train=8",
+        "data.n_val=4",
+        "data.n_test=4",
+    ]
+    assert run("harness.train", words) == 0
+    return {"<VOC-layout folder>": str(voc), "results": str(store)}
+
+
+def run(module: str, argv: list[str]) -> int:
+    old = sys.argv
+    sys.argv = [module, *argv]
+    try:
+        runpy.run_module(module, run_name="__main__")
+    except SystemExit as e:
+        return int(e.code or 0)
+    finally:
+        sys.argv = old
+    return 0
+
+
+@pytest.mark.parametrize(("page", "command"), commands(), ids=lambda value: value[:60])
+def test_the_command_runs(page, command, world, monkeypatch):
+    command = command.replace("<VOC-layout folder>", "VOC")
+    module, *words = shlex.split(command)
+    words = [w.replace("=VOC", "=" + world["<VOC-layout folder>"]) for w in words]
+    words = ["store=" + world["results"] if w == "store=results" else w for w in words]
+    if module == "pytest":
+        return
+    if not LONG.search(command):
+        words.append("dry_run=true")
+    if "data=folder" in words:
+        words.append("backbone=shapes_vit")  # the default one is downloaded
+    assert run(module, words) == 0, f"{page}: python -m {module} {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_there_are_commands_to_run():
+    assert len(commands()) >= 8
