@@ -64,7 +64,7 @@ class MethodTests(MethodRunner):
         """The same groups held by two workers give the same numbers up to summation order."""
         run = self.run_config(steps=3)
         one, _ = self.train(run, tmp_path / "one")
-        two = _in_two_processes(self, run, tmp_path)
+        two, _ = in_processes(self, run, tmp_path, 2)
         for name, value in one.state_dict().items():
             assert torch.allclose(two[name], value, rtol=2e-3, atol=2e-4), name
 
@@ -165,24 +165,29 @@ def _first_image(group: Batch) -> Batch:
     )
 
 
-def _in_two_processes(tests: MethodTests, run: RunConfig, folder: Path) -> dict[str, Tensor]:
-    """Train with two gloo workers in forked processes; the first one's state dict."""
+def in_processes(
+    tests: MethodRunner, run: RunConfig, folder: Path, workers: int
+) -> tuple[dict[str, Tensor], list[tuple[int, str, float]]]:
+    """Train with several gloo workers in forked processes: the first one's state dict and logged losses."""
     context = multiprocessing.get_context("fork")
-    out = folder / "two.pt"
-    workers = [context.Process(target=_worker, args=(tests, run, folder, rank, out)) for rank in range(2)]
-    for w in workers:
-        w.start()
-    for w in workers:
-        w.join(timeout=300)
-    assert [w.exitcode for w in workers] == [0, 0]
-    state: dict[str, Tensor] = torch.load(out)
-    return state
+    out = folder / "state.pt"
+    processes = [
+        context.Process(target=_worker, args=(tests, run, folder, rank, workers, out)) for rank in range(workers)
+    ]
+    for p in processes:
+        p.start()
+    for p in processes:
+        p.join(timeout=300)
+    assert [p.exitcode for p in processes] == [0] * workers
+    state, steps = torch.load(out)
+    return state, steps
 
 
-def _worker(tests: MethodTests, run: RunConfig, folder: Path, rank: int, out: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    method, _ = tests.train(run, folder / "two", session=LocalSession(rank=rank, world_size=2))
+def _worker(tests: MethodRunner, run: RunConfig, folder: Path, rank: int, workers: int, out: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=workers)
+    session = LocalSession(rank=rank, world_size=workers)
+    method, trained = tests.train(run, folder / "together", session=session)
     if rank == 0:
-        torch.save(method.state_dict(), out)
+        torch.save((method.state_dict(), trained.steps), out)
     dist.barrier()
     dist.destroy_process_group()
