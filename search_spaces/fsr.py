@@ -18,7 +18,7 @@ SPACE = Space(
         "w_seg": Float(0.05, 0.3, log=True),
         ("tau_teacher", "tau_student"): Gap(low=(0.04, 0.1), gap=(0.02, 0.1)),
         "teacher_momentum": Float(0.99, 0.9999),
-        "seg_start": Float(0.05, 0.3),
+        "seg_start": Float(0.05, 0.6),
         "lr_factor": Float(1 / 3, 2.5, log=True),
         "head_lr_scale": Float(1, 20, log=True),
         "weight_decay": Float(0.01, 0.1, log=True),

@@ -37,8 +37,9 @@ FRESH = 480
 class Pictures(Protocol):
     """The first `n` pictures (n,H,W,3) uint8 of a split of a pretext set, and their labels (n,) int64."""
 
-    def __call__(self, name: str, n: int, *, seed: int = 0,
-                 split: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
+    def __call__(
+        self, name: str, n: int, *, seed: int = 0, split: int = 0
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +86,16 @@ def _logits(backbone: nn.Module, classifier_CD: Tensor, images_B3HW: Tensor, rec
 
 
 @torch.no_grad()
-def accuracy(backbone: nn.Module, classifier_CD: Tensor, recipe: Recipe, pictures: Pictures, *,
-             n: int = FRESH, seed: int = 0) -> float:
+def accuracy(
+    backbone: nn.Module, classifier_CD: Tensor, recipe: Recipe, pictures: Pictures, *, n: int = FRESH, seed: int = 0
+) -> float:
     """Percent of `n` fresh pictures (split 1) whose class is found, in eval mode."""
     images, labels = pictures(recipe.pretext, n, seed=seed, split=1)
     backbone.eval()
-    found = [_logits(backbone, classifier_CD, to_input(chunk), recipe).argmax(1).numpy()
-             for chunk in np.array_split(images, max(1, n // 120))]
+    found = [
+        _logits(backbone, classifier_CD, to_input(chunk), recipe).argmax(1).numpy()
+        for chunk in np.array_split(images, max(1, n // 120))
+    ]
     return 100 * float((np.concatenate(found) == labels).mean())
 
 
@@ -100,13 +104,18 @@ def shipped_accuracy(name: str, pictures: Pictures, path: Path | None = None) ->
     path = weights_path(name) if path is None else path
     with safe_open(path, framework="pt") as file:
         classifier, metadata = file.get_tensor(PRETEXT_PREFIX + "classifier"), file.metadata()
-    now = accuracy(load_shapes_backbone(name, path), classifier, RECIPES[name], pictures,
-                   seed=int(metadata["seed"]))
+    now = accuracy(load_shapes_backbone(name, path), classifier, RECIPES[name], pictures, seed=int(metadata["seed"]))
     return now, float(metadata["accuracy"])
 
 
-def pretrain(name: str, pictures: Pictures, *, seed: int = 0, recipe: Recipe | None = None,
-             log: Callable[[str], None] = lambda text: None) -> tuple[dict[str, Tensor], dict[str, str]]:
+def pretrain(
+    name: str,
+    pictures: Pictures,
+    *,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    log: Callable[[str], None] = lambda text: None,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Train `shapes_cnn` or `shapes_vit` from scratch; minutes on one core.
 
     Returns the tensors of the file (the backbone's, and the classifier under `pretext.`) and its metadata.
@@ -117,7 +126,7 @@ def pretrain(name: str, pictures: Pictures, *, seed: int = 0, recipe: Recipe | N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = NETWORKS[name]()
-        classifier = nn.Parameter(torch.randn(recipe.classes, backbone.dim) * backbone.dim ** -0.5)
+        classifier = nn.Parameter(torch.randn(recipe.classes, backbone.dim) * backbone.dim**-0.5)
     parameters = [*backbone.parameters(), classifier]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     rng = np.random.default_rng([seed, 1])
@@ -142,10 +151,18 @@ def pretrain(name: str, pictures: Pictures, *, seed: int = 0, recipe: Recipe | N
     tensors = {key: value.contiguous() for key, value in backbone.state_dict().items()}
     tensors[PRETEXT_PREFIX + "classifier"] = classifier.detach()
     metadata = {
-        "pretraining": "glyphs", "network": name, "script_version": str(SCRIPT_VERSION),
-        "pretext": recipe.pretext, "pictures": str(recipe.pictures), "iterations": str(recipe.iterations),
-        "seed": str(seed), "accuracy": f"{score:.2f}", "accuracy_pictures": str(FRESH),
-        "torch": torch.__version__, "numpy": np.__version__, "safetensors": safetensors.__version__,
+        "pretraining": "glyphs",
+        "network": name,
+        "script_version": str(SCRIPT_VERSION),
+        "pretext": recipe.pretext,
+        "pictures": str(recipe.pictures),
+        "iterations": str(recipe.iterations),
+        "seed": str(seed),
+        "accuracy": f"{score:.2f}",
+        "accuracy_pictures": str(FRESH),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "safetensors": safetensors.__version__,
         "python": platform.python_version(),
     }
     return tensors, metadata

@@ -24,8 +24,7 @@ PRETEXT_PREFIX = "pretext."
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def _conv_bn(inside: int, outside: int, *, kernel: int = 3, stride: int = 1,
-             dilation: int = 1) -> nn.Sequential:
+def _conv_bn(inside: int, outside: int, *, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     """Bias-free convolution that keeps the size (up to its stride) and batch norm."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(inside, outside, kernel, stride, padding, dilation, bias=False)

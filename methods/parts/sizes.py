@@ -32,6 +32,11 @@ SHAPES_KNOBS: dict[str, Any] = {
 }
 """Colours are cues on `shapes`, and its ViT has three blocks: little jitter, no stochastic depth."""
 
+LAB_PSEUDO: dict[str, Any] = {"seg_start": 0.4, "pseudo_low": 0.15, "pseudo_high": 0.5}
+"""After hundreds of steps CAMs still have narrow peaks: the card's thresholds call nearly all pixels background, and
+a decoder that starts on such labels drags the CAMs down with it."""
+SHAPES_PSEUDO: dict[str, Any] = {"seg_start": 0.2, "par_dilations": (1, 2, 4)}
+
 
 def small_knobs(family: str, tier: str, *, tags: bool) -> dict[str, Any]:
     """Knobs of `shapes` and of tiers smoke and lab; empty at the card's size. `tags`: with CAMs and pseudo labels."""
@@ -39,8 +44,7 @@ def small_knobs(family: str, tier: str, *, tags: bool) -> dict[str, Any]:
         return {}
     knobs = dict(SHAPES_KNOBS if family == "shapes" else LAB_KNOBS)
     if tags:
-        knobs |= {"cam_scales": (1.0,), "seg_start": 0.2}
-        knobs |= {"par_dilations": (1, 2, 4)} if family == "shapes" else {}
+        knobs |= {"cam_scales": (1.0,)} | (SHAPES_PSEUDO if family == "shapes" else LAB_PSEUDO)
     return knobs
 
 
