@@ -79,7 +79,7 @@ class Words:
     scales: str | None = word(None, "scales of segmentation scoring, a list; default by tier")
     flip: bool | None = word(None, "score the mirrored image too; default by tier")
     fusion: str | None = word(None, "how scales are fused: max, sum or mean; default by tier")
-    crf: str = word("none", "dense CRF preset of scoring; needs the extra crf")
+    crf: str = word("none", "dense CRF preset of scoring; only none so far")
     split: str | None = word(None, "split that is reported; default test where it has masks, else val")
     ablation: str | None = word(None, "named sets of overrides of a method, a list: fsr.no_unc")
     plan: str | None = word(None, "YAML file of these same words; words on the line win")

@@ -92,7 +92,7 @@ class MethodRunner:
         torch.set_num_threads(1)
         session = session or LocalSession()
         dataset = dataset or self.dataset()
-        method = self.build(run, dataset)
+        method = self.build(run, dataset).to(session.device)
         broadcast_from_first(method, session)
 
         def loader(start: int) -> Iterable[list[Batch]]:
@@ -116,7 +116,7 @@ class MethodRunner:
             total=run.total,
             seed=run.seed,
             groups=run.batch // run.group,
-            bf16=False,
+            bf16=run.precision == "bf16",
             folder=folder,
             checkpoint_every=checkpoint_every,
         )
