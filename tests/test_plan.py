@@ -1,0 +1,163 @@
+"""From words to keys: what is part of a run's identity, what is not, and what a plan holds."""
+
+import dataclasses
+
+import pytest
+
+from harness.config import RunConfig, content_key, knob_from_text, typed_knobs
+from harness.errors import BadInput
+from harness.plan import Plan, make_plan
+from harness.registry import registry
+from harness.versions import versions
+from harness.words import Words, parse
+
+SMALL = ["data.n_train=64", "data.n_val=8", "data.n_test=8"]
+
+
+def plan(*words: str, single: bool = False) -> Plan:
+    command = "train" if single else "sweep"
+    return make_plan(parse([*SMALL, *words], Words, command, registry().names()), single=single)
+
+
+def key(*words: str) -> str:
+    made = plan(*words)
+    return made.resolve(made.studies[0].study, {}, made.words.seed).key
+
+
+@pytest.fixture(scope="module")
+def base() -> str:
+    return key("methods=cam")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trials=7"],
+        ["seeds=5"],
+        ["search=rules"],
+        ["store=elsewhere"],
+        ["threads=2"],
+        ["loaders=2"],
+        ["keep=none"],
+        ["mlflow=off"],
+        ["ray=off"],
+        ["checkpoint_every=5"],
+        ["protocol=fixed"],
+        ["protocol=oracle"],
+        ["retry=failed"],
+        ["batch=16", "group=16", "workers=1"],
+    ],
+)
+def test_words_that_are_no_part_of_a_key(base, words):
+    assert key("methods=cam", *words) == base
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["seed=1"],
+        ["cam.w_seg=.2"],
+        ["iterations=3"],
+        ["fidelity=.5"],
+        ["crop=64"],
+        ["batch=8"],
+        ["group=8"],
+        ["precision=bf16"],
+        ["data.n_train=12"],
+        ["data.tag_noise=.1"],
+        ["data.tune=carve"],
+        ["tier=lab"],
+        ["scales=1,2"],
+    ],
+)
+def test_words_that_are_part_of_a_key(base, words):
+    given = [w for w in SMALL if w.split("=")[0] not in {x.split("=")[0] for x in words}]
+    made = make_plan(parse(["methods=cam", *given, *words], Words, "sweep", registry().names()))
+    assert made.resolve(made.studies[0].study, {}, made.words.seed).key != base
+
+
+def test_a_raised_version_makes_another_key():
+    run = plan("methods=cam").studies[0].run
+    one = {"train_fingerprint": "t", "weights_digest": "w"}
+    used = versions(run.chosen.spec)
+    assert {"loop", "scoring", "fitting", "cam", "methods.parts.par"} <= set(used)
+    assert content_key(run, versions=used, **one) == content_key(run, versions=dict(used), **one)
+    assert content_key(run, versions={**used, "methods.parts.par": 99}, **one) != content_key(run, versions=used, **one)
+
+
+def test_a_config_survives_json():
+    run = plan("methods=fsr", "scales=1,1.5").studies[0].run
+    assert RunConfig.from_dict(run.to_dict()).to_dict() == run.to_dict()
+    assert run.scales == (1.0, 1.5)
+    assert dataclasses.replace(run, fidelity=0.1).total == round(run.iterations * 0.1)
+
+
+def test_one_full_per_network_and_masks_for_it_alone():
+    made = plan("methods=cam,fsr,full", "labels=tags")
+    assert [(s.run.method, s.run.labels) for s in made.studies] == [("cam", "tags"), ("fsr", "tags"), ("full", "masks")]
+    alone = plan("methods=full")
+    assert alone.studies[0].run.backbone == made.studies[0].run.backbone
+
+
+def test_all_is_every_registered_method():
+    made = plan("methods=all")
+    assert {s.run.method for s in made.studies} == {c.name for c in registry().all()}
+    assert made.sweep == plan("methods=all").sweep
+    assert made.sweep != plan("methods=all", "trials=3").sweep
+
+
+def test_pinned_knobs_are_not_searched_and_go_with_their_partner():
+    space = plan("methods=fsr", "fsr.mask_low=.25").studies[0].study.space
+    assert space is not None
+    assert "mask_low" not in space.knobs
+    assert "mask_high" not in space.knobs
+    assert "mask_ratio" in space.knobs
+
+
+def test_protocol_fixed_tunes_nothing():
+    study = plan("methods=fsr", "protocol=fixed", "trials=9", "seeds=2").studies[0].study
+    assert (study.trials, study.seeds, study.budget) == (1, (0, 1), 1)
+
+
+def test_rungs_lie_behind_the_last_start():
+    study = plan("methods=fsr", "trials=8", "fsr.seg_start=.5").studies[0].study
+    assert study.first_rung == pytest.approx(0.6)
+    assert plan("methods=fsr", "fsr.seg_start=.85").studies[0].study.first_rung == 1.0
+
+
+def test_all_problems_come_at_once():
+    with pytest.raises(BadInput) as caught:
+        plan("methods=cam,nosuch", "tier=huge", "data=nowhere", "gpus=99", "fidelity=0")
+    text = str(caught.value)
+    for part in ("nosuch", "tier", "nowhere", "gpus", "fidelity"):
+        assert part in text
+
+
+def test_labels_that_nobody_reads():
+    with pytest.raises(BadInput, match="no chosen method reads points"):
+        plan("methods=cam", "labels=points")
+    made = plan("methods=cam,full", "labels=tags,points")
+    assert [s.run.labels for s in made.studies] == ["tags", "masks"]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"), [("mask_ratio", "x"), ("aggregation_blocks", "1.5"), ("reuse_cam", "maybe"), ("mask_ratio", "nan")]
+)
+def test_knob_texts_of_the_wrong_type(name, raw):
+    with pytest.raises(BadInput, match=name):
+        knob_from_text(registry().spec("fsr"), name, raw)
+
+
+def test_knob_texts():
+    spec = registry().spec("fsr")
+    assert knob_from_text(spec, "mask_ratio", ".25") == 0.25
+    assert knob_from_text(spec, "reuse_cam", "off") is False
+    assert knob_from_text(spec, "cam_scales", "1,.5") == [1.0, 0.5]
+    assert typed_knobs(spec, {"cam_scales": [1.0, 0.5]}).cam_scales == (1.0, 0.5)
+
+
+def test_variants_switch_as_a_whole():
+    default, released = plan("methods=fsr").studies[0].run, plan("methods=fsr", "variant=released").studies[0].run
+    assert default.knobs["reuse_cam"] is True
+    assert released.knobs["reuse_cam"] is False
+    assert released.knobs["imagenet_normalisation"] is True
