@@ -27,7 +27,9 @@ PREFIX = "step-"
 def save_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan], meta: Mapping[str, Any]) -> None:
     """Write model, optimisers and `meta` (with `step`, the steps already done) as `<folder>/step-<n>`.
 
-    Older ones are dropped. Raises StoreError on a full or unwritable disk, leaving the previous checkpoint.
+    Older ones are dropped. Nothing is forced to the disk: a killed process loses nothing, and after a power cut a
+    damaged checkpoint is found out and the run starts from an older one or anew. Raises StoreError on a full or
+    unwritable disk, leaving the previous checkpoint.
     """
     target = folder / f"{PREFIX}{meta['step']:08d}"
     tmp = folder / f".{target.name}.{os.getpid()}.tmp"
@@ -39,7 +41,6 @@ def save_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan], 
             _write_tensors(tmp / f"optimizer-{i}.safetensors", tensors)
             (tmp / f"optimizer-{i}.json").write_text(json.dumps(rest))
         (tmp / "meta.json").write_text(json.dumps(dict(meta)))
-        _sync(tmp)
         if target.exists():
             shutil.rmtree(target)
         os.rename(tmp, target)
@@ -138,9 +139,3 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tens
         state.setdefault(int(index), {})[name] = value
     # Groups come from the freshly built optimiser: learning rates are a function of the step, not state.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        with open(path, "rb") as f:
-            os.fsync(f.fileno())
