@@ -23,7 +23,7 @@ def test_valid_for_ray_up(config):
 def test_ray_refuses_a_damaged_one(config):
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    with pytest.raises(Exception, match="head_node_typo|Additional properties"):
+    with pytest.raises(Exception, match=r"head_node_typo|Additional properties"):
         validate_config(prepare_config({**config, "head_node_typo": 1}))
 
 
@@ -36,5 +36,6 @@ def test_workers_have_gpus_and_the_locked_project(config):
     assert workers["node_config"]["InstanceType"].startswith(("g", "p"))
     assert workers["max_workers"] >= 1
     assert any("uv sync --frozen --extra cluster" in c for c in config["setup_commands"])
-    assert all("RAY_AUTH_MODE=token" in " ".join(config[k])
-               for k in ("head_start_ray_commands", "worker_start_ray_commands"))
+    assert all(
+        "RAY_AUTH_MODE=token" in " ".join(config[k]) for k in ("head_start_ray_commands", "worker_start_ray_commands")
+    )

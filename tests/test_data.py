@@ -21,15 +21,21 @@ def test_help_explains_every_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert data.main(["make-backbones", "--help"]) == 0
 
 
-@pytest.mark.parametrize(("arguments", "pieces"), [
-    ([], ["no subcommand given", "make-backbones"]),
-    (["make-backbone"], ["unknown subcommand 'make-backbone'", "did you mean make-backbones"]),
-    (["make-backbones", "sed=1", "threads=none", "names=shapes_vt", "out="],
-     ["did you mean seed", "threads: bad value 'none'", "did you mean shapes_vit", "out: no value given"]),
-    (["make-backbones", "threads=0", "seed"], ["must be at least 1", "seed: no value given"]),
-])
-def test_bad_words_exit_2_all_at_once(arguments: list[str], pieces: list[str],
-                                      capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "pieces"),
+    [
+        ([], ["no subcommand given", "make-backbones"]),
+        (["make-backbone"], ["unknown subcommand 'make-backbone'", "did you mean make-backbones"]),
+        (
+            ["make-backbones", "sed=1", "threads=none", "names=shapes_vt", "out="],
+            ["did you mean seed", "threads: bad value 'none'", "did you mean shapes_vit", "out: no value given"],
+        ),
+        (["make-backbones", "threads=0", "seed"], ["must be at least 1", "seed: no value given"]),
+    ],
+)
+def test_bad_words_exit_2_all_at_once(
+    arguments: list[str], pieces: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert data.main(arguments) == 2
     text = capsys.readouterr().err
     for piece in pieces:

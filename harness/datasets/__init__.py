@@ -32,8 +32,14 @@ DATASETS: tuple[str, ...] = _found()
 """Names that `data.name` can take."""
 
 
-def open_dataset(name: str, *, root: str | None = None, masks: str | None = None, classes: str | None = None,
-                 options: Mapping[str, str] | None = None) -> Dataset:
+def open_dataset(
+    name: str,
+    *,
+    root: str | None = None,
+    masks: str | None = None,
+    classes: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Dataset:
     """Open a dataset by name; `options` are its own `data.<option>` words.
 
     Raises BadInput for unknown names (with the nearest ones), unknown options, and all that the dataset finds.

@@ -29,14 +29,34 @@ from harness.datasets.colour import (
 )
 
 __all__ = [
-    "Crop", "Jitter", "Pixels", "apply_jitter", "color_jitter", "crop_window", "draw_jitter", "gaussian_blur",
-    "grayscale", "hflip", "label_tensor", "pad_crop", "random_hflip", "random_resized_crop", "random_scale", "resize",
-    "resize_label", "scale_pad_crop", "solarize", "to_tensor_normalised",
+    "Crop",
+    "Jitter",
+    "Pixels",
+    "apply_jitter",
+    "color_jitter",
+    "crop_window",
+    "draw_jitter",
+    "gaussian_blur",
+    "grayscale",
+    "hflip",
+    "label_tensor",
+    "pad_crop",
+    "random_hflip",
+    "random_resized_crop",
+    "random_scale",
+    "resize",
+    "resize_label",
+    "scale_pad_crop",
+    "solarize",
+    "to_tensor_normalised",
 ]
 Window = tuple[int, int, int, int]
 """Top, left, height, width in pixels."""
-FILTERS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
-           "bicubic": Image.Resampling.BICUBIC}
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +84,9 @@ def resize_label(label: Pixels | None, size: tuple[int, int]) -> Pixels | None:
     return None if label is None else resize(label, size, "nearest")
 
 
-def crop_window(height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float],
-                rng: np.random.Generator) -> Window:
+def crop_window(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> Window:
     """Window of RandomResizedCrop: area share from `scale`, log-uniform aspect from `ratio`.
 
     Ten tries, then the largest central window whose aspect lies within `ratio` (torchvision's rule).
@@ -84,14 +105,20 @@ def crop_window(height: int, width: int, scale: tuple[float, float], ratio: tupl
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def random_resized_crop(image: Pixels, label: Pixels | None, size: int, scale: tuple[float, float],
-                        ratio: tuple[float, float], rng: np.random.Generator) -> tuple[Pixels, Pixels | None]:
+def random_resized_crop(
+    image: Pixels,
+    label: Pixels | None,
+    size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[Pixels, Pixels | None]:
     """A random window (`crop_window`) of image and label, resized to a square of `size` pixels, bicubic."""
     top, left, h, w = crop_window(image.shape[0], image.shape[1], scale, ratio, rng)
     square = (size, size)
     # Cut first: PIL's resize(box=) would let pixels from outside the window into its border.
-    cut = None if label is None else label[top:top + h, left:left + w]
-    return resize(image[top:top + h, left:left + w], square), resize_label(cut, square)
+    cut = None if label is None else label[top : top + h, left : left + w]
+    return resize(image[top : top + h, left : left + w], square), resize_label(cut, square)
 
 
 def hflip(image: Pixels, label: Pixels | None) -> tuple[Pixels, Pixels | None]:
@@ -99,14 +126,16 @@ def hflip(image: Pixels, label: Pixels | None) -> tuple[Pixels, Pixels | None]:
     return image[:, ::-1], None if label is None else label[:, ::-1]
 
 
-def random_hflip(image: Pixels, label: Pixels | None, rng: np.random.Generator,
-                 p: float = 0.5) -> tuple[Pixels, Pixels | None]:
+def random_hflip(
+    image: Pixels, label: Pixels | None, rng: np.random.Generator, p: float = 0.5
+) -> tuple[Pixels, Pixels | None]:
     """Image and label, mirrored with probability `p`."""
     return hflip(image, label) if rng.random() < p else (image, label)
 
 
-def random_scale(image: Pixels, label: Pixels | None, scale: tuple[float, float],
-                 rng: np.random.Generator) -> tuple[Pixels, Pixels | None]:
+def random_scale(
+    image: Pixels, label: Pixels | None, scale: tuple[float, float], rng: np.random.Generator
+) -> tuple[Pixels, Pixels | None]:
     """Both sides times one factor from U(scale), rounded down, bilinear (operators A13)."""
     factor = rng.uniform(*scale)
     size = max(1, int(factor * image.shape[0])), max(1, int(factor * image.shape[1]))
@@ -136,8 +165,15 @@ def pad_crop(image: Pixels, label: Pixels | None, size: int, rng: np.random.Gene
     return Crop(out, label_out, (h0, w0, h1 - h0, w1 - w0), content)
 
 
-def scale_pad_crop(image: Pixels, label: Pixels | None, size: int, rng: np.random.Generator, *,
-                   scale: tuple[float, float] = (0.5, 2.0), flip: float = 0.5) -> Crop:
+def scale_pad_crop(
+    image: Pixels,
+    label: Pixels | None,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    scale: tuple[float, float] = (0.5, 2.0),
+    flip: float = 0.5,
+) -> Crop:
     """Random scale, flip, padding and window: operators A13 without colour."""
     image, label = random_scale(image, label, scale, rng)
     image, label = random_hflip(image, label, rng, flip)

@@ -20,13 +20,17 @@ class Jitter:
     steps: tuple[tuple[str, float], ...]
 
 
-def draw_jitter(brightness: Spread, contrast: Spread, saturation: Spread, hue: Spread,
-                rng: np.random.Generator) -> Jitter:
+def draw_jitter(
+    brightness: Spread, contrast: Spread, saturation: Spread, hue: Spread, rng: np.random.Generator
+) -> Jitter:
     """Factors and order of torchvision's ColorJitter."""
     spreads = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
     order = rng.permutation(len(spreads))
-    factors = {name: float(rng.uniform(*_range(spread, 0.0 if name == "hue" else 1.0)))
-               for name, spread in spreads.items() if spread}
+    factors = {
+        name: float(rng.uniform(*_range(spread, 0.0 if name == "hue" else 1.0)))
+        for name, spread in spreads.items()
+        if spread
+    }
     names = [list(spreads)[i] for i in order]
     return Jitter(tuple((name, factors[name]) for name in names if name in factors))
 
@@ -39,8 +43,9 @@ def apply_jitter(image: Pixels, jitter: Jitter) -> Pixels:
     return np.asarray(picture)
 
 
-def color_jitter(image: Pixels, brightness: Spread, contrast: Spread, saturation: Spread, hue: Spread,
-                 rng: np.random.Generator) -> Pixels:
+def color_jitter(
+    image: Pixels, brightness: Spread, contrast: Spread, saturation: Spread, hue: Spread, rng: np.random.Generator
+) -> Pixels:
     """Random brightness, contrast, saturation and hue in random order."""
     return apply_jitter(image, draw_jitter(brightness, contrast, saturation, hue, rng))
 

@@ -39,12 +39,16 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
     if layout.class_names:
         return Folder(layout, layout.class_names)
     folder = Folder(layout, tuple(str(number) for number in range(IGNORE)))
-    facts = folder.facts(image_id for split, has in layout.has_masks.items() if has
-                         for image_id in layout.lists[split])
+    facts = folder.facts(image_id for split, has in layout.has_masks.items() if has for image_id in layout.lists[split])
     top = max((label for fact in facts.values() for label in fact.labels if label != IGNORE), default=-1)
     if top < 0:
-        raise BadInput(Problem(str(layout.root / layout.mask_folder), "every pixel of every mask is 255 (ignore)",
-                               "choose another mask folder with data.masks=<folder>"))
+        raise BadInput(
+            Problem(
+                str(layout.root / layout.mask_folder),
+                "every pixel of every mask is 255 (ignore)",
+                "choose another mask folder with data.masks=<folder>",
+            )
+        )
     return Folder(layout, tuple(str(number) for number in range(top + 1)))
 
 
@@ -68,8 +72,9 @@ class Folder(Dataset):
     def ids(self, split: str) -> tuple[str, ...]:
         """Image ids of a split in list order. Raises BadInput where there is no such split."""
         if split not in self.layout.lists:
-            raise BadInput(Problem("split", f"{self.layout.root} has no split {split}",
-                                   nearest(split, self.layout.lists)))
+            raise BadInput(
+                Problem("split", f"{self.layout.root} has no split {split}", nearest(split, self.layout.lists))
+            )
         return self.layout.lists[split]
 
     def image(self, image_id: str) -> NDArray[np.uint8]:
@@ -138,14 +143,20 @@ class Folder(Dataset):
         file = self._entry(self.layout.masks, image_id)
         folder = self.layout.root / self.layout.mask_folder
         if file is None:
-            raise BadInput(Problem(str(folder / f"{image_id}.png"), "this image has no mask",
-                                   "use a split that has masks"))
+            raise BadInput(
+                Problem(str(folder / f"{image_id}.png"), "this image has no mask", "use a split that has masks")
+            )
         return folder / file
 
     def _entry(self, files: Mapping[str, str], image_id: str) -> str | None:
         if image_id not in self.layout.images:
-            raise BadInput(Problem("image id", f"{image_id!r} is in no list of {self.layout.root}",
-                                   nearest(image_id, list(self.layout.images)[:1000])))
+            raise BadInput(
+                Problem(
+                    "image id",
+                    f"{image_id!r} is in no list of {self.layout.root}",
+                    nearest(image_id, list(self.layout.images)[:1000]),
+                )
+            )
         return files.get(image_id)
 
     def _read_mask(self, image_id: str) -> NDArray[np.uint8]:
@@ -158,10 +169,14 @@ class Folder(Dataset):
         illegal = [label for label in facts.labels if label >= self.num_labels and label != IGNORE]
         if illegal:
             names = some_of(self.class_names, 3)
-            raise BadInput(Problem(
-                str(path), f"label {some_of(map(str, illegal))}, but the {self.num_labels} classes ({names}) are "
-                f"labelled 0..{self.num_labels - 1}",
-                "correct the mask (255 = ignore), or name all classes in the file of class names (data.classes)"))
+            raise BadInput(
+                Problem(
+                    str(path),
+                    f"label {some_of(map(str, illegal))}, but the {self.num_labels} classes ({names}) are "
+                    f"labelled 0..{self.num_labels - 1}",
+                    "correct the mask (255 = ignore), or name all classes in the file of class names (data.classes)",
+                )
+            )
         return facts
 
     def _check(self, image_id: str) -> list[Problem]:
@@ -177,7 +192,11 @@ class Folder(Dataset):
             except BadInput as error:
                 problems += error.problems
         if size is not None and truth is not None and truth != size:
-            problems.append(Problem(
-                str(self.mask_path(image_id)), f"mask of {truth[1]}x{truth[0]} pixels, image of {size[1]}x{size[0]}",
-                "make both the same size; a turned mask hints at a photo with an EXIF rotation"))
+            problems.append(
+                Problem(
+                    str(self.mask_path(image_id)),
+                    f"mask of {truth[1]}x{truth[0]} pixels, image of {size[1]}x{size[0]}",
+                    "make both the same size; a turned mask hints at a photo with an EXIF rotation",
+                )
+            )
         return problems

@@ -42,10 +42,12 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
     Raises BadInput when the file is missing, damaged, cut off, or has more than 8 bits a channel.
     """
+
     def decode(image: Image.Image) -> NDArray[np.uint8]:
         if image.mode[0] in "IF":
-            raise BadInput(Problem(str(path), f"{image.mode} image, 8-bit RGB or grey expected",
-                                   "save it as an 8-bit JPEG or PNG"))
+            raise BadInput(
+                Problem(str(path), f"{image.mode} image, 8-bit RGB or grey expected", "save it as an 8-bit JPEG or PNG")
+            )
         return np.asarray(image.convert("RGB"))
 
     return _decoded(path, decode)
@@ -61,11 +63,13 @@ def read_mask(path: str | Path) -> NDArray[np.uint8]:
 
 def verify_image(path: str | Path) -> tuple[int, int]:
     """(H,W) of an image whose bytes decode to the last one. Raises BadInput as `read_image` does."""
+
     def decode(image: Image.Image) -> tuple[int, int]:
         width, height = image.size
         if image.mode[0] in "IF":
-            raise BadInput(Problem(str(path), f"{image.mode} image, 8-bit RGB or grey expected",
-                                   "save it as an 8-bit JPEG or PNG"))
+            raise BadInput(
+                Problem(str(path), f"{image.mode} image, 8-bit RGB or grey expected", "save it as an 8-bit JPEG or PNG")
+            )
         # An eighth of the size still reads every byte, so it finds a cut-off file at two thirds of the cost.
         image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
         image.load()
@@ -108,6 +112,7 @@ def facts_of(mask_HW: NDArray[np.uint8]) -> MaskFacts:
 
 def attempt(work: Callable[[str], T], items: Iterable[str]) -> Iterator[tuple[str, T | list[Problem]]]:
     """Call `work` on each item in threads; yields, in order, the item with its result or with its problems."""
+
     def call(item: str) -> tuple[str, T | list[Problem]]:
         try:
             return item, work(item)

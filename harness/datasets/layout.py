@@ -63,8 +63,15 @@ def inspect(root: str | None, mask_folder: str, classes: str | None) -> Layout:
         raise BadInput(problems)
     assert image_files is not None
     assert mask_files is not None
-    return Layout(base, mask_folder, names, lists, has_masks, {i: image_files[i] for i in every},
-                  {i: mask_files[i] for i in every if i in mask_files})
+    return Layout(
+        base,
+        mask_folder,
+        names,
+        lists,
+        has_masks,
+        {i: image_files[i] for i in every},
+        {i: mask_files[i] for i in every if i in mask_files},
+    )
 
 
 def _lists(base: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
@@ -74,18 +81,33 @@ def _lists(base: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
         if path.exists():
             lists[split] = _read_list(path, base / LISTS, problems)
     if "train" not in lists:
-        problems.append(Problem(str(base / LISTS / "train.txt"), "there is no such list",
-                                "write the ids of the training images there, one a line, without suffix"))
+        problems.append(
+            Problem(
+                str(base / LISTS / "train.txt"),
+                "there is no such list",
+                "write the ids of the training images there, one a line, without suffix",
+            )
+        )
     if "val" not in lists and "test" not in lists:
-        problems.append(Problem(f"{base / LISTS}/val.txt or test.txt", "neither list exists",
-                                "write the ids of the images to be scored there, one a line"))
+        problems.append(
+            Problem(
+                f"{base / LISTS}/val.txt or test.txt",
+                "neither list exists",
+                "write the ids of the images to be scored there, one a line",
+            )
+        )
     counts = Counter(image_id for ids in lists.values() for image_id in set(ids))
     shared = [image_id for image_id, count in counts.items() if count > 1]
     if shared:
         where = [split for split, ids in lists.items() if not set(shared).isdisjoint(ids)]
-        problems.append(Problem(str(base / LISTS), f"{len(shared)} ids stand in more than one of "
-                                f"{', '.join(f'{split}.txt' for split in where)}: {some_of(shared)}",
-                                "keep each image in one split"))
+        problems.append(
+            Problem(
+                str(base / LISTS),
+                f"{len(shared)} ids stand in more than one of "
+                f"{', '.join(f'{split}.txt' for split in where)}: {some_of(shared)}",
+                "keep each image in one split",
+            )
+        )
     return lists
 
 
@@ -96,13 +118,19 @@ def _read_list(path: Path, folder: Path, problems: list[Problem]) -> tuple[str, 
     ids = [line.strip() for line in lines if line.strip()]
     refused = [image_id for image_id in ids if not _is_plain(image_id)]
     if refused:
-        problems.append(Problem(str(path), f"{len(refused)} lines are no ids: {some_of(map(repr, refused))}",
-                                "write one id a line: a file name without folder, suffix and '..'"))
+        problems.append(
+            Problem(
+                str(path),
+                f"{len(refused)} lines are no ids: {some_of(map(repr, refused))}",
+                "write one id a line: a file name without folder, suffix and '..'",
+            )
+        )
     ids = [image_id for image_id in ids if _is_plain(image_id)]
     twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
     if twice:
-        problems.append(Problem(str(path), f"{len(twice)} ids stand there more than once: {some_of(twice)}",
-                                "keep each id once"))
+        problems.append(
+            Problem(str(path), f"{len(twice)} ids stand there more than once: {some_of(twice)}", "keep each id once")
+        )
     if not ids and not refused:
         problems.append(Problem(str(path), "the list is empty", "write one id a line, or remove the list"))
     return tuple(dict.fromkeys(ids))
@@ -132,8 +160,13 @@ def _files(folder: Path, suffixes: tuple[str, ...], problems: list[Problem], fix
     if twice:
         problems.append(Problem(str(folder), f"{len(twice)} ids have two files: {some_of(twice)}", "keep one"))
     if outside:
-        problems.append(Problem(str(folder), f"{len(outside)} files are links that leave it: {some_of(outside)}",
-                                "link the folder as a whole, or put the files themselves there"))
+        problems.append(
+            Problem(
+                str(folder),
+                f"{len(outside)} files are links that leave it: {some_of(outside)}",
+                "link the folder as a whole, or put the files themselves there",
+            )
+        )
     return files
 
 
@@ -148,8 +181,9 @@ def _missing(ids: Iterable[str], files: dict[str, str], folder: Path, what: str,
 
 
 def _other_folders(base: Path) -> str:
-    others = sorted(entry.name for entry in os.scandir(base)
-                    if entry.is_dir() and entry.name not in (IMAGES, LISTS.split("/")[0]))
+    others = sorted(
+        entry.name for entry in os.scandir(base) if entry.is_dir() and entry.name not in (IMAGES, LISTS.split("/")[0])
+    )
     found = f"; the folders here are {some_of(others, 8)}" if others else ""
     return f"data.masks=<folder of index PNGs>{found}"
 
@@ -158,8 +192,13 @@ def _class_names(base: Path, mask_folder: str, classes: str | None, problems: li
     if classes is not None:
         path = Path(classes).expanduser()
         if not path.is_file():
-            problems.append(Problem("data.classes", f"{classes}: there is no such file",
-                                    "a text file with one class name per line, label 0 first"))
+            problems.append(
+                Problem(
+                    "data.classes",
+                    f"{classes}: there is no such file",
+                    "a text file with one class name per line, label 0 first",
+                )
+            )
             return ()
         folder = path.parent
     else:
@@ -200,5 +239,9 @@ def _lines(path: Path, folder: Path, problems: list[Problem]) -> list[str] | Non
 
 
 def _is_plain(name: str) -> bool:
-    return (bool(name) and ".." not in name and not name.startswith((".", "~"))
-            and not any(letter in "/\\" or not letter.isprintable() for letter in name))
+    return (
+        bool(name)
+        and ".." not in name
+        and not name.startswith((".", "~"))
+        and not any(letter in "/\\" or not letter.isprintable() for letter in name)
+    )

@@ -30,8 +30,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 def batch_indices(count: int, seed: int, step: int, batch: int) -> list[int]:
     """Places in the list of ids that the global batch of `step` holds: a window of the endless row of epochs."""
-    return [int(_cached_order(count, seed, place // count)[place % count])
-            for place in range(step * batch, (step + 1) * batch)]
+    return [
+        int(_cached_order(count, seed, place // count)[place % count])
+        for place in range(step * batch, (step + 1) * batch)
+    ]
 
 
 _cached_order = functools.lru_cache(maxsize=4)(epoch_order)
@@ -54,8 +56,13 @@ def collate(ids: Sequence[str], views: Sequence[Views], tags: Sequence[NDArray[n
     if any(view.content_HW is not None for view in views):
         whole = torch.ones(next(iter(stacked.values())).shape[-2:], dtype=torch.bool)
         content = torch.stack([whole if view.content_HW is None else view.content_HW for view in views])
-    return Batch(ids=tuple(ids), views=stacked, tags_BC=torch.from_numpy(np.stack(tags)),
-                 label_BHW=torch.stack(label) if label else None, content_BHW=content)
+    return Batch(
+        ids=tuple(ids),
+        views=stacked,
+        tags_BC=torch.from_numpy(np.stack(tags)),
+        label_BHW=torch.stack(label) if label else None,
+        content_BHW=content,
+    )
 
 
 class Loader:
@@ -69,9 +76,24 @@ class Loader:
     one: spawned loaders import torch anew).
     """
 
-    def __init__(self, dataset: Dataset, ids: Sequence[str], transform: Transform, labels: str, *, seed: int,
-                 batch: int, group: int, loaders: int = 0, rank: int = 0, world_size: int = 1, start_step: int = 0,
-                 total_steps: int, pin_memory: bool = False, start_method: str | None = None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        ids: Sequence[str],
+        transform: Transform,
+        labels: str,
+        *,
+        seed: int,
+        batch: int,
+        group: int,
+        loaders: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+        total_steps: int,
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ):
         problems = _problems(ids, seed, batch, group, loaders, rank, world_size)
         if problems:
             raise BadInput(problems)
@@ -113,9 +135,17 @@ class Loader:
             known = multiprocessing.get_all_start_methods()
             context = self._start_method or ("fork" if "fork" in known else "spawn")
         # A generator of its own: otherwise DataLoader draws a seed from the global one.
-        running = iter(DataLoader(
-            self._making, batch_size=None, sampler=self.steps, num_workers=self.loaders, generator=torch.Generator(),
-            multiprocessing_context=context, pin_memory=self._pin_memory))
+        running = iter(
+            DataLoader(
+                self._making,
+                batch_size=None,
+                sampler=self.steps,
+                num_workers=self.loaders,
+                generator=torch.Generator(),
+                multiprocessing_context=context,
+                pin_memory=self._pin_memory,
+            )
+        )
         self._running = running
         try:
             for made in running:
@@ -128,8 +158,18 @@ class Loader:
 class _Steps(TorchDataset[Any]):
     """Makes the batches of a step; indexed by step in loader processes."""
 
-    def __init__(self, dataset: Dataset, ids: tuple[str, ...], transform: Transform, labels: str, seed: int,
-                 batch: int, group: int, rank: int, world_size: int):
+    def __init__(
+        self,
+        dataset: Dataset,
+        ids: tuple[str, ...],
+        transform: Transform,
+        labels: str,
+        seed: int,
+        batch: int,
+        group: int,
+        rank: int,
+        world_size: int,
+    ):
         self.dataset, self.ids, self.transform, self.labels = dataset, ids, transform, labels
         self.seed, self.batch, self.group = seed, batch, group
         held = batch // group // world_size
@@ -137,7 +177,7 @@ class _Steps(TorchDataset[Any]):
 
     def batches(self, step: int) -> list[Batch]:
         chosen = [self.ids[i] for i in batch_indices(len(self.ids), self.seed, step, self.batch)]
-        return [self._group(chosen[g * self.group:(g + 1) * self.group], step) for g in self.groups]
+        return [self._group(chosen[g * self.group : (g + 1) * self.group], step) for g in self.groups]
 
     def __getitem__(self, step: int) -> Any:
         # DataLoader rebuilds an exception from its text, which BadInput does not survive: problems travel as data.
@@ -155,8 +195,14 @@ class _Steps(TorchDataset[Any]):
         image_HW3 = self.dataset.image(image_id)
         label_HW = None if self.labels == "tags" else self.dataset.weak(image_id, self.labels)
         if label_HW is not None and label_HW.shape != image_HW3.shape[:2]:
-            raise BadInput(Problem(image_id, f"{self.labels} of {label_HW.shape[1]}x{label_HW.shape[0]} pixels, image "
-                                   f"of {image_HW3.shape[1]}x{image_HW3.shape[0]}", "make both the same size"))
+            raise BadInput(
+                Problem(
+                    image_id,
+                    f"{self.labels} of {label_HW.shape[1]}x{label_HW.shape[0]} pixels, image "
+                    f"of {image_HW3.shape[1]}x{image_HW3.shape[0]}",
+                    "make both the same size",
+                )
+            )
         return Sample(image_id, image_HW3, self.dataset.tags(image_id), label_HW)
 
 
@@ -166,8 +212,9 @@ def _opened(made: Any) -> list[Batch]:
     return [Batch(tuple(ids), views, tags, label, content) for ids, views, tags, label, content in made]
 
 
-def _problems(ids: Sequence[str], seed: int, batch: int, group: int, loaders: int, rank: int,
-              world_size: int) -> list[Problem]:
+def _problems(
+    ids: Sequence[str], seed: int, batch: int, group: int, loaders: int, rank: int, world_size: int
+) -> list[Problem]:
     problems = []
     if not ids:
         problems.append(Problem("data", "no training images", "choose a split that has images"))
@@ -178,11 +225,20 @@ def _problems(ids: Sequence[str], seed: int, batch: int, group: int, loaders: in
     if not 0 <= rank < world_size:
         problems.append(Problem("workers", f"rank {rank} of {world_size}", "ranks count from 0 to workers-1"))
     if group < 1 or batch < group or batch % group:
-        problems.append(Problem("batch", f"{batch} is no multiple of group={group}",
-                                f"batch={max(1, group) * max(1, batch // max(1, group))}"))
+        problems.append(
+            Problem(
+                "batch",
+                f"{batch} is no multiple of group={group}",
+                f"batch={max(1, group) * max(1, batch // max(1, group))}",
+            )
+        )
     elif world_size > 0 and (batch // group) % world_size:
         fits = [n for n in range(1, batch // group + 1) if (batch // group) % n == 0]
-        problems.append(Problem("workers", f"{batch // group} groups of {group} do not divide over {world_size} "
-                                "workers", f"workers={' or '.join(map(str, fits))}, or batch="
-                                f"{group * world_size}"))
+        problems.append(
+            Problem(
+                "workers",
+                f"{batch // group} groups of {group} do not divide over {world_size} workers",
+                f"workers={' or '.join(map(str, fits))}, or batch={group * world_size}",
+            )
+        )
     return problems

@@ -29,8 +29,9 @@ class SplitPlan:
     """`val`, `train-carved`, the reported split under `oracle`, or `none`."""
 
 
-def plan_splits(dataset: Dataset, tune: str = "auto", protocol: str = "held-out",
-                report: str | None = None) -> SplitPlan:
+def plan_splits(
+    dataset: Dataset, tune: str = "auto", protocol: str = "held-out", report: str | None = None
+) -> SplitPlan:
     """Splits of a run. Reported: `report` where given, else `test` where it has masks, else `val`.
 
     `held-out` tunes on `val` where val and test both have masks, else on a tenth of train that is then not
@@ -38,9 +39,11 @@ def plan_splits(dataset: Dataset, tune: str = "auto", protocol: str = "held-out"
     nothing and only watches `val`, where held-out would tune on it; both train on all of train.
     Raises BadInput where the dataset cannot give what is asked.
     """
-    problems = [Problem(word, f"unknown value {value!r}", nearest(value, known))
-                for word, value, known in (("data.tune", tune, TUNE_WORDS), ("protocol", protocol, PROTOCOLS))
-                if value not in known]
+    problems = [
+        Problem(word, f"unknown value {value!r}", nearest(value, known))
+        for word, value, known in (("data.tune", tune, TUNE_WORDS), ("protocol", protocol, PROTOCOLS))
+        if value not in known
+    ]
     has_masks = dataset.splits()
     candidates = (report,) if report else ("test", "val")
     report_name = next((split for split in candidates if has_masks.get(split)), None)
@@ -50,12 +53,20 @@ def plan_splits(dataset: Dataset, tune: str = "auto", protocol: str = "held-out"
         known = ", ".join(split for split, has in has_masks.items() if has)
         problems.append(Problem("split", f"{dataset.name} has no masks for {report!r}", f"splits with masks: {known}"))
     elif report_name is None:
-        problems.append(Problem("data", f"{dataset.name} has masks for neither test nor val: nothing can be scored",
-                                "add the masks of one of them"))
+        problems.append(
+            Problem(
+                "data",
+                f"{dataset.name} has masks for neither test nor val: nothing can be scored",
+                "add the masks of one of them",
+            )
+        )
     elif protocol == "held-out" and tune == "val" and (report_name == "val" or not has_masks.get("val")):
         found = "val is the reported split" if report_name == "val" else "val has no masks"
-        problems.append(Problem("data.tune", f"val, but {found}",
-                                "data.tune=carve, or protocol=oracle to tune on the reported split"))
+        problems.append(
+            Problem(
+                "data.tune", f"val, but {found}", "data.tune=carve, or protocol=oracle to tune on the reported split"
+            )
+        )
     if problems or report_name is None:
         raise BadInput(problems)
     train = dataset.ids("train")
@@ -72,8 +83,13 @@ def plan_splits(dataset: Dataset, tune: str = "auto", protocol: str = "held-out"
     carved = carve(dataset, train)
     kept = tuple(image_id for image_id in train if image_id not in carved)
     if not kept:
-        raise BadInput(Problem("data.tune", f"a tuning split would take all {len(train)} training images",
-                               "protocol=fixed, or add masks for both val and test"))
+        raise BadInput(
+            Problem(
+                "data.tune",
+                f"a tuning split would take all {len(train)} training images",
+                "protocol=fixed, or add masks for both val and test",
+            )
+        )
     return SplitPlan(kept, tuple(i for i in train if i in carved), scored, report_name, CARVED)
 
 
@@ -83,7 +99,7 @@ def carve(dataset: Dataset, ids: tuple[str, ...]) -> frozenset[str]:
     The choice does not depend on the order of the ids; a class that falls short takes its next images by hash.
     """
     by_hash = sorted(ids, key=lambda image_id: (hashlib.sha256(image_id.encode()).digest(), image_id))
-    chosen = set(by_hash[:max(1, round(len(ids) * CARVED_SHARE))])
+    chosen = set(by_hash[: max(1, round(len(ids) * CARVED_SHARE))])
     tags = {image_id: dataset.tags(image_id) for image_id in by_hash}
     for c in range(dataset.num_classes):
         members = [image_id for image_id in by_hash if tags[image_id][c]]

@@ -48,9 +48,16 @@ class Conductor:
     Calls may come from several threads. `on_record` hears every closed slot.
     """
 
-    def __init__(self, studies: Sequence[Study], hooks: Hooks, *, store_root: Path | None = None,
-                 retry: str | None = None, on_record: Callable[[Record], None] | None = None,
-                 clock: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        hooks: Hooks,
+        *,
+        store_root: Path | None = None,
+        retry: str | None = None,
+        on_record: Callable[[Record], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ):
         """Raises BadInput with everything that is wrong with the studies."""
         check_studies(studies)
         self._hooks, self._root, self._retry, self._clock = hooks, store_root, retry, clock
@@ -152,8 +159,9 @@ class Conductor:
             return
         labels = {**resolved.payload.get("labels", {}), "study": study.id, "trial": slot.trial, "role": slot.role}
         asha = slot.state.asha if slot.role == "trial" else None
-        job = Job(self._ids, slot, key, {**resolved.payload, "labels": labels}, asha.rungs if asha else (),
-                  self._clock())
+        job = Job(
+            self._ids, slot, key, {**resolved.payload, "labels": labels}, asha.rungs if asha else (), self._clock()
+        )
         self._ids += 1
         self._leaders[key] = job.id
         if self._root is not None and slot.role == "trial" and slot.trial > 0 and study.search == "tpe":
@@ -168,8 +176,11 @@ class Conductor:
             earlier = slot.state.past_outcome(slot, key)
             if earlier is not None and earlier.status == "pruned" and (outcome is None or outcome.status == "pruned"):
                 outcome = earlier
-            if outcome is not None and outcome.status == "failed" and (
-                    self._retry == "failed" or outcome.error_class == PREEMPTED):
+            if (
+                outcome is not None
+                and outcome.status == "failed"
+                and (self._retry == "failed" or outcome.error_class == PREEMPTED)
+            ):
                 return None
         if outcome is not None and outcome.status == "pruned" and not slot.prunable:
             return None

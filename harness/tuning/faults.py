@@ -55,8 +55,9 @@ def failed(error: BaseException, fault: str | None = None) -> Outcome:
     """The outcome of a run that ended in `error`: class, message and traceback."""
     trace = "".join(traceback.format_exception(error))
     text = f"{type(error).__name__}: {error}\n{trace}"
-    return Outcome(status="failed", reached=0.0, error_class=fault or classify(error),
-                   error_message=text[:MESSAGE_LIMIT])
+    return Outcome(
+        status="failed", reached=0.0, error_class=fault or classify(error), error_message=text[:MESSAGE_LIMIT]
+    )
 
 
 def finite(outcome: Outcome) -> Outcome:

@@ -15,8 +15,16 @@ from harness.tuning.progress import Progress
 from harness.tuning.studies import Execute, Hooks, Outcome, Record, Study
 
 
-def drive(studies: Sequence[Study], hooks: Hooks, execute: str | Execute, *, session: LocalSession,
-          store_root: Path | None, retry: str | None, show: bool) -> list[Record]:
+def drive(
+    studies: Sequence[Study],
+    hooks: Hooks,
+    execute: str | Execute,
+    *,
+    session: LocalSession,
+    store_root: Path | None,
+    retry: str | None,
+    show: bool,
+) -> list[Record]:
     """See `harness.tuning.studies.run_local`."""
     progress = Progress(store_root)
     conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)

@@ -70,9 +70,17 @@ def view_of(conductor: Conductor, store_root: Path | None, now: float) -> View:
         # A heartbeat from before this job started was left by an interrupted attempt.
         fresh = beat if beat.get("updated", 0.0) >= job.started else {}
         runs.append(RunView(job.study.id, job.slot.trial, job.slot.role, now - job.started, fresh))
-    studies = tuple(StudyView(
-        s.study.id, s.closed, s.total, s.running, mean(s.seconds) if s.seconds else None,
-        s.best.outcome.objective if s.best is not None else None) for s in conductor.states)
+    studies = tuple(
+        StudyView(
+            s.study.id,
+            s.closed,
+            s.total,
+            s.running,
+            mean(s.seconds) if s.seconds else None,
+            s.best.outcome.objective if s.best is not None else None,
+        )
+        for s in conductor.states
+    )
     return View(studies, tuple(runs))
 
 
@@ -86,8 +94,10 @@ def seconds_left(view: View, parallel: int) -> float | None:
         step, total = run.beat.get("step", 0), run.beat.get("total", 0)
         if step and total and step <= total:
             promised.setdefault(run.study, []).append(run.elapsed * total / step)
-    length = {s.id: s.seconds if s.seconds is not None else mean(promised[s.id]) if s.id in promised else None
-              for s in view.studies}
+    length = {
+        s.id: s.seconds if s.seconds is not None else mean(promised[s.id]) if s.id in promised else None
+        for s in view.studies
+    }
     known = [v for v in length.values() if v is not None]
     if not known:
         return 0.0 if view.closed == view.total else None

@@ -22,8 +22,13 @@ class Routing(Searcher):
     Tune swallows exceptions of its searcher: the first is kept in `error`, and `Abort` then ends the Tuner.
     """
 
-    def __init__(self, conductor: Conductor, only: Collection[str], ticket: Callable[[Job], dict[str, Any]],
-                 limit: Callable[[], int]):
+    def __init__(
+        self,
+        conductor: Conductor,
+        only: Collection[str],
+        ticket: Callable[[Job], dict[str, Any]],
+        limit: Callable[[], int],
+    ):
         super().__init__(metric="objective", mode="max")
         self._conductor, self._only, self._ticket, self._limit = conductor, only, ticket, limit
         self._jobs: dict[str, int] = {}

@@ -24,19 +24,33 @@ from harness.tuning.studies import Hooks, Record, Study
 Shape = tuple[int, float, float]
 """Workers, CPUs and GPUs of each."""
 ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
     # A stopped trial cleans up before its actor takes the next one.
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60"}
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+}
 """Quiet, no files beside ours, reports at once; read by Ray at its import, in driver and workers."""
 OBJECT_STORE_BYTES = 100_000_000
 """Nothing large travels through Ray; its default would take 30 % of the memory."""
 
 
-def drive(studies: Sequence[Study], hooks: Hooks, *, execute: str, store_root: Path, address: str | None,
-          retry: str | None, parallel: int | None, show: bool) -> list[Record]:
+def drive(
+    studies: Sequence[Study],
+    hooks: Hooks,
+    *,
+    execute: str,
+    store_root: Path,
+    address: str | None,
+    retry: str | None,
+    parallel: int | None,
+    show: bool,
+) -> list[Record]:
     """See `harness.tuning.studies.run_studies`."""
     progress = Progress(store_root)
     conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
@@ -67,6 +81,7 @@ def fits(shape: Shape, resources: Mapping[str, float]) -> int:
 
 def _limit(shape: Shape, address: str | None, parallel: int | None) -> Callable[[], int]:
     """How many runs may be in flight now; on a cluster one more than fit, so that it scales up."""
+
     def limit() -> int:
         import ray
 
@@ -80,8 +95,13 @@ def _check_fits(shape: Shape, resources: Mapping[str, float], address: str | Non
     if address is None and fits(shape, resources) < 1:
         workers, cpus, gpus = shape
         found = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs on this machine"
-        raise BadInput(Problem("workers", f"{found}, a run needs {workers * cpus:g} and {workers * gpus:g}",
-                               "lower workers, threads or gpus, or name a cluster by address="))
+        raise BadInput(
+            Problem(
+                "workers",
+                f"{found}, a run needs {workers * cpus:g} and {workers * gpus:g}",
+                "lower workers, threads or gpus, or name a cluster by address=",
+            )
+        )
 
 
 @contextmanager
@@ -105,8 +125,12 @@ def _runtime(address: str | None) -> Iterator[None]:
         # What this process imports, its workers import from the same place.
         os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR,
-                 **(local if address is None else {"runtime_env": {"env_vars": ENVIRONMENT}}))
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **(local if address is None else {"runtime_env": {"env_vars": ENVIRONMENT}}),
+        )
         yield
     finally:
         ray.shutdown()
@@ -128,8 +152,15 @@ def _terminated_is_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _tune(conductor: Conductor, only: Collection[str], shape: Shape, execute: str, store_root: Path,
-          limit: Callable[[], int], progress: Progress) -> None:
+def _tune(
+    conductor: Conductor,
+    only: Collection[str],
+    shape: Shape,
+    execute: str,
+    store_root: Path,
+    limit: Callable[[], int],
+    progress: Progress,
+) -> None:
     """One Tuner over all studies of one shape. Raises what plan or store raised in the meantime."""
     from harness.tuning.janitor import remove_orphans
     from harness.tuning.ray_adapters import Routing
@@ -146,8 +177,9 @@ def _tune(conductor: Conductor, only: Collection[str], shape: Shape, execute: st
     shared.mkdir(parents=True, exist_ok=True)
 
     def ticket(job: Job) -> dict[str, Any]:
-        return Ticket(job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers,
-                      str(shared)).to_config()
+        return Ticket(
+            job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers, str(shared)
+        ).to_config()
 
     search = Routing(conductor, frozenset(only), ticket, limit)
     try:
@@ -175,9 +207,21 @@ def _tuner(conductor: Conductor, search: Any, shape: Shape, scratch: Path, progr
     return tune.Tuner(
         tune.with_resources(run_trial, resources),
         tune_config=tune.TuneConfig(
-            metric="objective", mode="max", num_samples=-1, reuse_actors=not nested, search_alg=search,
-            scheduler=Rungs(conductor), trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id),
+            metric="objective",
+            mode="max",
+            num_samples=-1,
+            reuse_actors=not nested,
+            search_alg=search,
+            scheduler=Rungs(conductor),
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=str(scratch), verbose=0, stop=Abort(search), callbacks=callbacks,
-            failure_config=tune.FailureConfig(max_failures=FREE_RESTARTS)))
+            name="tune",
+            storage_path=str(scratch),
+            verbose=0,
+            stop=Abort(search),
+            callbacks=callbacks,
+            failure_config=tune.FailureConfig(max_failures=FREE_RESTARTS),
+        ),
+    )

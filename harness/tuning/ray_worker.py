@@ -68,8 +68,7 @@ def run_trial(config: Mapping[str, Any]) -> None:
     ticket = Ticket.of(config)
     outcome = _in_this_actor(ticket) if ticket.workers == 1 else _nested(ticket)
     objective = outcome.objective if outcome.objective is not None else -1.0
-    tune.report({"reached": 100 * outcome.reached, "objective": objective,
-                 "outcome": json.dumps(outcome.to_dict())})
+    tune.report({"reached": 100 * outcome.reached, "objective": objective, "outcome": json.dumps(outcome.to_dict())})
 
 
 def _execute(ticket: Ticket, payload: Mapping[str, Any], session: Session) -> Outcome:
@@ -83,8 +82,12 @@ def _in_this_actor(ticket: Ticket) -> Outcome:
     def loop(payload: Mapping[str, Any]) -> Outcome:
         return attempt(lambda p, s: _execute(ticket, p, s), payload, session, ticket.threads)
 
-    trainer = Trainer(loop, train_loop_config=dict(ticket.payload), scaling_config=ScalingConfig(num_workers=0),
-                      run_config=ray.train.RunConfig(storage_path=ticket.folder))
+    trainer = Trainer(
+        loop,
+        train_loop_config=dict(ticket.payload),
+        scaling_config=ScalingConfig(num_workers=0),
+        run_config=ray.train.RunConfig(storage_path=ticket.folder),
+    )
     outcome = trainer.fit().return_value
     assert isinstance(outcome, Outcome)
     return outcome
@@ -95,8 +98,9 @@ def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
     ticket = Ticket.of(config)
     clean_process(ticket.threads)
     context = ray.train.get_context()
-    session = TrainSession(rank=context.get_world_rank(), world_size=context.get_world_size(),
-                           device=str(get_device()), rungs=ticket.rungs)
+    session = TrainSession(
+        rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), rungs=ticket.rungs
+    )
     try:
         return _execute(ticket, config["payload"], session).to_dict()
     except Exception as error:
@@ -133,11 +137,14 @@ def _fit(ticket: Ticket, payload: Mapping[str, Any]) -> Outcome:
 
         callbacks.append(TuneReportCallback())
     trainer = Trainer(
-        worker_loop, train_loop_config={**ticket.to_config(), "payload": dict(payload)},
+        worker_loop,
+        train_loop_config={**ticket.to_config(), "payload": dict(payload)},
         torch_config=TorchConfig(backend="nccl" if ticket.gpus else "gloo"),
-        scaling_config=ScalingConfig(num_workers=ticket.workers, use_gpu=bool(ticket.gpus),
-                                     resources_per_worker=ticket.worker_resources),
-        run_config=ray.train.RunConfig(name=name, storage_path=ticket.folder, callbacks=callbacks))
+        scaling_config=ScalingConfig(
+            num_workers=ticket.workers, use_gpu=bool(ticket.gpus), resources_per_worker=ticket.worker_resources
+        ),
+        run_config=ray.train.RunConfig(name=name, storage_path=ticket.folder, callbacks=callbacks),
+    )
     try:
         value = trainer.fit().return_value
     finally:

@@ -101,8 +101,11 @@ class Tpe:
         study = self._optuna.create_study(direction="maximize")
         distributions = self._space.distributions()
         for trial, params in sorted(self._params.items()):
-            study.add_trial(self._optuna.trial.create_trial(
-                params=params, distributions=distributions, **self._state(self._outcomes.get(trial))))
+            study.add_trial(
+                self._optuna.trial.create_trial(
+                    params=params, distributions=distributions, **self._state(self._outcomes.get(trial))
+                )
+            )
         return study
 
     def _propose(self, trial: int) -> dict[str, Any]:
@@ -118,6 +121,5 @@ class Tpe:
         if outcome.status == "done":
             return {"state": states.COMPLETE, "value": outcome.objective}
         if outcome.status == "pruned" and outcome.objective is not None:
-            return {"state": states.PRUNED,
-                    "intermediate_values": {round(100 * outcome.reached): outcome.objective}}
+            return {"state": states.PRUNED, "intermediate_values": {round(100 * outcome.reached): outcome.objective}}
         return {"state": states.FAIL}

@@ -259,8 +259,11 @@ class Space(Mapping[Name, Dim]):
         `knobs` are the preset's values: of the knobs that are not searched, and trial 0's of those that are.
         """
         known = config.knobs()
-        unknown = [Problem(k, f"is searched, but {config.__name__} has no such knob", nearest(k, known))
-                   for k in self.knobs if k not in known]
+        unknown = [
+            Problem(k, f"is searched, but {config.__name__} has no such knob", nearest(k, known))
+            for k in self.knobs
+            if k not in known
+        ]
         if unknown:
             return unknown
         found = self.outside(knobs) if knobs is not None else []

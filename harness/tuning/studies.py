@@ -90,12 +90,21 @@ class Study:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             found.append(Problem("seeds", f"{self.seeds}", "give at least one, each once"))
         if self.workers < 1 or self.gpus < 0 or self.cores_per_run <= 0:
-            found.append(Problem("workers", f"workers={self.workers}, gpus={self.gpus}, "
-                                 f"cores_per_run={self.cores_per_run}", "give positive numbers"))
+            found.append(
+                Problem(
+                    "workers",
+                    f"workers={self.workers}, gpus={self.gpus}, cores_per_run={self.cores_per_run}",
+                    "give positive numbers",
+                )
+            )
         if self.space is not None:
             unknown = [k for k in self.space.knobs if k not in self.preset_knobs]
-            found += [Problem(f"{self.method}.{k}", "is searched, but no such knob has a value",
-                              nearest(k, self.preset_knobs)) for k in unknown]
+            found += [
+                Problem(
+                    f"{self.method}.{k}", "is searched, but no such knob has a value", nearest(k, self.preset_knobs)
+                )
+                for k in unknown
+            ]
             outside = [] if unknown else self.space.outside(self.preset_knobs)
             found += [Problem(f"{self.method}.{p.where}", p.found, p.fix) for p in outside]
         return found
@@ -164,9 +173,17 @@ def check_studies(studies: Sequence[Study]) -> None:
         raise BadInput(problems)
 
 
-def run_studies(studies: Sequence[Study], hooks: Hooks, *, execute: str = EXECUTE, store_root: str | Path,
-                address: str | None = None, retry: str | None = None, parallel: int | None = None,
-                show: bool = True) -> list[Record]:
+def run_studies(
+    studies: Sequence[Study],
+    hooks: Hooks,
+    *,
+    execute: str = EXECUTE,
+    store_root: str | Path,
+    address: str | None = None,
+    retry: str | None = None,
+    parallel: int | None = None,
+    show: bool = True,
+) -> list[Record]:
     """Runs all studies through Ray Tune and returns their records in the order of closing.
 
     `execute`: `module:function`, called as `execute(payload, session) -> Outcome` inside the workers.
@@ -176,18 +193,40 @@ def run_studies(studies: Sequence[Study], hooks: Hooks, *, execute: str = EXECUT
     """
     from harness.tuning.ray_driver import drive
 
-    return drive(studies, hooks, execute=execute, store_root=Path(store_root), address=address, retry=retry,
-                 parallel=parallel, show=show)
+    return drive(
+        studies,
+        hooks,
+        execute=execute,
+        store_root=Path(store_root),
+        address=address,
+        retry=retry,
+        parallel=parallel,
+        show=show,
+    )
 
 
-def run_local(studies: Sequence[Study], hooks: Hooks, execute: str | Execute = EXECUTE, *,
-              session: LocalSession | None = None, store_root: str | Path | None = None,
-              retry: str | None = None, show: bool = False) -> list[Record]:
+def run_local(
+    studies: Sequence[Study],
+    hooks: Hooks,
+    execute: str | Execute = EXECUTE,
+    *,
+    session: LocalSession | None = None,
+    store_root: str | Path | None = None,
+    retry: str | None = None,
+    show: bool = False,
+) -> list[Record]:
     """Runs all studies one after another in this process: same decisions and records, without Ray.
 
     `session` tells the device. Without `store_root` an interrupted TPE trial is proposed anew on resume.
     """
     from harness.tuning.local_driver import drive
 
-    return drive(studies, hooks, execute, session=session or LocalSession(),
-                 store_root=None if store_root is None else Path(store_root), retry=retry, show=show)
+    return drive(
+        studies,
+        hooks,
+        execute,
+        session=session or LocalSession(),
+        store_root=None if store_root is None else Path(store_root),
+        retry=retry,
+        show=show,
+    )

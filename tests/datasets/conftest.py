@@ -20,8 +20,14 @@ def write_mask(path: Path, mask_HW: np.ndarray, palette: bool = True) -> None:
     image.save(path)
 
 
-def make_folder(root: Path, lists: Mapping[str, Sequence[str]], *, classes: Sequence[str] | None = (
-        "background", "cat", "dog"), size: tuple[int, int] = (24, 32), masks: str = "SegmentationClass") -> Path:
+def make_folder(
+    root: Path,
+    lists: Mapping[str, Sequence[str]],
+    *,
+    classes: Sequence[str] | None = ("background", "cat", "dog"),
+    size: tuple[int, int] = (24, 32),
+    masks: str = "SegmentationClass",
+) -> Path:
     """A folder in VOC layout: each image holds class 1 or 2 in turn (by its number), a 255 border, noise pixels."""
     for folder in ("JPEGImages", masks, "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -47,6 +53,7 @@ def voc_folder(tmp_path: Path) -> Callable[..., Path]:
     def make(**changes: object) -> Path:
         lists = {"train": [f"a{i}" for i in range(12)], "val": ["v0", "v1", "v2"], "test": ["t0", "t1"]}
         return make_folder(tmp_path / "mini", **{"lists": lists, **changes})
+
     return make
 
 

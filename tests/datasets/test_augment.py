@@ -28,7 +28,7 @@ def photo(height: int = 53, width: int = 71, seed: int = 0) -> NDArray[np.uint8]
     y, x = np.mgrid[0:height, 0:width]
     waves = [127 + 120 * np.sin(x / (5 + i) + y / (9 - 2 * i)) for i in range(3)]
     image = np.stack(waves, -1)
-    image[height // 3:height // 2, width // 4:width // 2] = (255, 0, 3)
+    image[height // 3 : height // 2, width // 4 : width // 2] = (255, 0, 3)
     return (image + rng(seed).normal(0, 6, image.shape)).clip(0, 255).astype(np.uint8)
 
 
@@ -90,8 +90,9 @@ def test_crop_windows_stay_inside_and_keep_area_and_aspect() -> None:
     assert 1.30 < max(aspects) < 1.36
 
 
-@pytest.mark.parametrize(("size", "window"), [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10)),
-                                              ((90, 100), (0, 0, 90, 100))])
+@pytest.mark.parametrize(
+    ("size", "window"), [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10)), ((90, 100), (0, 0, 90, 100))]
+)
 def test_when_ten_tries_fail_the_centre_is_taken(size: tuple[int, int], window: tuple[int, ...]) -> None:
     assert A.crop_window(*size, (4.0, 5.0), RATIO, rng()) == window
 
@@ -108,12 +109,15 @@ def test_resized_crop_is_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.array_equal(ours_label, np.asarray(theirs_label))
 
 
-@pytest.mark.parametrize(("name", "operation", "factors"), [
-    ("brightness", F.adjust_brightness, (0.6, 1.0, 1.4)),
-    ("contrast", F.adjust_contrast, (0.6, 1.0, 1.4)),
-    ("saturation", F.adjust_saturation, (0.0, 0.8, 1.2)),
-    ("hue", F.adjust_hue, (-0.5, -0.1, -0.003, 0.0, 0.07, 0.5)),
-])
+@pytest.mark.parametrize(
+    ("name", "operation", "factors"),
+    [
+        ("brightness", F.adjust_brightness, (0.6, 1.0, 1.4)),
+        ("contrast", F.adjust_contrast, (0.6, 1.0, 1.4)),
+        ("saturation", F.adjust_saturation, (0.0, 0.8, 1.2)),
+        ("hue", F.adjust_hue, (-0.5, -0.1, -0.003, 0.0, 0.07, 0.5)),
+    ],
+)
 def test_each_colour_change_is_torchvisions(name: str, operation: object, factors: tuple[float, ...]) -> None:
     image = photo()
     for factor in factors:
@@ -123,8 +127,12 @@ def test_each_colour_change_is_torchvisions(name: str, operation: object, factor
 
 def test_a_whole_jitter_is_torchvisions_in_every_order() -> None:
     image = photo()
-    operations = {"brightness": F.adjust_brightness, "contrast": F.adjust_contrast,
-                  "saturation": F.adjust_saturation, "hue": F.adjust_hue}
+    operations = {
+        "brightness": F.adjust_brightness,
+        "contrast": F.adjust_contrast,
+        "saturation": F.adjust_saturation,
+        "hue": F.adjust_hue,
+    }
     orders = set()
     for seed in range(60):
         jitter = A.draw_jitter(0.4, 0.4, 0.2, 0.1, rng(seed))
@@ -138,8 +146,12 @@ def test_a_whole_jitter_is_torchvisions_in_every_order() -> None:
 
 def test_jitter_factors_fill_torchvisions_ranges() -> None:
     theirs = T.ColorJitter(0.4, 1.5, (0.8, 0.9), 0.1)
-    expected = {"brightness": theirs.brightness, "contrast": theirs.contrast, "saturation": theirs.saturation,
-                "hue": theirs.hue}
+    expected = {
+        "brightness": theirs.brightness,
+        "contrast": theirs.contrast,
+        "saturation": theirs.saturation,
+        "hue": theirs.hue,
+    }
     assert expected["contrast"] == (0.0, 2.5)
     generator = rng(3)
     drawn = [dict(A.draw_jitter(0.4, 1.5, (0.8, 0.9), 0.1, generator).steps) for _ in range(2000)]
@@ -199,12 +211,12 @@ def test_padded_crops_hold_the_picture_in_their_box_and_nothing_else(shape: tupl
         assert crop.image_HW3.shape == (40, 40, 3)
         assert h >= min(40, shape[0]) or shape[0] < 40
         assert crop.content_HW.sum() == h * w
-        assert crop.content_HW[top:top + h, left:left + w].all()
+        assert crop.content_HW[top : top + h, left : left + w].all()
         assert (crop.image_HW3[~crop.content_HW] == 0).all()
         assert (crop.label_HW[~crop.content_HW] == 255).all()
         row, column = crop.image_HW3[top, left, :2].astype(int) - 1
-        assert np.array_equal(crop.image_HW3[top:top + h, left:left + w], image[row:row + h, column:column + w])
-        assert np.array_equal(crop.label_HW[top:top + h, left:left + w], label[row:row + h, column:column + w])
+        assert np.array_equal(crop.image_HW3[top : top + h, left : left + w], image[row : row + h, column : column + w])
+        assert np.array_equal(crop.label_HW[top : top + h, left : left + w], label[row : row + h, column : column + w])
         assert (h, w) == (min(40, shape[0]), min(40, shape[1]))
         offsets.add((top, left, row, column))
     assert len(offsets) > 10 or shape == (40, 40)
@@ -262,5 +274,8 @@ def test_frozen_draws() -> None:
     """Any change here changes the bytes of every training run: raise the versions of the methods' views."""
     assert A.crop_window(213, 320, (0.32, 1.0), RATIO, rng(0)) == (6, 152, 177, 134)
     assert A.draw_jitter(0.4, 0.4, 0.2, 0.1, rng(0)).steps == (
-        ("saturation", 1.125308095680109), ("brightness", 0.6327788191489557), ("contrast", 0.6132221084228232),
-        ("hue", 0.08255111545554436))
+        ("saturation", 1.125308095680109),
+        ("brightness", 0.6327788191489557),
+        ("contrast", 0.6132221084228232),
+        ("hue", 0.08255111545554436),
+    )

@@ -48,9 +48,9 @@ def check_problems(root: Path) -> list[Problem]:
 def grey_png(bits: int, rows: bytes, width: int, height: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
-            + chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_a_good_folder_reads_as_it_was_written(voc_folder: Maker) -> None:
@@ -127,10 +127,14 @@ def test_all_problems_of_a_folder_are_told_at_once(voc_folder: Maker) -> None:
     (root / "ImageSets/Segmentation/train.txt").open("a").write("a1\na1\nt0\nghost\n")
     (root / "classes.txt").write_text("background\ncat\ncat\n")
     text = "\n".join(map(str, refusal(root)))
-    for part in ("train.txt: 1 ids stand there more than once: a1",
-                 "1 ids stand in more than one of train.txt, test.txt: t0",
-                 "2 listed ids have no image: a3, ghost", "1 listed ids have no mask (train.txt): ghost",
-                 "1 listed ids have no mask (val.txt): v1", "names given twice: cat"):
+    for part in (
+        "train.txt: 1 ids stand there more than once: a1",
+        "1 ids stand in more than one of train.txt, test.txt: t0",
+        "2 listed ids have no image: a3, ghost",
+        "1 listed ids have no mask (train.txt): ghost",
+        "1 listed ids have no mask (val.txt): v1",
+        "names given twice: cat",
+    ):
         assert part in text, text
 
 
@@ -138,7 +142,7 @@ def test_all_problems_of_a_folder_are_told_at_once(voc_folder: Maker) -> None:
 def test_an_id_that_leaves_the_folder_is_refused(voc_folder: Maker, line: str) -> None:
     root = voc_folder()
     (root / "ImageSets/Segmentation/val.txt").write_bytes(b"v0\n" + line.encode() + b"\n")
-    problem, = refusal(root)
+    (problem,) = refusal(root)
     assert problem.where.endswith("val.txt")
     assert "1 lines are no ids" in problem.found
 
@@ -149,7 +153,7 @@ def test_missing_parts_are_named(voc_folder: Maker, tmp_path: Path) -> None:
     assert "no such folder" in refusal(tmp_path / "nowhere")[0].found
     root = voc_folder()
     assert "is not a folder" in refusal(root / "classes.txt")[0].found
-    problem, = refusal(root, masks="SegmentationClassAug")
+    (problem,) = refusal(root, masks="SegmentationClassAug")
     assert problem.where.endswith("SegmentationClassAug")
     assert "SegmentationClass" in problem.fix
     assert refusal(root, masks="../mini/SegmentationClass")[0].where == "data.masks"
@@ -246,7 +250,7 @@ def test_a_file_that_vanishes_is_named(voc_folder: Maker) -> None:
     (root / "SegmentationClass/a1.png").unlink()
     with pytest.raises(BadInput) as caught:
         dataset.check(("a0", "a1"))
-    problem, = caught.value.problems
+    (problem,) = caught.value.problems
     assert Path(problem.where).name == "a0.jpg"
     assert problem.found == "there is no such file; likewise 1 more: a1.png"
     with pytest.raises(BadInput, match=r"a0.jpg: there is no such file"):
@@ -360,15 +364,19 @@ def test_attempt_keeps_order_and_lets_bugs_through() -> None:
         list(attempt(lambda item: {}[item], ["x"]))
 
 
-@pytest.mark.parametrize(("folder", "masks", "labels", "background", "sizes"), [
-    ("msrc21", "SegmentationClassObj", 16, True, (276, 58, 257)),
-    ("msrc21", "SegmentationClass", 21, False, (276, 58, 257)),
-    ("camvid11", "SegmentationClass", 11, False, (367, 101, 233)),
-    ("pets3", "SegmentationClass", 4, True, (399, 201)),
-    ("voc2012_gt_sample", "SegmentationClass", 21, False, (2, 6)),
-])
-def test_real_photos_pass_every_check(real_data: Path, folder: str, masks: str, labels: int, background: bool,
-                                      sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("folder", "masks", "labels", "background", "sizes"),
+    [
+        ("msrc21", "SegmentationClassObj", 16, True, (276, 58, 257)),
+        ("msrc21", "SegmentationClass", 21, False, (276, 58, 257)),
+        ("camvid11", "SegmentationClass", 11, False, (367, 101, 233)),
+        ("pets3", "SegmentationClass", 4, True, (399, 201)),
+        ("voc2012_gt_sample", "SegmentationClass", 21, False, (2, 6)),
+    ],
+)
+def test_real_photos_pass_every_check(
+    real_data: Path, folder: str, masks: str, labels: int, background: bool, sizes: tuple[int, ...]
+) -> None:
     dataset = opened(real_data / folder, masks=masks)
     assert (dataset.num_labels, dataset.has_background) == (labels, background)
     assert tuple(len(dataset.ids(split)) for split in dataset.splits()) == sizes

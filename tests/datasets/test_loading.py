@@ -42,9 +42,14 @@ class TwoViews:
         second, _ = A.random_resized_crop(sample.image_HW3, None, self.size, (0.3, 1.0), (0.75, 4 / 3), rng)
         second = A.color_jitter(second, 0.4, 0.4, 0.2, 0.1, rng)
         mean, std = (0.5,) * 3, (0.5,) * 3
-        return Views({"crop": A.to_tensor_normalised(crop.image_HW3, mean, std),
-                      "second": A.to_tensor_normalised(second, mean, std)},
-                     A.label_tensor(crop.label_HW), torch.from_numpy(crop.content_HW))
+        return Views(
+            {
+                "crop": A.to_tensor_normalised(crop.image_HW3, mean, std),
+                "second": A.to_tensor_normalised(second, mean, std),
+            },
+            A.label_tensor(crop.label_HW),
+            torch.from_numpy(crop.content_HW),
+        )
 
 
 def first_pixel(sample: Sample, rng: np.random.Generator) -> Views:
@@ -74,8 +79,16 @@ def dataset(voc_folder: Maker) -> Dataset:
 
 
 def loader(dataset: Dataset, **changes: Any) -> Loader:
-    words = {"seed": 3, "batch": 8, "group": 2, "total_steps": 5, "transform": TwoViews(), "labels": "masks",
-             "ids": dataset.ids("train"), **changes}
+    words = {
+        "seed": 3,
+        "batch": 8,
+        "group": 2,
+        "total_steps": 5,
+        "transform": TwoViews(),
+        "labels": "masks",
+        "ids": dataset.ids("train"),
+        **changes,
+    }
     return Loader(dataset, words.pop("ids"), words.pop("transform"), words.pop("labels"), **words)
 
 
@@ -83,8 +96,12 @@ def digest(batches: Iterable[Batch]) -> str:
     out = hashlib.sha256()
     for batch in batches:
         out.update(repr(batch.ids).encode())
-        for name, tensor in (*batch.views.items(), ("tags", batch.tags_BC), ("label", batch.label_BHW),
-                             ("content", batch.content_BHW)):
+        for name, tensor in (
+            *batch.views.items(),
+            ("tags", batch.tags_BC),
+            ("label", batch.label_BHW),
+            ("content", batch.content_BHW),
+        ):
             out.update(name.encode())
             if tensor is not None:
                 out.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
@@ -106,7 +123,9 @@ def test_a_batch_holds_what_the_contract_says(dataset: Dataset) -> None:
         assert [len(batch.ids) for batch in groups] == [2, 2, 2, 2]
         for batch in groups:
             assert {name: tuple(view.shape) for name, view in batch.views.items()} == {
-                "crop": (2, 3, 16, 16), "second": (2, 3, 16, 16)}
+                "crop": (2, 3, 16, 16),
+                "second": (2, 3, 16, 16),
+            }
             assert batch.views["crop"].dtype == torch.float32
             assert (batch.tags_BC.shape, batch.tags_BC.dtype) == ((2, 2), torch.float32)
             for image_id, tags in zip(batch.ids, batch.tags_BC, strict=True):
@@ -146,8 +165,15 @@ def test_bytes_do_not_depend_on_where_a_run_resumed(dataset: Dataset) -> None:
 @given(st.integers(0, 2**40), st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 3), st.data())
 def test_any_shape_of_run_sees_the_same_stream(seed: int, group: int, groups: int, count: int, data: Any) -> None:
     ids = tuple(f"i{n}" for n in range(data.draw(st.integers(1, 7))))
-    words = {"seed": seed, "batch": group * groups, "group": group, "total_steps": 4, "transform": Drawing(),
-             "labels": "tags", "ids": ids}
+    words = {
+        "seed": seed,
+        "batch": group * groups,
+        "group": group,
+        "total_steps": 4,
+        "transform": Drawing(),
+        "labels": "tags",
+        "ids": ids,
+    }
     alone = [[i for batch in made for i in batch.ids] for made in loader(Blank(ids), **words)]
     whole = digests(loader(Blank(ids), **words))
     world = data.draw(st.sampled_from([n for n in (1, 2, 4) if groups % n == 0]))
@@ -156,7 +182,7 @@ def test_any_shape_of_run_sees_the_same_stream(seed: int, group: int, groups: in
     assert digests(concatenated(ranks)) == whole[start:]
     stream = list(itertools.chain.from_iterable(alone))
     for epoch in range(len(stream) // len(ids)):
-        assert sorted(stream[epoch * len(ids):(epoch + 1) * len(ids)]) == sorted(ids)
+        assert sorted(stream[epoch * len(ids) : (epoch + 1) * len(ids)]) == sorted(ids)
 
 
 class Blank(Dataset):
@@ -192,7 +218,7 @@ class Drawing:
 def test_the_order_is_a_row_of_permutations() -> None:
     stream = [i for step in range(30) for i in batch_indices(7, 5, step, 4)]
     for epoch in range(17):
-        assert stream[7 * epoch:7 * epoch + 7] == epoch_order(7, 5, epoch).tolist()
+        assert stream[7 * epoch : 7 * epoch + 7] == epoch_order(7, 5, epoch).tolist()
         assert sorted(epoch_order(7, 5, epoch)) == list(range(7))
     assert len({tuple(epoch_order(7, 5, epoch)) for epoch in range(17)}) > 15
     assert epoch_order(7, 5, 0).tolist() != epoch_order(7, 6, 0).tolist()
@@ -207,8 +233,10 @@ def test_frozen_order_and_draws() -> None:
 
 
 def test_an_image_draws_by_seed_step_and_id_alone() -> None:
-    draws = {place: image_rng(*place).random() for place in
-             [(0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"), (0, 0, "ab"), (0, 2**33, "a")]}
+    draws = {
+        place: image_rng(*place).random()
+        for place in [(0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"), (0, 0, "ab"), (0, 2**33, "a")]
+    }
     assert len(set(draws.values())) == len(draws)
     assert all(image_rng(*place).random() == value for place, value in draws.items())
 
@@ -320,16 +348,20 @@ def test_content_is_none_only_where_all_is_real() -> None:
         collate(["a", "b"], [Views({"v": view}), Views({"v": view}, label_HW=content.long())], tags)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"batch": 7}, "batch: 7 is no multiple of group=2\n    fix: batch=6"),
-    ({"batch": 1}, "batch: 1 is no multiple of group=2\n    fix: batch=2"),
-    ({"world_size": 3}, "4 groups of 2 do not divide over 3 workers\n    fix: workers=1 or 2 or 4, or batch=6"),
-    ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
-    ({"loaders": -1, "seed": -2}, "seed: -2 is negative\n    fix: seed=0 or more\nloaders: -1 is negative"),
-    ({"ids": ()}, "no training images"),
-])
-def test_shapes_that_cannot_be_are_refused_with_the_fix(dataset: Dataset, changes: dict[str, Any],
-                                                        message: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 7}, "batch: 7 is no multiple of group=2\n    fix: batch=6"),
+        ({"batch": 1}, "batch: 1 is no multiple of group=2\n    fix: batch=2"),
+        ({"world_size": 3}, "4 groups of 2 do not divide over 3 workers\n    fix: workers=1 or 2 or 4, or batch=6"),
+        ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
+        ({"loaders": -1, "seed": -2}, "seed: -2 is negative\n    fix: seed=0 or more\nloaders: -1 is negative"),
+        ({"ids": ()}, "no training images"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused_with_the_fix(
+    dataset: Dataset, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(BadInput) as caught:
         loader(dataset, **changes)
     assert message in str(caught.value)

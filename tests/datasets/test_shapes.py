@@ -50,10 +50,15 @@ class Corpus:
 def corpus() -> Corpus:
     scenes = [render(0, 0, i) for i in range(N)]
     mask = np.stack([s.mask_HW for s in scenes])
-    return Corpus(scenes, np.stack([s.image_HW3 for s in scenes]), mask,
-                  np.stack([s.region_HW for s in scenes]), np.stack([s.instance_HW for s in scenes]),
-                  np.stack([(mask == c).any((1, 2)) for c in range(1, 9)], 1),
-                  np.array([s.place for s in scenes]))
+    return Corpus(
+        scenes,
+        np.stack([s.image_HW3 for s in scenes]),
+        mask,
+        np.stack([s.region_HW for s in scenes]),
+        np.stack([s.instance_HW for s in scenes]),
+        np.stack([(mask == c).any((1, 2)) for c in range(1, 9)], 1),
+        np.array([s.place for s in scenes]),
+    )
 
 
 def test_image_and_mask_format(corpus: Corpus) -> None:
@@ -259,9 +264,13 @@ def test_fingerprint_covers_what_decides_the_labels() -> None:
     ids = Shapes().ids("train")[:50]
     same = Shapes().fingerprint(ids)
     assert Shapes(Options(n_train=60, n_test=7)).fingerprint(ids) == same
-    others = [Shapes(Options(seed=1)).fingerprint(ids), Shapes(Options(tag_noise=0.1)).fingerprint(ids),
-              Shapes(Options(point_jitter=2)).fingerprint(ids), Shapes().fingerprint(ids[::-1]),
-              Shapes().fingerprint(ids[:-1])]
+    others = [
+        Shapes(Options(seed=1)).fingerprint(ids),
+        Shapes(Options(tag_noise=0.1)).fingerprint(ids),
+        Shapes(Options(point_jitter=2)).fingerprint(ids),
+        Shapes().fingerprint(ids[::-1]),
+        Shapes().fingerprint(ids[:-1]),
+    ]
     assert len({same, *others}) == 6
 
 
@@ -343,7 +352,7 @@ def test_points_prefer_the_inside() -> None:
     border = 0
     for _ in range(1000):
         label = weak.points(mask, instance, rng)
-        (y, x), = np.argwhere(label == 3)
+        ((y, x),) = np.argwhere(label == 3)
         border += y in (5, 13) or x in (5, 13)
         assert (label == 0).sum() == 1
     assert border / 1000 == pytest.approx(32 / (32 + 4 * 24 + 9 * 16 + 16 * 9), abs=0.025)

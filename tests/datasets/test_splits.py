@@ -51,22 +51,26 @@ COMMON = {f"i{n}": (n % 2,) for n in range(100)}
 BOTH = {"train": True, "val": True, "test": True}
 
 
-@pytest.mark.parametrize(("splits", "protocol", "tune", "expected"), [
-    (BOTH, "held-out", "auto", ("test", "val", 100)),
-    (BOTH, "held-out", "carve", ("test", "train-carved", 90)),
-    (BOTH, "held-out", "val", ("test", "val", 100)),
-    (BOTH, "oracle", "auto", ("test", "test", 100)),
-    (BOTH, "fixed", "auto", ("test", "val", 100)),
-    (BOTH, "fixed", "carve", ("test", "none", 100)),
-    ({"train": True, "val": True}, "fixed", "auto", ("val", "none", 100)),
-    ({"train": True, "val": True, "test": False}, "held-out", "auto", ("val", "train-carved", 90)),
-    ({"train": True, "val": True}, "held-out", "auto", ("val", "train-carved", 90)),
-    ({"train": True, "val": True}, "oracle", "auto", ("val", "val", 100)),
-    ({"train": True, "val": False, "test": True}, "held-out", "auto", ("test", "train-carved", 90)),
-    ({"train": True, "test": True}, "fixed", "carve", ("test", "none", 100)),
-])
-def test_splits_follow_the_design(splits: dict[str, bool], protocol: str, tune: str,
-                                  expected: tuple[str, str, int]) -> None:
+@pytest.mark.parametrize(
+    ("splits", "protocol", "tune", "expected"),
+    [
+        (BOTH, "held-out", "auto", ("test", "val", 100)),
+        (BOTH, "held-out", "carve", ("test", "train-carved", 90)),
+        (BOTH, "held-out", "val", ("test", "val", 100)),
+        (BOTH, "oracle", "auto", ("test", "test", 100)),
+        (BOTH, "fixed", "auto", ("test", "val", 100)),
+        (BOTH, "fixed", "carve", ("test", "none", 100)),
+        ({"train": True, "val": True}, "fixed", "auto", ("val", "none", 100)),
+        ({"train": True, "val": True, "test": False}, "held-out", "auto", ("val", "train-carved", 90)),
+        ({"train": True, "val": True}, "held-out", "auto", ("val", "train-carved", 90)),
+        ({"train": True, "val": True}, "oracle", "auto", ("val", "val", 100)),
+        ({"train": True, "val": False, "test": True}, "held-out", "auto", ("test", "train-carved", 90)),
+        ({"train": True, "test": True}, "fixed", "carve", ("test", "none", 100)),
+    ],
+)
+def test_splits_follow_the_design(
+    splits: dict[str, bool], protocol: str, tune: str, expected: tuple[str, str, int]
+) -> None:
     plan = plan_splits(Tagged(COMMON, splits), tune, protocol)
     assert (plan.report_name, plan.tune_name, len(plan.train)) == expected
     assert plan.report == (f"{plan.report_name}0", f"{plan.report_name}1")
@@ -126,14 +130,17 @@ def test_only_rare_classes_take_more_than_a_tenth() -> None:
     assert len(carved - {"x0", "x1", "y0", "y1", "y2", "y3"}) <= 11
 
 
-@pytest.mark.parametrize(("splits", "protocol", "tune", "message"), [
-    ({"train": True, "val": False}, "held-out", "auto", "nothing can be scored"),
-    ({"val": True}, "held-out", "auto", "no split train"),
-    ({"train": True, "val": True}, "held-out", "val", "val, but val is the reported split"),
-    ({"train": True, "val": False, "test": True}, "held-out", "val", "val, but val has no masks"),
-    (BOTH, "heldout", "auto", r"did you mean held-out\?"),
-    (BOTH, "held-out", "vall", r"did you mean val\?"),
-])
+@pytest.mark.parametrize(
+    ("splits", "protocol", "tune", "message"),
+    [
+        ({"train": True, "val": False}, "held-out", "auto", "nothing can be scored"),
+        ({"val": True}, "held-out", "auto", "no split train"),
+        ({"train": True, "val": True}, "held-out", "val", "val, but val is the reported split"),
+        ({"train": True, "val": False, "test": True}, "held-out", "val", "val, but val has no masks"),
+        (BOTH, "heldout", "auto", r"did you mean held-out\?"),
+        (BOTH, "held-out", "vall", r"did you mean val\?"),
+    ],
+)
 def test_what_cannot_be_given_is_refused(splits: dict[str, bool], protocol: str, tune: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         plan_splits(Tagged(COMMON, splits), tune, protocol)

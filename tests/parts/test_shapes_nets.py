@@ -50,7 +50,7 @@ def test_token_distances_by_hand() -> None:
     """Grid 1x3 with a class token: it sees all at 0, patches see it at 6 and each other at their distance."""
     expected = [[0, 0, 0, 0], [6, 0, 1, 2], [6, 1, 0, 1], [6, 2, 1, 0]]
     assert token_distances(1, 3, True).tolist() == expected
-    assert token_distances(2, 2, False)[0].tolist() == pytest.approx([0, 1, 1, 2 ** 0.5])
+    assert token_distances(2, 2, False)[0].tolist() == pytest.approx([0, 1, 1, 2**0.5])
 
 
 def test_attention_is_softmax_with_a_distance_penalty() -> None:

@@ -13,10 +13,18 @@ class ActorDiedError(Exception):
     """Named like Ray's."""
 
 
-@pytest.mark.parametrize(("error", "fault"), [
-    (ValueError("x"), BUG), (NonFiniteLoss("step 3"), BUG), (MemoryError(), OOM), (torch.OutOfMemoryError("x"), OOM),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), OOM), (ActorDiedError(), PREEMPTED),
-    (BadInput(Problem("a.png", "damaged", "replace it")), BAD_INPUT)])
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (ValueError("x"), BUG),
+        (NonFiniteLoss("step 3"), BUG),
+        (MemoryError(), OOM),
+        (torch.OutOfMemoryError("x"), OOM),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), OOM),
+        (ActorDiedError(), PREEMPTED),
+        (BadInput(Problem("a.png", "damaged", "replace it")), BAD_INPUT),
+    ],
+)
 def test_classes(error: Exception, fault: str) -> None:
     assert classify(error) == fault
     wrapped = RuntimeError("around")

@@ -54,8 +54,9 @@ def test_time_left_is_unknown_before_anything_is_and_zero_at_the_end() -> None:
     assert seconds_left(View((StudyView("a", 3, 3, 0, 9.0, None),), ()), 1) == 0.0
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(None, "unknown"), (0.4, "0 s"), (59.4, "59 s"), (90, "1 min 30 s"),
-                                               (7260, "2 h 1 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "unknown"), (0.4, "0 s"), (59.4, "59 s"), (90, "1 min 30 s"), (7260, "2 h 1 min")]
+)
 def test_clock_text(seconds: float | None, text: str) -> None:
     assert clock_text(seconds) == text
 
@@ -84,8 +85,9 @@ def test_heartbeats_of_earlier_attempts_are_not_shown(tmp_path: Path) -> None:
     assert run.beat["step"] == 5
 
 
-def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PLAIN_EVERY_S", 0.05)
     stream = io.StringIO()
     progress = Progress(tmp_path, stream)

@@ -10,8 +10,10 @@ import pytest
 from harness.tuning.scheduler import Asha
 
 
-@pytest.mark.parametrize(("first", "rungs"), [(0.3, (0.3, 0.6)), (0.25, (0.25, 0.5)), (0.5, (0.5,)), (0.9, (0.9,)),
-                                              (0.1, (0.1, 0.2, 0.4, 0.8))])
+@pytest.mark.parametrize(
+    ("first", "rungs"),
+    [(0.3, (0.3, 0.6)), (0.25, (0.25, 0.5)), (0.5, (0.5,)), (0.9, (0.9,)), (0.1, (0.1, 0.2, 0.4, 0.8))],
+)
 def test_rungs_double_and_end_before_the_run(first: float, rungs: tuple[float, ...]) -> None:
     assert Asha(first).rungs == rungs
 

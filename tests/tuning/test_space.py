@@ -27,8 +27,14 @@ class ToyConfig(MethodConfig):
         return [] if self.low < self.high <= 1 else [bad]
 
 
-SPACE = Space({"rate": Float(1e-3, 1e-1, log=True), ("low", "high"): Gap(low=(0.05, 0.45), gap=(0.1, 0.5)),
-               "depth": Int(1, 4), "kind": Choice("a", "b", "c")})
+SPACE = Space(
+    {
+        "rate": Float(1e-3, 1e-1, log=True),
+        ("low", "high"): Gap(low=(0.05, 0.45), gap=(0.1, 0.5)),
+        "depth": Int(1, 4),
+        "kind": Choice("a", "b", "c"),
+    }
+)
 PRESET = {"rate": 0.01, "low": 0.25, "high": 0.55, "depth": 2, "kind": "a"}
 
 
@@ -87,10 +93,19 @@ def test_values_read_back_from_a_table_of_floats_are_accepted() -> None:
     assert type(params["size"]) is int
 
 
-@pytest.mark.parametrize(("change", "where"), [({"rate": 0.5}, "rate"), ({"low": 0.01}, "low"),
-                                               ({"high": 0.3}, "high-low"), ({"depth": 2.5}, "depth"),
-                                               ({"kind": "z"}, "kind"), ({"rate": float("nan")}, "rate"),
-                                               ({"rate": True}, "rate"), ({"high": None}, "high-low")])
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"rate": 0.5}, "rate"),
+        ({"low": 0.01}, "low"),
+        ({"high": 0.3}, "high-low"),
+        ({"depth": 2.5}, "depth"),
+        ({"kind": "z"}, "kind"),
+        ({"rate": float("nan")}, "rate"),
+        ({"rate": True}, "rate"),
+        ({"high": None}, "high-low"),
+    ],
+)
 def test_values_out_of_range_are_named(change: dict[str, object], where: str) -> None:
     assert where in [p.where for p in SPACE.outside({**PRESET, **change})]
     with pytest.raises(ValueError, match=where):
@@ -119,12 +134,23 @@ def test_without_drops_both_of_a_pair() -> None:
     assert SPACE.without().knobs == SPACE.knobs
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Float(1, 1), lambda: Float(0, 1, log=True), lambda: Float(0, math.inf), lambda: Int(3, 2),
-    lambda: Choice("a"), lambda: Choice("a", "a"), lambda: Gap(low=(0, 1), gap=(0, 1)),
-    lambda: Space({"a": Gap(low=(0, 1), gap=(0.1, 1))}), lambda: Space({("a", "b"): Float(0, 1)}),
-    lambda: Space({"a": Float(0, 1), ("a", "b"): Gap(low=(0, 1), gap=(0.1, 1))}),
-    lambda: SPACE.from_unit([0.5] * 4), lambda: SPACE.from_unit([0.5] * 4 + [1.2])])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Float(1, 1),
+        lambda: Float(0, 1, log=True),
+        lambda: Float(0, math.inf),
+        lambda: Int(3, 2),
+        lambda: Choice("a"),
+        lambda: Choice("a", "a"),
+        lambda: Gap(low=(0, 1), gap=(0, 1)),
+        lambda: Space({"a": Gap(low=(0, 1), gap=(0.1, 1))}),
+        lambda: Space({("a", "b"): Float(0, 1)}),
+        lambda: Space({"a": Float(0, 1), ("a", "b"): Gap(low=(0, 1), gap=(0.1, 1))}),
+        lambda: SPACE.from_unit([0.5] * 4),
+        lambda: SPACE.from_unit([0.5] * 4 + [1.2]),
+    ],
+)
 def test_senseless_spaces_are_refused(make: object) -> None:
     with pytest.raises(ValueError):
         make()  # type: ignore[operator]

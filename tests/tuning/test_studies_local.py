@@ -31,8 +31,12 @@ def slots(records: Any) -> list[tuple[str, int, str, int]]:
 def test_order_of_one_study_and_its_finals() -> None:
     hooks = MemoryHooks()
     records = run_local([study(trials=3, seeds=(5, 6))], hooks, execute)
-    assert slots(records) == [("s", 0, "trial", 5), ("s", 1, "trial", 5), ("s", 2, "trial", 5),
-                              *(("s", records[3].trial, "final", n) for n in (5, 6))]
+    assert slots(records) == [
+        ("s", 0, "trial", 5),
+        ("s", 1, "trial", 5),
+        ("s", 2, "trial", 5),
+        *(("s", records[3].trial, "final", n) for n in (5, 6)),
+    ]
     assert records[0].knobs == PRESET
     best = max(records[:3], key=lambda r: r.outcome.objective)
     assert records[3].trial == best.trial
@@ -49,7 +53,11 @@ def test_studies_take_turns() -> None:
 def test_fixed_protocol_runs_the_preset_with_all_seeds() -> None:
     records = run_local([study(protocol="fixed", trials=20, seeds=(0, 1, 2))], MemoryHooks(), execute)
     assert [(r.role, r.seed, r.ran) for r in records] == [
-        ("trial", 0, True), ("final", 0, False), ("final", 1, True), ("final", 2, True)]
+        ("trial", 0, True),
+        ("final", 0, False),
+        ("final", 1, True),
+        ("final", 2, True),
+    ]
     assert run_local([study(protocol="fixed")], MemoryHooks(act="bug"), execute)[-1].role == "trial"
     assert all(r.knobs == PRESET for r in records)
 
@@ -69,7 +77,8 @@ def test_same_command_again_runs_nothing() -> None:
     again = run_local([study(seeds=(0, 1)), study("r", search="rules", method="rules")], hooks, never)
     assert not any(r.ran for r in again)
     assert sorted((r.study, r.trial, r.role, r.seed, r.key) for r in again) == sorted(
-        (r.study, r.trial, r.role, r.seed, r.key) for r in first)
+        (r.study, r.trial, r.role, r.seed, r.key) for r in first
+    )
 
 
 def test_larger_budget_continues_where_the_smaller_ended() -> None:
@@ -79,7 +88,8 @@ def test_larger_budget_continues_where_the_smaller_ended() -> None:
     undisturbed = run_local([study(trials=8)], MemoryHooks(), execute)
     assert [r.trial for r in more if r.ran] == [5, 6, 7]
     assert {r.trial: r.key for r in more if r.role == "trial"} == {
-        r.trial: r.key for r in undisturbed if r.role == "trial"}
+        r.trial: r.key for r in undisturbed if r.role == "trial"
+    }
     assert {r.key for r in first if r.role == "trial"} <= {r.key for r in more}
 
 
@@ -156,7 +166,11 @@ def test_a_key_that_two_studies_share_runs_once() -> None:
     conductor.finish(job.id, Outcome("done", 0.5))
     assert conductor.next() is Sign.FINISHED
     assert [(r.study, r.role, r.ran) for r in conductor.records] == [
-        ("a", "trial", True), ("b", "trial", False), ("a", "final", False), ("b", "final", False)]
+        ("a", "trial", True),
+        ("b", "trial", False),
+        ("a", "final", False),
+        ("b", "final", False),
+    ]
 
 
 def test_bug_is_a_row_with_its_traceback_and_the_sweep_goes_on() -> None:
@@ -214,8 +228,14 @@ def test_a_trial_after_a_crashed_one_finds_a_clean_process() -> None:
     seen = []
 
     def messy(payload: Mapping[str, Any], session: Session) -> Outcome:
-        state = (random.random(), float(np.random.rand()), torch.rand(1).item(), torch.get_default_dtype(),
-                 torch.get_num_threads(), torch.is_grad_enabled())
+        state = (
+            random.random(),
+            float(np.random.rand()),
+            torch.rand(1).item(),
+            torch.get_default_dtype(),
+            torch.get_num_threads(),
+            torch.is_grad_enabled(),
+        )
         seen.append(state)
         torch.set_default_dtype(torch.float64)
         torch.set_num_threads(2)
@@ -247,7 +267,12 @@ def test_asha_stops_the_worse_half_but_never_trial_0_nor_finals() -> None:
     records = run_local([study(trials=5, first_rung=0.3, seeds=(0, 1))], hooks, scripted)
     # Medians met at the rung at 0.3: none, .3, .4, .3, .4; trial 0 is worst among equals and stays.
     assert [(r.outcome.status, r.outcome.reached) for r in records[:5]] == [
-        ("done", 1.0), ("done", 1.0), ("pruned", 0.3), ("done", 1.0), ("pruned", 0.3)]
+        ("done", 1.0),
+        ("done", 1.0),
+        ("pruned", 0.3),
+        ("done", 1.0),
+        ("pruned", 0.3),
+    ]
     assert records[2].outcome.objective == 0.20
     assert [(r.trial, r.role) for r in records[5:]] == [(3, "final"), (3, "final")]
     again = run_local([study(trials=5, first_rung=0.3, seeds=(0, 1))], hooks, scripted)
@@ -257,8 +282,9 @@ def test_asha_stops_the_worse_half_but_never_trial_0_nor_finals() -> None:
     assert run_local([one], hooks, lambda p, s: Outcome("done", 0.2))[0].ran
 
 
-@pytest.mark.parametrize("changes", [{"trials": 3}, {"search": "rules"}, {"first_rung": 1.0},
-                                     {"protocol": "fixed"}, {"space": None}])
+@pytest.mark.parametrize(
+    "changes", [{"trials": 3}, {"search": "rules"}, {"first_rung": 1.0}, {"protocol": "fixed"}, {"space": None}]
+)
 def test_no_rungs_where_nothing_may_be_stopped(changes: dict[str, Any]) -> None:
     conductor = Conductor([study(**{"trials": 8, "first_rung": 0.5, **changes})], MemoryHooks())
     assert in_flight(conductor, 1)[0].rungs == ()
@@ -266,8 +292,12 @@ def test_no_rungs_where_nothing_may_be_stopped(changes: dict[str, Any]) -> None:
 
 def test_tpe_counts_pruned_trials_as_worse_than_done_ones_whatever_they_scored() -> None:
     tpe = Tpe(SPACE, PRESET, 0)
-    outcomes = [Outcome("done", 0.2), Outcome("pruned", 0.9, 0.3), Outcome("failed", None, 0.0, "bug"),
-                Outcome("pruned", None, 0.3)]
+    outcomes = [
+        Outcome("done", 0.2),
+        Outcome("pruned", 0.9, 0.3),
+        Outcome("failed", None, 0.0, "bug"),
+        Outcome("pruned", None, 0.3),
+    ]
     for number, outcome in enumerate(outcomes):
         tpe.ask(number)
         tpe.tell(number, outcome)
@@ -302,8 +332,12 @@ def test_tpe_with_two_in_flight_beats_random_search() -> None:
 
 
 def test_bad_studies_are_refused_all_at_once() -> None:
-    bad = [study("a", trials=0, search="grid"), study("a", preset_knobs={**PRESET, "x": 1.5}),
-           study("c", preset_knobs={"low": 0.2, "high": 0.5, "y": 0.1}), study("d", seeds=(1, 1), workers=0)]
+    bad = [
+        study("a", trials=0, search="grid"),
+        study("a", preset_knobs={**PRESET, "x": 1.5}),
+        study("c", preset_knobs={"low": 0.2, "high": 0.5, "y": 0.1}),
+        study("d", seeds=(1, 1), workers=0),
+    ]
     with pytest.raises(BadInput) as caught:
         run_local(bad, MemoryHooks(), execute)
     found = {p.where: p for p in caught.value.problems}

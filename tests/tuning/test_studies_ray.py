@@ -25,17 +25,21 @@ def keys(records: Any) -> list[Any]:
 
 
 def test_one_sweep_overlaps_survives_a_kill_and_equals_the_local_one(
-        tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Two studies are slow, in one an actor is killed by SIGKILL, one raises: rows equal those without Ray."""
+
     def act(study: Any, knobs: Any, seed: int) -> str:
         dies = study.method == "dier" and knobs["x"] == 0.5
         return "die once" if dies else {"slow1": "sleep", "slow2": "sleep", "raiser": "bug"}.get(study.method, "")
 
-    plan = [study("a", method="slow1", search="rules", trials=2, seeds=(0, 1)),
-            study("b", method="slow2", search="rules", trials=2, seeds=(0, 1)),
-            study("c", method="dier", search="rules", trials=2),
-            study("d", method="raiser", search="rules", trials=2),
-            study("e", method="stopped", trials=5, first_rung=0.3)]
+    plan = [
+        study("a", method="slow1", search="rules", trials=2, seeds=(0, 1)),
+        study("b", method="slow2", search="rules", trials=2, seeds=(0, 1)),
+        study("c", method="dier", search="rules", trials=2),
+        study("d", method="raiser", search="rules", trials=2),
+        study("e", method="stopped", trials=5, first_rung=0.3),
+    ]
     hooks = MemoryHooks(act=act, root=str(tmp_path))
     records = run_studies(plan, hooks, execute=TOY, store_root=tmp_path)
     spans = sorted((line["started"], line["ended"]) for line in lines_of(tmp_path))

@@ -57,8 +57,14 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
         dist.all_reduce(value)
         return Outcome("done", float(value) / 10 + session.world_size / 100)
     if root is not None:
-        line = {"key": payload["key"], "pid": os.getpid(), "rank": session.rank, "started": started,
-                "ended": time.time(), "labels": payload["labels"]}
+        line = {
+            "key": payload["key"],
+            "pid": os.getpid(),
+            "rank": session.rank,
+            "started": started,
+            "ended": time.time(),
+            "labels": payload["labels"],
+        }
         (root / f"ran-{payload['key']}-{session.rank}-{time.time_ns()}.json").write_text(json.dumps(line))
     return Outcome("done", peak(payload["knobs"]) + payload["seed"] / 1000)
 

@@ -157,18 +157,36 @@ class Shapes(Dataset):
         return SIDE, SIDE
 
 
-def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None,
-         n_train: str | None = None, n_val: str | None = None, n_test: str | None = None,
-         seed: str | None = None, point_jitter: str | None = None, tag_noise: str | None = None) -> Shapes:
+def open(
+    *,
+    root: str | None = None,
+    masks: str | None = None,
+    classes: str | None = None,
+    n_train: str | None = None,
+    n_val: str | None = None,
+    n_test: str | None = None,
+    seed: str | None = None,
+    point_jitter: str | None = None,
+    tag_noise: str | None = None,
+) -> Shapes:
     """The dataset with these options as text (fields of `Options`); None leaves the default.
 
     Raises BadInput for bad values, and for words that name files: nothing of it lies on disk.
     """
     given = {"data.root": root, "data.masks": masks, "data.classes": classes}
-    options = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "seed": seed,
-               "point_jitter": point_jitter, "tag_noise": tag_noise}
-    problems = [Problem(word, "shapes is made in memory and reads no files", f"leave {word} out")
-                for word, value in given.items() if value is not None]
+    options = {
+        "n_train": n_train,
+        "n_val": n_val,
+        "n_test": n_test,
+        "seed": seed,
+        "point_jitter": point_jitter,
+        "tag_noise": tag_noise,
+    }
+    problems = [
+        Problem(word, "shapes is made in memory and reads no files", f"leave {word} out")
+        for word, value in given.items()
+        if value is not None
+    ]
     try:
         parsed = parse_options({name: text for name, text in options.items() if text is not None})
     except BadInput as error:

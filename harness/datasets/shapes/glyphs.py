@@ -52,16 +52,34 @@ def _g64(label: int) -> Glyph:
     hue = colours.uniform()
     first = rgb(hue, colours.uniform(0.55, 0.95), colours.uniform(0.6, 1.0))
     second = rgb(hue + colours.uniform(0.3, 0.7), colours.uniform(0.1, 0.9), colours.uniform(0.15, 1.0))
-    return Glyph(BODIES[rng.integers(4)], TEXTURES[rng.integers(3)], PARTS[rng.integers(4)],
-                 PATTERNS[rng.integers(7)], rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.0),
-                 rng.uniform(0.38, 0.58), rng.uniform(8, 18), first, second)
+    return Glyph(
+        BODIES[rng.integers(4)],
+        TEXTURES[rng.integers(3)],
+        PARTS[rng.integers(4)],
+        PATTERNS[rng.integers(7)],
+        rng.uniform(0, 2 * np.pi),
+        rng.uniform(0.7, 1.0),
+        rng.uniform(0.38, 0.58),
+        rng.uniform(8, 18),
+        first,
+        second,
+    )
 
 
 def _g16(label: int) -> Glyph:
     second = rgb(label / 16 + 0.5, 0.3 if label % 2 else 0.8, 0.95 if label % 2 else 0.25)
-    return Glyph(BODIES[label % 4], TEXTURES[label % 3], PARTS[label // 4 % 4],
-                 PATTERNS[(5 * label + 3) % 7], 2 * np.pi * (7 * label % 16) / 16, 0.85,
-                 0.48, 8 + 10 * (3 * label % 16) / 15, rgb(label / 16, 0.85, 0.95), second)
+    return Glyph(
+        BODIES[label % 4],
+        TEXTURES[label % 3],
+        PARTS[label // 4 % 4],
+        PATTERNS[(5 * label + 3) % 7],
+        2 * np.pi * (7 * label % 16) / 16,
+        0.85,
+        0.48,
+        8 + 10 * (3 * label % 16) / 15,
+        rgb(label / 16, 0.85, 0.95),
+        second,
+    )
 
 
 def glyph(name: str, label: int) -> Glyph:
@@ -110,6 +128,7 @@ def _pattern(rng: np.random.Generator, name: str, u: Plane, v: Plane, frequency:
 
 def _torso(rng: np.random.Generator, g: Glyph, at: Local) -> Colour:
     """Colours (3,H,W) of the body, everywhere."""
+
     def plain() -> Colour:
         palette = BIG_FUR if rng.random() < 0.5 else SMALL_FUR
         return paint(rng) if rng.random() < 0.6 else fur(rng, palette)
@@ -158,8 +177,7 @@ def _coordinates(pose: Pose) -> Local:
     return Local((x * cos + y * sin) * np.float32(pose.front), y * cos - x * sin)
 
 
-def pictures(name: str, n: int, *, seed: int = 0,
-             split: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def pictures(name: str, n: int, *, seed: int = 0, split: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The first `n` pictures (n,48,48,3) of a split of set `name`, and their labels (n,)."""
     made = [picture(name, seed, split, i) for i in range(n)]
     return np.stack([image for image, _ in made]), np.array([label for _, label in made], np.int64)

@@ -36,8 +36,7 @@ def _cow(at: Local, hu: float, hv: float, t: float) -> Layers:
     face = at.E(hu, hv, 0.44, 0.40)
     ears = at.B(hu - 0.55, hu + 0.55, hv - 0.40, hv - 0.24)
     band = (face | ears) & (np.abs(at.u - np.float32(hu)) < 0.16)
-    return [(face | ears, (238, 236, 230)), (band, (28, 26, 28)),
-            (at.E(hu, hv + 0.22, 0.34, 0.17), (226, 140, 150))]
+    return [(face | ears, (238, 236, 230)), (band, (28, 26, 28)), (at.E(hu, hv + 0.22, 0.34, 0.17), (226, 140, 150))]
 
 
 def _horse(at: Local, hu: float, hv: float, t: float) -> Layers:
@@ -49,14 +48,22 @@ def _cat(at: Local, hu: float, hv: float, t: float) -> Layers:
     slope = np.float32(0.45) * (at.v - np.float32(hv - 0.78))
     ears = (np.abs(np.abs(at.u - np.float32(hu)) - np.float32(0.27)) < slope) & (at.v < hv)
     eyes = at.E(hu - 0.20, hv - 0.05, 0.14, 0.12) | at.E(hu + 0.20, hv - 0.05, 0.14, 0.12)
-    return [(ears, (205, 130, 140)), (at.E(hu, hv, 0.46, 0.42), (92, 96, 108)), (eyes, (150, 235, 70)),
-            (at.E(hu, hv + 0.22, 0.20, 0.12), (245, 225, 220))]
+    return [
+        (ears, (205, 130, 140)),
+        (at.E(hu, hv, 0.46, 0.42), (92, 96, 108)),
+        (eyes, (150, 235, 70)),
+        (at.E(hu, hv + 0.22, 0.20, 0.12), (245, 225, 220)),
+    ]
 
 
 def _dog(at: Local, hu: float, hv: float, t: float) -> Layers:
     ears = at.E(hu - 0.45, hv + 0.02, 0.16, 0.42) | at.E(hu + 0.45, hv + 0.02, 0.16, 0.42)
-    return [(at.E(hu, hv, 0.44, 0.44), (214, 170, 110)), (ears, (70, 40, 24)),
-            (at.E(hu, hv + 0.26, 0.16, 0.22), (220, 50, 60)), (at.E(hu, hv + 0.02, 0.13, 0.10), (20, 18, 18))]
+    return [
+        (at.E(hu, hv, 0.44, 0.44), (214, 170, 110)),
+        (ears, (70, 40, 24)),
+        (at.E(hu, hv + 0.26, 0.16, 0.22), (220, 50, 60)),
+        (at.E(hu, hv + 0.02, 0.13, 0.10), (20, 18, 18)),
+    ]
 
 
 def _car(at: Local, hu: float, hv: float, t: float) -> Layers:
@@ -86,11 +93,20 @@ def _boat(at: Local, hu: float, hv: float, t: float) -> Layers:
 
 
 HEADS: tuple[Callable[[Local, float, float, float], Layers], ...] = (
-    _boat, _train, _cow, _horse, _car, _bus, _cat, _dog)
+    _boat,
+    _train,
+    _cow,
+    _horse,
+    _car,
+    _bus,
+    _cat,
+    _dog,
+)
 
 
-def head(rng: np.random.Generator, k: int, at: Local, centre_uv: tuple[float, float], t: float,
-         colour_3HW: Colour) -> Mask:
+def head(
+    rng: np.random.Generator, k: int, at: Local, centre_uv: tuple[float, float], t: float, colour_3HW: Colour
+) -> Mask:
     """Paint the part of class `k` into `colour_3HW`; returns its mask (h,w)."""
     tint = np.float32(1) + (rng.normal(0, 0.06) + rng.normal(0, 0.03, 3)).astype(np.float32)
     layers = HEADS[k](at, *centre_uv, t)

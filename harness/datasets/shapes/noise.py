@@ -56,7 +56,7 @@ def noise(rng: np.random.Generator, name: str, h: int, w: int) -> Plane:
     `name` is smooth, mid, fine, hstreak (long along x) or vstreak (long along y). The result is read-only.
     """
     which, top, left = rng.integers((REALISATIONS, SIDE - h + 1, SIDE - w + 1))
-    crop = _bank()[name][which, top:top + h, left:left + w]
+    crop = _bank()[name][which, top : top + h, left : left + w]
     return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 

@@ -41,9 +41,18 @@ SCENES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 CONTEXT_OF = {BOAT: "sea", TRAIN: "rail"}
 FREE_SCENES = ("meadow", "street", "indoor", "beach")
-FREE = np.array([  # P(free scene given class), a row per class in label order
-    (0.2, 0.2, 0.1, 0.5), (0.4, 0.4, 0.0, 0.2), (0.70, 0.10, 0.05, 0.15), (0.55, 0.15, 0.05, 0.25),
-    (0.15, 0.60, 0.05, 0.20), (0.15, 0.65, 0.05, 0.15), (0.15, 0.15, 0.60, 0.10), (0.20, 0.15, 0.45, 0.20)])
+FREE = np.array(
+    [  # P(free scene given class), a row per class in label order
+        (0.2, 0.2, 0.1, 0.5),
+        (0.4, 0.4, 0.0, 0.2),
+        (0.70, 0.10, 0.05, 0.15),
+        (0.55, 0.15, 0.05, 0.25),
+        (0.15, 0.60, 0.05, 0.20),
+        (0.15, 0.65, 0.05, 0.15),
+        (0.15, 0.15, 0.60, 0.10),
+        (0.20, 0.15, 0.45, 0.20),
+    ]
+)
 COOCCUR, FOREIGN_CONTEXT = 0.85, 0.08
 COUNTS = (0.50, 0.35, 0.15)
 
@@ -138,8 +147,7 @@ def _poses(rng: np.random.Generator, kinds: list[int]) -> list[tuple[float, int,
         for _ in range(6):
             x = rng.uniform(0.2, 0.8) * SIDE
             y = (0.34 + 0.34 * d + rng.uniform(-0.08, 0.14)) * SIDE
-            gap = min((np.hypot(x - p.cx, 1.4 * (y - p.cy)) - 0.9 * (s + p.s) for _, _, p in placed),
-                      default=np.inf)
+            gap = min((np.hypot(x - p.cx, 1.4 * (y - p.cy)) - 0.9 * (s + p.s) for _, _, p in placed), default=np.inf)
             if gap > best_gap:
                 best, best_gap = (x, y), gap
             if gap > 0:
@@ -150,8 +158,14 @@ def _poses(rng: np.random.Generator, kinds: list[int]) -> list[tuple[float, int,
     return sorted(placed, key=lambda entry: entry[0])
 
 
-def _occlude(rng: np.random.Generator, pose: Pose, head_uv: tuple[float, float], colour_3HW: Colour,
-             region_HW: NDArray[np.uint8], instance_HW: NDArray[np.uint8]) -> None:
+def _occlude(
+    rng: np.random.Generator,
+    pose: Pose,
+    head_uv: tuple[float, float],
+    colour_3HW: Colour,
+    region_HW: NDArray[np.uint8],
+    instance_HW: NDArray[np.uint8],
+) -> None:
     """Sometimes a blob of foliage or urban stuff over the object's part, or over its body."""
     x, y = pose.pixels(*head_uv)
     if rng.random() < 0.12:
@@ -197,8 +211,15 @@ def _borders(instance_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return border
 
 
-def _paint(rng: np.random.Generator, k: int, pose: Pose, number: int, colour_3HW: Colour,
-           region_HW: NDArray[np.uint8], instance_HW: NDArray[np.uint8]) -> tuple[tuple[float, float], int]:
+def _paint(
+    rng: np.random.Generator,
+    k: int,
+    pose: Pose,
+    number: int,
+    colour_3HW: Colour,
+    region_HW: NDArray[np.uint8],
+    instance_HW: NDArray[np.uint8],
+) -> tuple[tuple[float, float], int]:
     """Paint one object over what is there; returns its part's local centre and pixels inside the frame."""
     rows, columns, at = window(pose, SIDE)
     torso = body(rng, k, at)
@@ -224,15 +245,16 @@ def render(dataset_seed: int, split: int, index: int) -> Scene:
     _clutter(rng, colour, region)
     instance = np.zeros((SIDE, SIDE), np.uint8)
     placed = _poses(rng, kinds)
-    parts = [_paint(rng, k, pose, number, colour, region, instance)
-             for number, (_, k, pose) in enumerate(placed, 1)]
+    parts = [_paint(rng, k, pose, number, colour, region, instance) for number, (_, k, pose) in enumerate(placed, 1)]
     for (_, _, pose), (head_uv, _) in zip(placed, parts, strict=True):
         _occlude(rng, pose, head_uv, colour, region, instance)
     image = camera(rng, colour)
     visible = np.bincount(instance.ravel(), minlength=len(placed) + 1)[1:]
     seen = np.bincount(instance[region == PART], minlength=len(placed) + 1)[1:]
-    things = tuple(Thing(k + 1, int(pixels), int(clear) / max(area, 1))
-                   for (_, k, _), pixels, clear, (_, area) in zip(placed, visible, seen, parts, strict=True))
+    things = tuple(
+        Thing(k + 1, int(pixels), int(clear) / max(area, 1))
+        for (_, k, _), pixels, clear, (_, area) in zip(placed, visible, seen, parts, strict=True)
+    )
     labels = [0] + [thing.label if thing.visible >= SMALLEST else IGNORE for thing in things]
     mask = np.array(labels, np.uint8)[instance]
     mask[_borders(instance)] = IGNORE

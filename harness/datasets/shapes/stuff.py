@@ -81,12 +81,11 @@ def stuff(rng: np.random.Generator, kind: str, h: int, w: int, *, jitter: float 
         out += (6 * np.sin(phase)).astype(np.float32)
     elif kind == "floor":
         step = int(rng.integers(7, 12))
-        out[:, int(rng.integers(step))::step] -= 25
+        out[:, int(rng.integers(step)) :: step] -= 25
     return out
 
 
-def blob(rng: np.random.Generator, y: Plane, x: Plane, cy: float, cx: float,
-         radius: float) -> NDArray[np.bool_]:
+def blob(rng: np.random.Generator, y: Plane, x: Plane, cy: float, cx: float, radius: float) -> NDArray[np.bool_]:
     """A ragged disc of about `radius` pixels at (cy, cx), on pixel rows `y` (h,1) and columns `x` (1,w)."""
     ry, rx = radius * rng.uniform(0.7, 1.3, 2)
     field = noise(rng, "smooth", y.shape[0], x.shape[1])

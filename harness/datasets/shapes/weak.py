@@ -38,7 +38,7 @@ def thin(mask_HW: Mask) -> Mask:
     pixels = np.pad(mask_HW, 1).astype(np.uint8)
     inner = pixels[1:-1, 1:-1]
     h, w = mask_HW.shape
-    views = [pixels[1 + dy:1 + dy + h, 1 + dx:1 + dx + w] for dy, dx in _RING]
+    views = [pixels[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w] for dy, dx in _RING]
     unchanged = 0
     half = 0
     while unchanged < 2:
@@ -52,8 +52,9 @@ def thin(mask_HW: Mask) -> Mask:
     return inner.astype(bool)
 
 
-def _shortest_paths(pixels: set[tuple[int, int]], start: tuple[int, int]
-                    ) -> tuple[tuple[int, int], dict[tuple[int, int], tuple[int, int]]]:
+def _shortest_paths(
+    pixels: set[tuple[int, int]], start: tuple[int, int]
+) -> tuple[tuple[int, int], dict[tuple[int, int], tuple[int, int]]]:
     """The pixel farthest from `start` (8-connected steps), and the predecessor of each pixel."""
     before = {start: start}
     queue = deque([start])
@@ -87,7 +88,7 @@ def _stretch(rng: np.random.Generator, path: list[tuple[int, int]]) -> NDArray[n
     """A random contiguous 50 to 90 % of the path, (n,2), at least one pixel."""
     length = max(1, round(rng.uniform(0.5, 0.9) * len(path)))
     start = int(rng.integers(len(path) - length + 1))
-    return np.array(path[start:start + length], np.int64)
+    return np.array(path[start : start + length], np.int64)
 
 
 def erode(mask_HW: Mask) -> Mask:
@@ -169,7 +170,7 @@ def scribbles(mask_HW: Labels, instance_HW: Labels, rng: np.random.Generator) ->
         stroke = _stretch(rng, path)
         _brush(out, 2 * stroke, background, 0)
         for y, x in stroke:
-            skeleton[max(y - 2, 0):y + 3, max(x - 2, 0):x + 3] = False
+            skeleton[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = False
     return out
 
 
