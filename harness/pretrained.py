@@ -14,6 +14,10 @@ PACKAGED = {"shapes_vit": "glyphs", "shapes_cnn": "glyphs"}
 """Backbones whose weights lie in the package, and the data that they were trained on."""
 
 
+RANDOM = "random"
+"""The word for no pretrained weights at all."""
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """Weights of one backbone. `path` is None where each worker takes them from timm's hub."""
@@ -29,12 +33,13 @@ def find(backbone: str, weights: str | None) -> Pretrained:
 
     Raises BadInput for unknown backbones, missing files, and a hub that cannot be reached.
     """
-    if backbone in PACKAGED:
-        if weights is None:
-            packaged = files("methods.parts") / "weights" / f"{backbone}.safetensors"
-            return Pretrained(None, file_digest(Path(str(packaged))), PACKAGED[backbone])
-    else:
+    if backbone not in PACKAGED:
         _check_timm(backbone)
+    if weights == RANDOM:
+        return Pretrained(RANDOM, RANDOM, "none")
+    if backbone in PACKAGED and weights is None:
+        packaged = files("methods.parts") / "weights" / f"{backbone}.safetensors"
+        return Pretrained(None, file_digest(Path(str(packaged))), PACKAGED[backbone])
     if weights is not None:
         path = Path(weights).expanduser()
         if not path.is_file():

@@ -42,7 +42,7 @@ class BackboneWords:
     """The pretrained network that a method stands on."""
 
     name: str | None = word(None, "any timm ViT name, shapes_vit or shapes_cnn; default by preset")
-    weights: str | None = word(None, "local safetensors or state dict; default timm's hub")
+    weights: str | None = word(None, "local safetensors or state dict, or random; default timm's hub")
 
 
 @dataclass
