@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import BadInput, Problem, nearest
+from harness.knobs import knob_from_text, plain, typed_knobs
 from harness.registry import Chosen, registry
 from harness.spec import VARIANTS, MethodConfig, MethodSpec, Preset, resolve
 from harness.words import Words, split_list
@@ -78,7 +79,7 @@ class RunConfig:
 
     def with_knobs(self, knobs: Mapping[str, Any], seed: int) -> RunConfig:
         """The same run with other knobs (the rest as they are) and another seed."""
-        merged = {**self.knobs, **{k: _plain(v) for k, v in knobs.items()}}
+        merged = {**self.knobs, **{k: plain(v) for k, v in knobs.items()}}
         return dataclasses.replace(self, knobs=merged, seed=seed)
 
 
@@ -97,39 +98,6 @@ def digest_of(value: Any) -> str:
     """The first 20 hex digits of the SHA-256 of canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def typed_knobs(spec: MethodSpec, values: Mapping[str, Any]) -> MethodConfig:
-    """A method's config from knob values. Raises BadInput for unknown knobs and for broken rules, all at once."""
-    known = spec.config.knobs()
-    problems = [
-        Problem(f"{spec.name}.{k}", "is no knob of this method", nearest(k, known)) for k in values if k not in known
-    ]
-    if problems:
-        raise BadInput(problems)
-    typed = {k: _typed(known[k].default, v) for k, v in values.items()}
-    config = spec.config(**typed)
-    broken = config.problems()
-    if broken:
-        raise BadInput(
-            [Problem(f"{spec.name}.{p.where.removeprefix(spec.name + '.')}", p.found, p.fix) for p in broken]
-        )
-    return config
-
-
-def knob_from_text(spec: MethodSpec, name: str, raw: str) -> Any:
-    """A knob's value from its command-line text, of the default's type. Raises BadInput naming knob and type."""
-    known = spec.config.knobs()
-    if name not in known:
-        raise BadInput(Problem(f"{spec.name}.{name}", "is no knob of this method", nearest(name, known)))
-    default = known[name].default
-    try:
-        return _plain(_from_text(default, raw))
-    except ValueError as e:
-        doc = known[name].metadata.get("doc", "")
-        raise BadInput(
-            Problem(f"{spec.name}.{name}", f"{raw!r} is no {type(default).__name__}", f"{doc}; default {default}")
-        ) from e
 
 
 def resolve_run(
@@ -158,8 +126,8 @@ def resolve_run(
         problems.append(Problem("variant", f"{spec.name} has no variant {words.variant!r}", f"it has: {have}"))
         raise BadInput(problems)
     preset: Preset = resolve(spec.preset)(family, tier, words.variant)
-    values: dict[str, Any] = {f.name: _plain(f.default) for f in spec.config.knobs().values()}
-    values.update({k: _plain(v) for k, v in preset.knobs.items()})
+    values: dict[str, Any] = {f.name: plain(f.default) for f in spec.config.knobs().values()}
+    values.update({k: plain(v) for k, v in preset.knobs.items()})
     values.update(_ablations(spec, words, problems))
     for name, raw in knobs.get(spec.name, {}).items():
         try:
@@ -280,7 +248,7 @@ def _ablations(spec: MethodSpec, words: Words, problems: list[Problem]) -> dict[
                 )
             )
             continue
-        values.update({k: _plain(v) for k, v in spec.ablations[which].items()})
+        values.update({k: plain(v) for k, v in spec.ablations[which].items()})
     return values
 
 
@@ -291,39 +259,7 @@ def _base_knobs(
         return None
     base = chosen.base
     preset: Preset = resolve(base.preset)(family, tier, variant if variant in base.variants else "default")
-    values = {f.name: _plain(f.default) for f in base.config.knobs().values()}
-    values.update({k: _plain(v) for k, v in preset.knobs.items()})
+    values = {f.name: plain(f.default) for f in base.config.knobs().values()}
+    values.update({k: plain(v) for k, v in preset.knobs.items()})
     values.update({k: knob_from_text(base, k, raw) for k, raw in knobs.get(base.name, {}).items()})
     return values
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _typed(default: Any, value: Any) -> Any:
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
-
-
-def _from_text(default: Any, raw: str) -> Any:
-    if isinstance(default, bool):
-        if raw.lower() in ("true", "on", "yes", "1"):
-            return True
-        if raw.lower() in ("false", "off", "no", "0"):
-            return False
-        raise ValueError(raw)
-    if isinstance(default, int):
-        return int(raw)
-    if isinstance(default, float):
-        value = float(raw)
-        if value != value:
-            raise ValueError(raw)
-        return value
-    if isinstance(default, tuple):
-        kind = default[0] if default else 0.0
-        return tuple(_from_text(kind, part) for part in split_list(raw))
-    return raw

@@ -8,20 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.config import (
-    RunConfig,
-    check_words,
-    content_key,
-    digest_of,
-    knob_from_text,
-    resolve_run,
-    typed_knobs,
-)
-from harness.datasets import DATASETS, open_dataset
+from harness.config import RunConfig, check_words, content_key, digest_of, resolve_run
 from harness.datasets.base import Dataset
-from harness.datasets.splits import SplitPlan, plan_splits
+from harness.datasets.splits import SplitPlan
 from harness.engine.context import Machine
-from harness.errors import BadInput, Problem, nearest
+from harness.errors import BadInput, Problem
+from harness.inputs import chosen_methods, gpus_per_worker, labels_of, open_data
+from harness.knobs import knob_from_text, typed_knobs
 from harness.pretrained import Pretrained, find
 from harness.registry import Chosen, registry
 from harness.spec import Preset, resolve
@@ -29,8 +22,6 @@ from harness.tuning.space import Space
 from harness.tuning.studies import Resolved, Study
 from harness.versions import versions
 from harness.words import Parsed, Words, split_list
-
-LABELS = ("tags", "points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks", "masks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +112,14 @@ def make_plan(parsed: Parsed, *, single: bool = False) -> Plan:
     """
     words: Words = parsed.words
     problems = check_words(words)
-    chosen = _chosen(words, single, problems)
-    opened = _open(words, parsed.options, problems)
-    gpus = _gpus(words, problems)
+    chosen = chosen_methods(words, single, problems)
+    opened = open_data(words, parsed.options, problems)
+    gpus = gpus_per_worker(words, problems)
     precision = words.precision if words.precision != "auto" else ("bf16" if gpus else "fp32")
     if opened is None or not chosen or problems:
         raise BadInput(problems)
     dataset, splits = opened
-    labels, notes = _labels(words, chosen, problems)
+    labels, notes = labels_of(words, chosen, problems)
     runs = _runs(parsed, chosen, labels, dataset, precision, problems)
     studies = []
     for run in runs:
@@ -167,88 +158,6 @@ def make_plan(parsed: Parsed, *, single: bool = False) -> Plan:
         gpus=gpus,
         words_given=dict(parsed.given),
     )
-
-
-def _chosen(words: Words, single: bool, problems: list[Problem]) -> list[Chosen]:
-    known = registry()
-    name = "method" if single else "methods"
-    texts = split_list(words.method if single else words.methods)
-    if not texts:
-        problems.append(Problem(name, "is not given", f"write {name}=cam; known: {', '.join(known.names())}"))
-    if single and len(texts) > 1:
-        problems.append(Problem("method", f"{len(texts)} methods", "harness.train runs one; use harness.sweep"))
-    if texts == ["all"] and not single:
-        return known.all()
-    found = []
-    for text in dict.fromkeys(texts):
-        try:
-            found.append(known.choose(text))
-        except BadInput as e:
-            problems.extend(e.problems)
-    return found
-
-
-def _open(words: Words, options: Mapping[str, str], problems: list[Problem]) -> tuple[Dataset, SplitPlan] | None:
-    if words.data.name not in DATASETS:
-        problems.append(Problem("data", f"{words.data.name!r} is unknown", nearest(words.data.name, DATASETS)))
-        return None
-    try:
-        dataset = open_dataset(
-            words.data.name, root=words.data.root, masks=words.data.masks, classes=words.data.classes, options=options
-        )
-        splits = plan_splits(dataset, words.data.tune, words.protocol, report=words.split)
-        dataset.check((*splits.train, *splits.tune, *splits.report))
-    except BadInput as e:
-        problems.extend(e.problems)
-        return None
-    return dataset, splits
-
-
-def _gpus(words: Words, problems: list[Problem]) -> float:
-    import torch
-
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if words.gpus is None:
-        return 1.0 if found else 0.0
-    if words.gpus * words.workers > found and not words.address and words.gpus > 0:
-        problems.append(
-            Problem(
-                "gpus",
-                f"{words.workers} worker(s) with {words.gpus:g} GPU(s) each, but this machine "
-                f"has {found} (torch {torch.__version__}, CUDA {torch.version.cuda or 'none'})",
-                "write gpus=0 to run on the CPU, or address=<ray cluster> for another machine",
-            )
-        )
-    return words.gpus
-
-
-def _labels(words: Words, chosen: list[Chosen], problems: list[Problem]) -> tuple[dict[str, list[str]], list[str]]:
-    """Labels per method: those asked for that it reads, or its own."""
-    asked = split_list(words.labels)
-    notes: list[str] = []
-    for label in asked:
-        if label not in LABELS:
-            problems.append(Problem("labels", f"{label!r} is unknown", nearest(label, LABELS)))
-    out = {}
-    for c in chosen:
-        reads = c.spec.labels
-        if c.spec.labels == ("masks",):
-            out[c.name] = ["masks"]
-        elif not asked:
-            out[c.name] = [reads[0]]
-        else:
-            out[c.name] = [a for a in asked if a in reads]
-            if not out[c.name]:
-                notes.append(f"{c.name} reads {', '.join(reads)} and is left out of labels={words.labels}")
-    if asked and not any(out.values()):
-        problems.append(
-            Problem(
-                "labels",
-                f"no chosen method reads {words.labels}",
-                "; ".join(f"{c.name} reads {', '.join(c.spec.labels)}" for c in chosen),
-            )
-        )
-    return out, notes
 
 
 def _runs(

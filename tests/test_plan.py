@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from harness.config import RunConfig, content_key, knob_from_text, typed_knobs
+from harness.config import RunConfig, content_key
 from harness.errors import BadInput
+from harness.knobs import knob_from_text, typed_knobs
 from harness.plan import Plan, make_plan
 from harness.registry import registry
 from harness.versions import versions

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.config import RunConfig, typed_knobs
+from harness.config import RunConfig
 from harness.datasets.base import Dataset
 from harness.engine.seeding import seed_all
+from harness.knobs import typed_knobs
 from harness.method import BuildInfo, Method
 from harness.spec import resolve
 

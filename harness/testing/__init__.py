@@ -16,10 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harness.config import RunConfig, typed_knobs
+from harness.config import RunConfig
 from harness.datasets.base import IGNORE
 from harness.engine.session import LocalSession
 from harness.errors import BadInput
+from harness.knobs import typed_knobs
 from harness.method import Batch, Method, Progress
 from harness.testing.guard import GuardedDataset
 from harness.testing.running import MethodRunner

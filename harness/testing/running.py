@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from harness.config import RunConfig, resolve_run, typed_knobs
+from harness.config import RunConfig, resolve_run
 from harness.datasets import open_dataset
 from harness.datasets.base import Dataset
 from harness.datasets.loading import Loader
@@ -20,6 +20,7 @@ from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
+from harness.knobs import typed_knobs
 from harness.method import Batch, Method
 from harness.registry import Chosen, registry
 from harness.spec import resolve

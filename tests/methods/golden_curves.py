@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from harness.config import typed_knobs
+from harness.knobs import typed_knobs
 from harness.method import Batch, BuildInfo, Method, Progress
 from harness.registry import registry
 from harness.spec import resolve
