@@ -15,6 +15,7 @@ from harness.config import RunConfig
 from harness.engine import checkpoint
 from harness.engine.context import Artifact, Context
 from harness.engine.loop import LoopConfig, Trained, train
+from harness.engine.parallel import gather_objects
 from harness.engine.predictions import MAPS, ScoreMaps, batches, predict
 from harness.engine.stages import Stage
 
@@ -65,12 +66,14 @@ def _train(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> No
         evaluate=evaluate,
     )
     with context.phases.of("checkpoint"):
+        digest = None
         if session.rank == 0:
             _write_steps(folder / STEPS, trained)
             digest = checkpoint.save_weights(folder / WEIGHTS, method, {"method": run.method, "key": context.key})
-            context.keep_live(digest, method)
             for old in folder.glob(checkpoint.PREFIX + "*"):
                 shutil.rmtree(old, ignore_errors=True)
+        # Every worker holds the same network: none of them has to load it for the next stage.
+        context.keep_live(gather_objects(digest, session)[0], method)
 
 
 def _write_steps(path: Path, trained: Trained) -> None:
