@@ -97,20 +97,7 @@ class MethodRunner:
         broadcast_from_first(method, session)
 
         def loader(start: int) -> Iterable[list[Batch]]:
-            inner = Loader(
-                dataset,
-                dataset.ids("train"),
-                method.transform(),
-                run.labels,
-                seed=run.seed,
-                batch=run.batch,
-                group=run.group,
-                loaders=0,
-                rank=session.rank,
-                world_size=session.world_size,
-                start_step=start,
-                total_steps=run.total,
-            )
+            inner = self.loader(run, dataset, method, session, start)
             return _crashing(inner, start, crash_at)
 
         config = LoopConfig(
@@ -124,9 +111,9 @@ class MethodRunner:
         trained = train(method, loader, config, session, Phases(), beat=lambda step, losses: None)
         return method, trained
 
-    def group(self, run: RunConfig, dataset: Dataset, method: Method) -> Batch:
-        """The first group of the first step."""
-        loader = Loader(
+    def loader(self, run: RunConfig, dataset: Dataset, method: Method, session: Session, start: int) -> Loader:
+        """Training batches of one worker from step `start` on, made in this process."""
+        return Loader(
             dataset,
             dataset.ids("train"),
             method.transform(),
@@ -135,10 +122,15 @@ class MethodRunner:
             batch=run.batch,
             group=run.group,
             loaders=0,
-            start_step=0,
+            rank=session.rank,
+            world_size=session.world_size,
+            start_step=start,
             total_steps=run.total,
         )
-        return next(iter(loader))[0]
+
+    def group(self, run: RunConfig, dataset: Dataset, method: Method) -> Batch:
+        """The first group of the first step."""
+        return next(iter(self.loader(run, dataset, method, LocalSession(), 0)))[0]
 
     def other_values(self, name: str) -> list[Any]:
         """Other legal values of a knob, likely ones first: from `other`, or the search space and then its type."""
