@@ -94,6 +94,8 @@ class MethodSpec:
     """`module:object` of its search space; None looks for `search_spaces/<name>.py`."""
     variants: tuple[str, ...] = ("default",)
     ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tables: str | None = None
+    """`module:object` of a `harness.papers.Paper`: the paper's tables that this method can run. No torch there."""
     version: int = 1
     """Raised when scores may move."""
     uses: tuple[str, ...] = ()
