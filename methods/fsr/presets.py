@@ -24,4 +24,4 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         knobs |= SHAPES_FASTER
     if variant == "released":
         knobs |= RELEASED
-    return sized_preset(family, tier, knobs, smoke_iterations=80, lab_iterations=300)
+    return sized_preset(family, tier, knobs, smoke_iterations=45, lab_iterations=300)

@@ -15,4 +15,4 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     if small and family != "shapes":
         small |= LAB_RATES
     knobs = {"warmup": card_knobs(family)["warmup"], **small}
-    return sized_preset(family, tier, knobs, smoke_iterations=250, lab_iterations=300)
+    return sized_preset(family, tier, knobs, smoke_iterations=160, lab_iterations=300)
