@@ -1,0 +1,102 @@
+"""UniA's label maps: PAR and affinity refined ones from the same CAM, and their mutual complementing refinement.
+
+Axes: B images, C foreground classes, k present classes, H W pixels, h w = N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from harness.datasets.base import IGNORE
+from methods.parts.affinity import spread
+from methods.parts.cam import gather_classes, present_classes, resize
+from methods.parts.par import DILATIONS, par
+
+VERSION = 1
+
+
+@torch.no_grad()
+def par_and_affinity_labels(
+    pixels_B3HW: Tensor,
+    cam_BCHW: Tensor,
+    tags_BC: Tensor,
+    affinity_BNN: Tensor,
+    hw: tuple[int, int],
+    *,
+    high: float,
+    low: float,
+    content_BHW: Tensor | None = None,
+    dilations: Sequence[int] = DILATIONS,
+    iterations: int = 10,
+) -> tuple[Tensor, Tensor]:
+    """Label values R and A_lab, int64 (B,H,W) each, from CAMs in [0,1] and pixels 0..255 (unia.md 2.5).
+
+    R is A5. For A_lab the class shares are spread along the affinity at token size before the same refinement.
+    PAR is linear and acts per channel: one pass serves both maps and both background scores. 255 outside the
+    content. Raises ValueError for low > high.
+    """
+    if low > high:
+        raise ValueError(f"low {low} lies above high {high}")
+    size = (int(cam_BCHW.shape[-2]), int(cam_BCHW.shape[-1]))
+    index_Bk, real_Bk = present_classes(tags_BC)
+    if not index_Bk.shape[1]:
+        label_BHW = torch.zeros((len(cam_BCHW), *size), dtype=torch.int64, device=cam_BCHW.device)
+        return (_outside(label_BHW, content_BHW),) * 2
+    half = (max(1, size[0] // 2), max(1, size[1] // 2))
+    cam_BkHW = gather_classes(cam_BCHW, index_Bk).float()
+    shares = _shares(resize(cam_BkHW, half), real_Bk, (high, low))
+    spread_shares = spread(_shares(resize(cam_BkHW, hw), real_Bk, (high, low)), affinity_BNN)
+    stack = torch.cat([shares, resize(spread_shares, half)], dim=1)
+    refined = resize(par(resize(pixels_B3HW.float() / 255.0, half), stack, iterations, dilations), size)
+    par_scores, affinity_scores = refined.chunk(2, dim=1)
+    return (
+        _outside(_two_score_labels(par_scores, index_Bk), content_BHW),
+        _outside(_two_score_labels(affinity_scores, index_Bk), content_BHW),
+    )
+
+
+def _shares(cam_Bkhw: Tensor, real_Bk: Tensor, scores: Sequence[float]) -> Tensor:
+    """Softmax of [background score, CAMs] for every background score, stacked: (B,len(scores)(1+k),h,w)."""
+    cam_Bkhw = cam_Bkhw.masked_fill(~real_Bk[:, :, None, None], -torch.inf)
+    backgrounds = [torch.full_like(cam_Bkhw[:, :1], score) for score in scores]
+    return torch.cat([torch.cat([b, cam_Bkhw], dim=1).softmax(dim=1) for b in backgrounds], dim=1)
+
+
+def _two_score_labels(scores: Tensor, index_Bk: Tensor) -> Tensor:
+    """Classes that win against the high background score, 0 where background wins at the low one, else 255."""
+    ids_B1k = torch.nn.functional.pad(index_Bk + 1, (1, 0))
+    high_BHW, low_BHW = (
+        ids_B1k.gather(1, slot_BHW.flatten(1)).view_as(slot_BHW)
+        for slot_BHW in (part.argmax(dim=1) for part in scores.chunk(2, dim=1))
+    )
+    return high_BHW.masked_fill((high_BHW == 0) & (low_BHW > 0), IGNORE)
+
+
+def _outside(label_BHW: Tensor, content_BHW: Tensor | None) -> Tensor:
+    return label_BHW if content_BHW is None else label_BHW.masked_fill(~content_BHW.bool(), IGNORE)
+
+
+def confident(label: Tensor) -> Tensor:
+    """Bool: label values that name a class, neither background nor 255."""
+    return (label != 0) & (label != IGNORE)
+
+
+@torch.no_grad()
+def mutual_refinement(
+    cam_label: Tensor, par_label: Tensor, affinity_label: Tensor, *, prior: bool, trust_cam: bool = False
+) -> Tensor:
+    """Mutual complementing refinement: label values of the input's shape (unia.md 2.5 MCR).
+
+    The affinity label, filled up by the PAR label where it names no class. `prior`: CAM and PAR agreeing on a class
+    override. `trust_cam` (ACDC): where PAR ignores and the CAM names a class, the CAM overrides.
+    """
+    fill = ~confident(affinity_label) & confident(par_label)
+    label = torch.where(fill, par_label, affinity_label)
+    if prior:
+        label = torch.where(confident(cam_label) & (cam_label == par_label), cam_label, label)
+    if trust_cam:
+        label = torch.where((par_label == IGNORE) & confident(cam_label), cam_label, label)
+    return label
