@@ -70,15 +70,24 @@ class Dataset(ABC):
         return tags
 
     def weak(self, image_id: str, kind: str) -> NDArray[np.uint8]:
-        """Sparse labels (H,W) of `kind` (points, scribbles, clicks20, ...), 255 = unlabelled.
+        """Sparse labels (H,W) of `kind` (points, scribbles, clicks20, ...), 255 = unlabelled, or the mask.
 
+        As written here they are derived from the mask, the same ones each time (`harness.datasets.weak.derive`).
         Raises BadInput where the dataset has none of that kind.
         """
         if kind == "masks":
             return self.mask(image_id)
-        from harness.errors import BadInput, Problem
+        from harness.datasets.weak.derive import derive
 
-        raise BadInput(Problem("labels", f"{self.name} has no {kind}", "labels=tags, or labels=masks for `full`"))
+        return derive(self.mask(image_id), kind, image_id, has_background=self.has_background)
+
+    def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
+        """What decides these images' weak labels besides `fingerprint`: the version that derives them, or the
+        digest of their files. Raises BadInput with every file that is missing or wrong, before anything is trained.
+        """
+        from harness.datasets.weak.derive import VERSION
+
+        return f"derived {VERSION}"
 
     @abstractmethod
     def fingerprint(self, ids: tuple[str, ...]) -> str:

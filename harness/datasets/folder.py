@@ -13,6 +13,7 @@ from harness.datasets.base import IGNORE, Dataset
 from harness.datasets.images import (
     ArrayCache,
     MaskFacts,
+    SparseCache,
     attempt,
     image_size,
     mask_facts,
@@ -27,6 +28,8 @@ from harness.errors import BadInput, Problem, nearest
 
 CACHE_BYTES = 256 << 20
 """Decoded pixels kept by one process: all of a few hundred photos, a share of a large dataset."""
+SPARSE_BYTES = 128 << 20
+"""Derived weak labels kept by one process: those of about ten thousand photos."""
 
 
 def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Folder:
@@ -64,6 +67,7 @@ class Folder(Dataset):
         self.class_names = class_names
         self.has_background = class_names[0] == "background"
         self._cache = ArrayCache(cache_bytes)
+        self._sparse = SparseCache(SPARSE_BYTES)
 
     def splits(self) -> dict[str, bool]:
         """Each split that exists, and whether it has masks."""
@@ -96,6 +100,12 @@ class Folder(Dataset):
         tags = np.zeros(self.num_classes, np.float32)
         tags[present] = 1.0
         return tags
+
+    def weak(self, image_id: str, kind: str) -> NDArray[np.uint8]:
+        """Sparse labels (H,W) derived from the mask, 255 = unlabelled, or the mask itself, which is read-only."""
+        if kind == "masks":
+            return self.mask(image_id)
+        return self._sparse.get((kind, image_id), lambda: super(Folder, self).weak(image_id, kind))
 
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """Digest of class names and of these images' ids, order and label values, wherever the folder lies."""

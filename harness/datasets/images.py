@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.datasets.base import IGNORE
 from harness.errors import BadInput, Problem
 
 T = TypeVar("T")
@@ -176,6 +177,32 @@ class ArrayCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.limit_bytes = state["limit_bytes"]
         self._start()
+
+
+class SparseCache:
+    """Label maps by key as the places and values of their labelled pixels: a few kilobytes each, up to a limit.
+
+    Nothing is evicted and copies in other processes start empty, as in `ArrayCache`.
+    """
+
+    def __init__(self, limit_bytes: int):
+        self._cache = ArrayCache(limit_bytes)
+
+    def get(self, key: tuple[str, str], read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The label map (H,W) of a key, a fresh copy."""
+
+        def packed() -> NDArray[np.uint8]:
+            label = read()
+            at = np.flatnonzero(label != IGNORE)
+            parts = (np.array(label.shape, np.uint32), at.astype(np.uint32))
+            return np.concatenate([*(part.view(np.uint8) for part in parts), label.ravel()[at]])
+
+        held = self._cache.get(key, packed)
+        count = (len(held) - 8) // 5
+        h, w = held[:8].view(np.uint32)
+        label = np.full(int(h) * int(w), IGNORE, np.uint8)
+        label[held[8 : 8 + 4 * count].view(np.uint32)] = held[8 + 4 * count :]
+        return label.reshape(int(h), int(w))
 
 
 def _labels_of(path: str | Path, image: Image.Image) -> NDArray[np.uint8]:

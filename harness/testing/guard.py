@@ -43,6 +43,10 @@ class GuardedDataset(Dataset):
         """Sparse labels pass; full masks only through `mask`."""
         return self.mask(image_id) if kind == "masks" else self.inner.weak(image_id, kind)
 
+    def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
+        """As the inner dataset."""
+        return self.inner.weak_fingerprint(ids, kind)
+
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """As the inner dataset."""
         return self.inner.fingerprint(ids)

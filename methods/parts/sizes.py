@@ -19,6 +19,8 @@ PSEUDO_HIGH = {"voc": 0.7, "coco": 0.65}
 WARMUP_STEPS = 1500
 LAB_KNOBS: dict[str, Any] = {"lr": 4e-5, "head_lr_scale": 20.0, "warmup": 0.05, "crop_area_min": 0.6}
 """Hundreds of steps on a ViT-Tiny: slow encoder, fast heads, crops that seldom lose the object."""
+LAB_SUPERVISED: dict[str, Any] = {"lr": 1e-4, "head_lr_scale": 10.0}
+"""Labels of pixels bear a faster encoder than tags do."""
 SHAPES_KNOBS: dict[str, Any] = {
     "lr": 7e-4,
     "head_lr_scale": 5.0,
@@ -105,3 +107,12 @@ def sized_preset(
     if tier == "lab":
         return Preset(backbone=VIT_TINY, crop=160, batch=8, group=8, iterations=lab_iterations, **common)
     return Preset(backbone=VIT_TINY, crop=96, batch=16, group=16, iterations=smoke_iterations, **common)
+
+
+def supervised_preset(family: str, tier: str) -> Preset:
+    """The preset of methods whose one loss is cross-entropy on labelled pixels: sparse labels or masks."""
+    small = small_knobs(family, tier, tags=False)
+    if small and family != "shapes":
+        small |= LAB_SUPERVISED
+    knobs = {"warmup": card_knobs(family)["warmup"], **small}
+    return sized_preset(family, tier, knobs, smoke_iterations=160, lab_iterations=300)

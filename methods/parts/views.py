@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.datasets.augment import hflip, label_tensor, random_resized_crop, to_tensor_normalised
+from harness.datasets.augment import (
+    hflip,
+    label_tensor,
+    random_resized_crop,
+    resize_label,
+    resize_sparse_label,
+    to_tensor_normalised,
+)
 from harness.datasets.base import Sample
 from harness.datasets.colour import color_jitter
 from harness.method import Views
@@ -35,6 +42,8 @@ class CropViews:
     knobs: ViewKnobs
     mean: Sequence[float]
     std: Sequence[float]
+    keep_labels: bool = False
+    """Labelled pixels survive a view that shrinks them, for labels of a few pixels an image."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Views:
         """The views of one image, float32 (3,crop,crop), and its label int64 (crop,crop) in the first one."""
@@ -50,8 +59,9 @@ class CropViews:
         self, image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8] | None, rng: np.random.Generator
     ) -> tuple[Tensor, NDArray[np.uint8] | None]:
         k = self.knobs
+        follow = resize_sparse_label if self.keep_labels else resize_label
         image_HW3, label_HW = random_resized_crop(
-            image_HW3, label_HW, self.crop, (k.crop_area_min, CROP_AREA_MAX), CROP_ASPECT, rng
+            image_HW3, label_HW, self.crop, (k.crop_area_min, CROP_AREA_MAX), CROP_ASPECT, rng, follow=follow
         )
         if rng.random() < k.flip_probability:
             image_HW3, label_HW = hflip(image_HW3, label_HW)

@@ -269,8 +269,8 @@ def test_unknown_names_are_answered_with_near_ones(voc_folder: Maker) -> None:
         dataset.ids("trian")
     with pytest.raises(BadInput, match="'a99' is in no list"):
         dataset.image("a99")
-    with pytest.raises(BadInput, match="has no points"):
-        dataset.weak("a0", "points")
+    with pytest.raises(BadInput, match=r"did you mean points\?"):
+        dataset.weak("a0", "point")
 
 
 def test_fingerprint_is_of_labels_ids_and_order_alone(voc_folder: Maker, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from harness.datasets.shapes import (
     _sparse,
     open,
     parse_options,
-    weak,
 )
 from harness.datasets.shapes.scene import BODY, CLUTTER, CONTEXT, PART, SMALLEST, Scene, render
+from harness.datasets.weak import strokes
 from harness.errors import BadInput
 
 N = 1000
@@ -323,12 +323,12 @@ def test_thinning_by_hand() -> None:
     """A 3x7 bar thins to its middle line; a one-pixel line stays; a plus keeps its centre."""
     bar = np.zeros((5, 9), bool)
     bar[1:4, 1:8] = True
-    ys, xs = np.nonzero(weak.thin(bar))
+    ys, xs = np.nonzero(strokes.thin(bar))
     assert set(ys) == {2}
     assert len(xs) >= 4
     line = np.zeros((3, 6), bool)
     line[1, 1:5] = True
-    np.testing.assert_array_equal(weak.thin(line), line)
+    np.testing.assert_array_equal(strokes.thin(line), line)
 
 
 def test_longest_path_by_hand() -> None:
@@ -337,10 +337,10 @@ def test_longest_path_by_hand() -> None:
     grid[1, 1:8] = True
     grid[2, 4] = True
     grid[5, 0:2] = True
-    path = weak.longest_path(grid)
+    path = strokes.longest_path(grid)
     assert {path[0], path[-1]} == {(1, 1), (1, 7)}
     assert [x for _, x in sorted(path, key=lambda p: p[1])] == list(range(1, 8))
-    assert weak.longest_path(np.zeros((3, 3), bool)) == []
+    assert strokes.longest_path(np.zeros((3, 3), bool)) == []
 
 
 def test_points_prefer_the_inside() -> None:
@@ -351,7 +351,7 @@ def test_points_prefer_the_inside() -> None:
     rng = np.random.default_rng(0)
     border = 0
     for _ in range(1000):
-        label = weak.points(mask, instance, rng)
+        label = strokes.points(mask, strokes.numbered(mask, instance), rng)
         ((y, x),) = np.argwhere(label == 3)
         border += y in (5, 13) or x in (5, 13)
         assert (label == 0).sum() == 1

@@ -15,6 +15,12 @@ class TestFull(MethodTests):
     together = {"warmup_start": {"warmup": 0.5}}
 
 
+class TestPce(MethodTests):
+    method = "pce"
+    labels = "scribbles"
+    together = {"warmup_start": {"warmup": 0.5}}
+
+
 class TestFsr(MethodTests):
     method = "fsr"
     # Their targets move: a teacher that sharpens while it learns, token and pseudo labels of CAMs that still form.

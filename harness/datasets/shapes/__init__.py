@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets.base import IGNORE, Dataset
-from harness.datasets.shapes import weak
 from harness.datasets.shapes.objects import CLASSES
 from harness.datasets.shapes.scene import SIDE, generator, render
+from harness.datasets.weak import CLICKS, KINDS, strokes
 from harness.errors import BadInput, Problem, nearest
 
 GENERATOR_VERSION = 1
@@ -77,11 +77,13 @@ def _pictures(seed: int, split: int, index: int) -> tuple[Array, Array, Array]:
 def _sparse(seed: int, split: int, index: int, kind: str, jitter: float) -> Array:
     _, mask, instances = _pictures(seed, split, index)
     if kind.startswith("clicks"):
-        return weak.clicks(mask, int(kind[6:]), generator(seed, split, index, _CLICK_STREAM))
-    rng = generator(seed, split, index, _WEAK_STREAM, ("points", "scribbles").index(kind))
+        return strokes.clicks(mask, int(kind[6:]), generator(seed, split, index, _CLICK_STREAM))
+    rng = generator(seed, split, index, _WEAK_STREAM, ("points", "scribbles", "blocks").index(kind))
+    if kind == "blocks":
+        return strokes.blocks(mask, strokes.BLOCK_SHARE, rng)
     if kind == "points":
-        return weak.points(mask, instances, rng, jitter)
-    return weak.scribbles(mask, instances, rng)
+        return strokes.points(mask, strokes.numbered(mask, instances), rng, jitter=jitter)
+    return strokes.scribbles(mask, strokes.numbered(mask, instances), rng)
 
 
 class Shapes(Dataset):
@@ -140,9 +142,8 @@ class Shapes(Dataset):
     def weak(self, image_id: str, kind: str) -> Array:
         if kind == "masks":
             return self.mask(image_id)
-        if kind not in ("points", "scribbles") and not re.fullmatch(r"clicks[1-9]\d{0,3}", kind):
-            known = ("points", "scribbles", "clicks20", "clicks50", "clicks100", "masks")
-            raise BadInput(Problem("labels", f"shapes has no {kind!r}", nearest(kind, known)))
+        if kind not in KINDS and not CLICKS.fullmatch(kind):
+            raise BadInput(Problem("labels", f"shapes has no {kind!r}", nearest(kind, (*KINDS, "masks"))))
         return _sparse(*self._address(image_id), kind, self.options.point_jitter).copy()
 
     def fingerprint(self, ids: tuple[str, ...]) -> str:
@@ -151,6 +152,9 @@ class Shapes(Dataset):
         o = self.options
         made_of = ["shapes", GENERATOR_VERSION, o.seed, o.point_jitter, o.tag_noise, ids]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+
+    def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
+        return ""  # they come from the generator, whose version is in the fingerprint
 
     def size(self, image_id: str) -> tuple[int, int]:
         self._address(image_id)

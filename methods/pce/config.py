@@ -1,0 +1,43 @@
+"""`pce`: partial cross-entropy, the plain baseline of sparse labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.spec import MethodSpec, knob
+from methods.parts.knobs import SegmenterKnobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class PceConfig(SegmenterKnobs):
+    """Cross-entropy on the labelled pixels alone; optimiser and views of `full`."""
+
+    keep_labels: bool = knob(
+        True,
+        "labelled pixels survive a view that shrinks them; false: nearest neighbour may drop them",
+        unit="bool",
+        source="agmm.md 6: nearest down-scaling deletes small clicks",
+    )
+
+
+METHOD = MethodSpec(
+    name="pce",
+    config=PceConfig,
+    preset="methods.pce.presets:preset",
+    build="methods.pce.method:build",
+    labels=("points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks"),
+    targets=("segmentation",),
+    title="Partial cross-entropy: the same encoder and decoder on sparse labels",
+    baseline_of=True,
+    version=1,
+    uses=(
+        "methods.parts.backbones",
+        "methods.parts.decoders",
+        "methods.parts.losses",
+        "methods.parts.schedules",
+        "methods.parts.shapes_nets",
+        "methods.parts.single_stage",
+        "methods.parts.views",
+        "methods.parts.vit_segmenter",
+    ),
+)
