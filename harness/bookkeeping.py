@@ -15,7 +15,7 @@ from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.run import param_rows, run_row
 from harness.engine.score import objective_from_evals
 from harness.errors import StoreError
-from harness.plan import Plan
+from harness.plan import Part, Plan
 from harness.store import Store, latest_runs, load
 from harness.tuning.studies import Outcome, Past, Resolved, Study
 
@@ -35,11 +35,13 @@ class Book:
     failed: list[str] = field(default_factory=list)
     _runs: dict[str, dict[str, Any]] | None = None
     _payloads: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _parts: dict[str, Part] = field(default_factory=dict)
 
     def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Resolved:
         """Key and payload of the run with these knobs and seed."""
         found = self.plan.resolve(study, knobs, seed)
         self._payloads[found.key] = found.payload
+        self._parts[found.key] = self.plan.planned(study.id).part
         return found
 
     def known(self, key: str) -> Outcome | None:
@@ -63,7 +65,9 @@ class Book:
             (pl.col("study") == study.id) & (pl.col("role") == "trial")
         )
         found: dict[int, Past] = {}
+        part = self.plan.planned(study.id).part
         for row in rows.sort("trial").iter_rows(named=True):
+            self._parts.setdefault(row["key"], part)
             outcome = self.known(row["key"])
             run = self._known_runs().get(row["key"])
             if outcome is not None and run is not None:
@@ -102,7 +106,7 @@ class Book:
         outline = {
             "sweep": self.plan.sweep,
             "pid": os.getpid(),
-            "words": self.plan.words_given,
+            "words": [dict(part.given) for part in self.plan.parts],
             "studies": [
                 {"id": p.study.id, "method": p.study.method, "trials": p.study.trials, "seeds": list(p.study.seeds)}
                 for p in self.plan.studies
@@ -146,11 +150,9 @@ class Book:
 
     def _objective(self, key: str, row: Mapping[str, Any]) -> float:
         evals, counts = self.store.read("evals", key), self.store.read("counts", key)
-        splits = self.plan.splits
-        target = self.plan.target(str(row["method"]))
-        return objective_from_evals(
-            evals, counts, target, splits.tune_name, splits.report_name, self.plan.machine.protocol
-        )
+        part = self._parts.get(key, self.plan.parts[0])
+        splits, target = part.splits, self.plan.target(str(row["method"]))
+        return objective_from_evals(evals, counts, target, splits.tune_name, splits.report_name, part.machine.protocol)
 
     def _write_unfinished(self, key: str, outcome: Outcome, study: Study, trial: int, role: str) -> None:
         known = self._known_runs().get(key)

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.ablations import overrides
 from harness.errors import BadInput, Problem, nearest
-from harness.knobs import knob_from_text, plain, typed_knobs
+from harness.knobs import knob_from_text, plain, preset_knobs, typed_knobs
 from harness.registry import Chosen, registry
-from harness.spec import VARIANTS, MethodConfig, MethodSpec, Preset, resolve
+from harness.spec import VARIANTS, MethodConfig, Preset, resolve
 from harness.words import Words, split_list
 
 TIERS = ("smoke", "lab", "paper")
@@ -126,9 +127,7 @@ def resolve_run(
         problems.append(Problem("variant", f"{spec.name} has no variant {words.variant!r}", f"it has: {have}"))
         raise BadInput(problems)
     preset: Preset = resolve(spec.preset)(family, tier, words.variant)
-    values: dict[str, Any] = {f.name: plain(f.default) for f in spec.config.knobs().values()}
-    values.update({k: plain(v) for k, v in preset.knobs.items()})
-    values.update(_ablations(spec, words, problems))
+    values = preset_knobs(spec, preset) | overrides(spec, words.ablation)
     for name, raw in knobs.get(spec.name, {}).items():
         try:
             values[name] = knob_from_text(spec, name, raw)
@@ -233,25 +232,6 @@ def _size_rules(run: RunConfig, words: Words) -> list[Problem]:
     return problems
 
 
-def _ablations(spec: MethodSpec, words: Words, problems: list[Problem]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name in split_list(words.ablation):
-        method, _, which = name.partition(".")
-        if method != spec.name:
-            continue
-        if which not in spec.ablations:
-            problems.append(
-                Problem(
-                    "ablation",
-                    f"{name!r} is unknown",
-                    nearest(which, spec.ablations) if spec.ablations else f"{method} has none",
-                )
-            )
-            continue
-        values.update({k: plain(v) for k, v in spec.ablations[which].items()})
-    return values
-
-
 def _base_knobs(
     chosen: Chosen, family: str, tier: str, variant: str, knobs: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any] | None:
@@ -259,7 +239,6 @@ def _base_knobs(
         return None
     base = chosen.base
     preset: Preset = resolve(base.preset)(family, tier, variant if variant in base.variants else "default")
-    values = {f.name: plain(f.default) for f in base.config.knobs().values()}
-    values.update({k: plain(v) for k, v in preset.knobs.items()})
+    values = preset_knobs(base, preset)
     values.update({k: knob_from_text(base, k, raw) for k, raw in knobs.get(base.name, {}).items()})
     return values

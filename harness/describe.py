@@ -9,7 +9,7 @@ from functools import lru_cache
 import polars as pl
 
 from harness.engine.phases import phase_table
-from harness.plan import Plan, PlannedStudy
+from harness.plan import Part, Plan, PlannedStudy
 from harness.scoring.metrics import miou_of
 from harness.store import Results, latest_runs, load
 
@@ -23,14 +23,10 @@ def plan_text(plan: Plan, *, full: bool = False) -> str:
     """The plan in words; `full` adds resolved configs, fitted values and what each knob is searched over."""
     runs = latest_runs(load(plan.machine.store, ["runs"]).runs)
     done = set(runs.filter(pl.col("status") == "done")["key"])
-    splits = plan.splits
-    lines = [
-        f"sweep {plan.sweep}: {len(plan.studies)} studies on {plan.dataset.name}, store {plan.machine.store}",
-        f"  train {len(splits.train)} images, tuned on {splits.tune_name or 'nothing'} ({len(splits.tune)}), "
-        f"reported on {splits.report_name} ({len(splits.report)}), protocol {plan.words.protocol}",
-        *(f"  note: {note}" for note in plan.notes),
-    ]
-    seconds, unknown = 0.0, 0
+    names = ", ".join(dict.fromkeys(part.dataset.name for part in plan.parts))
+    lines = [f"sweep {plan.sweep}: {len(plan.studies)} studies on {names}, store {plan.machine.store}"]
+    lines.extend(dict.fromkeys(line for part in plan.parts for line in _part_lines(part)))
+    seconds, unknown, parallel = 0.0, 0, 1
     for planned in plan.studies:
         study = planned.study
         key = plan.resolve(study, {}, planned.run.seed).key
@@ -39,23 +35,38 @@ def plan_text(plan: Plan, *, full: bool = False) -> str:
         if each is None:
             unknown += n
         else:
-            seconds += n * each
+            at_once = _at_once(planned)
+            seconds, parallel = seconds + n * each / at_once, max(parallel, at_once)
         state = "trial 0 is done" if key in done else "to be run"
         time = "time unknown" if each is None else f"about {each:.0f} s a run"
+        ablation = f", ablation {planned.ablation}" if planned.ablation else ""
         lines.append(
             f"  {study.id}: {study.trials} trials, {len(study.seeds)} seeds, {planned.run.total} iterations, "
-            f"{planned.run.backbone}, {planned.run.decoder} [{state}; {time}]"
+            f"{planned.run.backbone}, {planned.run.decoder}{ablation} [{state}; {time}]"
         )
         if full:
             lines.extend("    " + line for line in _study_lines(plan, planned, key))
-    cores = os.cpu_count() or 1
-    parallel = max(1, int(cores / max(1.0, plan.machine.threads * plan.words.workers))) if not plan.gpus else 1
     if unknown:
         lines.append(f"  time: unknown for {unknown} runs, of which none like them is in the store")
     if seconds:
-        lines.append(f"  time: at most about {seconds / parallel / 60:.1f} minutes with {parallel} runs at once")
+        lines.append(f"  time: at most about {seconds / 60:.1f} minutes with {parallel} runs at once")
     lines.append(f"  disk: about {disk_needed(plan) / 2**20:.0f} MiB")
     return "\n".join(lines)
+
+
+def _part_lines(part: Part) -> list[str]:
+    splits = part.splits
+    return [
+        f"  train {len(splits.train)} images, tuned on {splits.tune_name or 'nothing'} ({len(splits.tune)}), "
+        f"reported on {splits.report_name} ({len(splits.report)}), protocol {part.words.protocol}",
+        *(f"  note: {note}" for note in part.notes),
+    ]
+
+
+def _at_once(planned: PlannedStudy) -> int:
+    """Runs of a study that this machine's cores hold at a time."""
+    study = planned.study
+    return 1 if study.gpus else max(1, int((os.cpu_count() or 1) / max(1.0, study.threads * study.workers)))
 
 
 def runs_of(planned: PlannedStudy) -> int:
@@ -89,10 +100,14 @@ def disk_needed(plan: Plan) -> int:
     total = 0
     for planned in plan.studies:
         size = 4 * backbone_parameters(planned.run.backbone)
-        kept = 0 if "none" in plan.machine.keep else runs_of(planned) * 2 * size
+        kept = 0 if "none" in planned.part.machine.keep else runs_of(planned) * 2 * size
         total += kept + CHECKPOINTS_IN_FLIGHT * size
-    maps = 2 * (len(plan.splits.tune) + len(plan.splits.report)) * 2 * 2
-    return total + maps * max((p.run.crop**2 for p in plan.studies), default=0)
+    maps = [2 * _scored_images(p.part) * 2 * 2 * p.run.crop**2 for p in plan.studies]
+    return total + max(maps, default=0)
+
+
+def _scored_images(part: Part) -> int:
+    return len(part.splits.tune) + len(part.splits.report)
 
 
 @lru_cache(maxsize=32)

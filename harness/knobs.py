@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import BadInput, Problem, nearest
-from harness.spec import MethodConfig, MethodSpec
+from harness.spec import MethodConfig, MethodSpec, Preset
 from harness.words import split_list
 
 
@@ -26,6 +26,12 @@ def typed_knobs(spec: MethodSpec, values: Mapping[str, Any]) -> MethodConfig:
             [Problem(f"{spec.name}.{p.where.removeprefix(spec.name + '.')}", p.found, p.fix) for p in broken]
         )
     return config
+
+
+def preset_knobs(spec: MethodSpec, preset: Preset) -> dict[str, Any]:
+    """Every knob of a method at its preset's value, as JSON has it."""
+    values = {f.name: plain(f.default) for f in spec.config.knobs().values()}
+    return values | {k: plain(v) for k, v in preset.knobs.items()}
 
 
 def knob_from_text(spec: MethodSpec, name: str, raw: str) -> Any:

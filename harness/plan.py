@@ -145,7 +145,5 @@ def _add(studies: dict[str, PlannedStudy], planned: PlannedStudy) -> None:
     old = studies.get(planned.study.id)
     if old is not None and (old.part.fingerprints, old.pretrained) != (planned.part.fingerprints, planned.pretrained):
         end = digest_of([dict(planned.part.fingerprints), planned.pretrained.digest])[:4]
-        planned = dataclasses.replace(
-            planned, study=dataclasses.replace(planned.study, id=f"{planned.study.id}{end}")
-        )
+        planned = dataclasses.replace(planned, study=dataclasses.replace(planned.study, id=f"{planned.study.id}{end}"))
     studies.setdefault(planned.study.id, planned)

@@ -6,7 +6,7 @@ import sys
 
 from harness.errors import EXIT_DONE, EXIT_FAILED
 from harness.registry import registry
-from harness.words import Words, help_text, main, parse
+from harness.words import Words, help_text, main, parse, parse_rows
 
 ABOUT = """Runs every study of the plan (methods x labels), each with its trials, then the chosen config with all seeds,
 and prints the leaderboard. Running the same command again is how you resume. <method>.<knob>=value pins a knob."""
@@ -22,14 +22,14 @@ def run(argv: list[str]) -> int:
         from harness.status import StatusWords, show_status
 
         return show_status(parse(argv[1:], StatusWords).words)
-    parsed = parse(argv, Words, "sweep", registry().names())
+    sets = parse_rows(argv, Words, "sweep", registry().names())
     # Imported late: what needs torch comes after the words are known to be good.
     from harness.plan import make_plan
 
-    plan = make_plan(parsed)
+    plan = make_plan(sets)
     from harness.describe import plan_text
 
-    if parsed.words.dry_run:
+    if plan.words.dry_run:
         print(plan_text(plan, full=True))
         return EXIT_DONE
     from harness.driver import drive

@@ -9,13 +9,13 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, BadInput, HarnessError, Problem, nearest
+from harness.plan_files import read_plan_file
 
 
 def word(default: Any, text: str, *commands: str) -> Any:
@@ -82,7 +82,7 @@ class Words:
     crf: str = word("none", "dense CRF preset of scoring; only none so far")
     split: str | None = word(None, "split that is reported; default test where it has masks, else val")
     ablation: str | None = word(None, "named sets of overrides of a method, a list: fsr.no_unc")
-    plan: str | None = word(None, "YAML file of these same words; words on the line win")
+    plan: str | None = word(None, "YAML file of these same words, also of rows (sets of words); the line wins")
     store: str = word("results", "folder of results")
     mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store; off for none", "sweep")
     address: str | None = word(None, "Ray cluster address; default a local Ray", "sweep")
@@ -121,15 +121,53 @@ def command_words(schema: type, command: str | None) -> dict[str, dataclasses.Fi
 def parse(argv: Sequence[str], schema: type, command: str | None = None, methods: Sequence[str] = ()) -> Parsed:
     """Typed words from `key=value` texts.
 
-    Raises BadInput with all problems at once: unknown words (with the nearest), wrong types, repeated words.
+    Raises BadInput with all problems at once: unknown words (with the nearest), wrong types, repeated words, a plan
+    file with several rows.
     """
+    sets = parse_rows(argv, schema, command, methods)
+    if len(sets) > 1:
+        fix = "harness.sweep takes such a file; here give one set of words"
+        raise BadInput(Problem("plan", f"{sets[0].given['plan']} holds {len(sets)} rows", fix))
+    return sets[0]
+
+
+def parse_rows(
+    argv: Sequence[str], schema: type, command: str | None = None, methods: Sequence[str] = ()
+) -> list[Parsed]:
+    """One set of typed words for each of the `rows` of a plan file, or the only one. Raises BadInput as `parse`.
+
+    Words of a row win over those beside `rows`, words on the line over both.
+    """
+    problems: list[Problem] = []
+    given = _pairs(argv, problems)
+    shared: dict[str, str] = {}
+    rows: list[dict[str, str]] = [{}]
+    if "plan" in given and "plan" in command_words(schema, command):
+        shared, rows = read_plan_file(given["plan"], problems)
+    sets: list[Parsed] = []
+    for row in rows:
+        try:
+            sets.append(_typed(_over(given, _over(row, shared, schema), schema), schema, command, methods))
+        except BadInput as e:
+            problems.extend(p for p in e.problems if p not in problems)
+    if problems:
+        raise BadInput(problems)
+    return sets
+
+
+def _over(high: Mapping[str, str], low: Mapping[str, str], schema: type) -> dict[str, str]:
+    """Both, those of `high` where both name a word; `data` and `data.name` are one."""
+    sections = {f.name for f in dataclasses.fields(schema) if _section(f)}
+    named = {f"{k}.name" if k in sections else k for k in high}
+    kept = {k: v for k, v in low.items() if (f"{k}.name" if k in sections else k) not in named}
+    return {**kept, **high}
+
+
+def _typed(given: Mapping[str, str], schema: type, command: str | None, methods: Sequence[str]) -> Parsed:
     known = command_words(schema, command)
     sections = {f.name for f in dataclasses.fields(schema) if _section(f)}
     cfg = OmegaConf.structured(schema)
     problems: list[Problem] = []
-    given = _pairs(argv, problems)
-    if "plan" in given and "plan" in known:
-        given = {**_plan_file(given["plan"], problems), **given}
     options: dict[str, str] = {}
     knobs: dict[str, dict[str, str]] = {}
     for key, raw in given.items():
@@ -213,34 +251,6 @@ def _pairs(argv: Sequence[str], problems: list[Problem]) -> dict[str, str]:
         else:
             given[key] = raw
     return given
-
-
-def _plan_file(path: str, problems: list[Problem]) -> dict[str, str]:
-    try:
-        loaded = OmegaConf.to_container(OmegaConf.load(Path(path)))
-    except FileNotFoundError:
-        problems.append(Problem("plan", f"{path} does not exist", "give a YAML file of words"))
-        return {}
-    except Exception as e:
-        problems.append(Problem("plan", f"{path} cannot be read: {str(e).splitlines()[0]}", "write key: value lines"))
-        return {}
-    flat: dict[str, str] = {}
-    if not isinstance(loaded, dict):
-        problems.append(Problem("plan", f"{path} holds no words", "write key: value lines"))
-        return {}
-    _flatten(loaded, "", flat)
-    return flat
-
-
-def _flatten(tree: Mapping[Any, Any], prefix: str, out: dict[str, str]) -> None:
-    for k, v in tree.items():
-        key = f"{prefix}{k}"
-        if isinstance(v, dict):
-            _flatten(v, key + ".", out)
-        elif isinstance(v, list):
-            out[key] = ",".join(str(i) for i in v)
-        else:
-            out[key] = _show(v)
 
 
 def _set(cfg: Any, name: str, raw: str, f: dataclasses.Field[Any]) -> None:
