@@ -96,6 +96,9 @@ class MethodSpec:
     ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tables: str | None = None
     """`module:object` of a `harness.papers.Paper`: the paper's tables that this method can run. No torch there."""
+    published: str | None = None
+    """`module:function`, called as `function(method: Method) -> harness.keymap.KeyMap`: from the names in the published
+    weights file to those of `method.state_dict()`. None where no such file is known."""
     version: int = 1
     """Raised when scores may move."""
     uses: tuple[str, ...] = ()
