@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from harness.engine.session import LocalSession
 from harness.spec import resolve
 from harness.tuning.conductor import Conductor, Job, Sign
 from harness.tuning.faults import attempt
 from harness.tuning.progress import Progress
-from harness.tuning.studies import Execute, Hooks, Outcome, Record, Study
+from harness.tuning.studies import Execute, Outcome
 
 
 def drive(
-    studies: Sequence[Study],
-    hooks: Hooks,
-    execute: str | Execute,
-    *,
-    session: LocalSession,
-    store_root: Path | None,
-    retry: str | None,
-    show: bool,
-) -> list[Record]:
-    """See `harness.tuning.studies.run_local`."""
-    progress = Progress(store_root)
-    conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
-    if conductor.idle():
-        return conductor.records
+    conductor: Conductor, progress: Progress, execute: str | Execute, *, session: LocalSession, show: bool
+) -> None:
+    """Run what is left. See `harness.tuning.studies.run_local`."""
     function: Execute = resolve(execute) if isinstance(execute, str) else execute
     with ExitStack() as stack:
         if show:
@@ -37,7 +24,6 @@ def drive(
         while (job := conductor.next()) is not Sign.FINISHED:
             assert isinstance(job, Job), "with one run at a time nothing can be waited for"
             conductor.finish(job.id, _run(conductor, job, function, session))
-    return conductor.records
 
 
 def _run(conductor: Conductor, job: Job, execute: Execute, session: LocalSession) -> Outcome:

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 from harness.errors import BadInput, Problem
 from harness.tuning.conductor import Conductor, Job
 from harness.tuning.progress import Progress
-from harness.tuning.studies import Hooks, Record, Study
 
 Shape = tuple[int, float, float]
 """Workers, CPUs and GPUs of each."""
@@ -43,23 +42,18 @@ OBJECT_STORE_BYTES = 100_000_000
 
 
 def drive(
-    studies: Sequence[Study],
-    hooks: Hooks,
+    conductor: Conductor,
+    progress: Progress,
     *,
     execute: str,
     store_root: Path,
     address: str | None,
-    retry: str | None,
     parallel: int | None,
     show: bool,
-) -> list[Record]:
-    """See `harness.tuning.studies.run_studies`."""
-    progress = Progress(store_root)
-    conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
-    if conductor.idle():
-        return conductor.records
+) -> None:
+    """Run what is left. See `harness.tuning.studies.run_studies`."""
     shapes: dict[Shape, list[str]] = {}
-    for study in studies:
+    for study in (state.study for state in conductor.states):
         shapes.setdefault((study.workers, study.cores_per_run, study.gpus), []).append(study.id)
     with _runtime(address), _terminated_is_interrupted():
         import ray
@@ -70,7 +64,6 @@ def drive(
             limit = _limit(shape, address, parallel)
             with progress.watching(conductor, limit) if show else nullcontext():
                 _tune(conductor, ids, shape, execute, store_root, limit, progress)
-    return conductor.records
 
 
 def fits(shape: Shape, resources: Mapping[str, float]) -> int:

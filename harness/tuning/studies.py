@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput, Problem, nearest
 from harness.tuning.space import Space
+
+if TYPE_CHECKING:
+    from harness.tuning.conductor import Conductor
+    from harness.tuning.progress import Progress
 
 Status = Literal["done", "pruned", "failed"]
 Role = Literal["trial", "final"]
@@ -191,18 +195,13 @@ def run_studies(
     `retry="failed"` runs failed rows again. `parallel` caps the runs at a time below what resources allow.
     Raises BadInput for studies that cannot run; KeyboardInterrupt, also for SIGTERM, after a clean stop.
     """
-    from harness.tuning.ray_driver import drive
+    root = Path(store_root)
+    conductor, progress = _opened(studies, hooks, root, retry)
+    if not conductor.idle():
+        from harness.tuning.ray_driver import drive
 
-    return drive(
-        studies,
-        hooks,
-        execute=execute,
-        store_root=Path(store_root),
-        address=address,
-        retry=retry,
-        parallel=parallel,
-        show=show,
-    )
+        drive(conductor, progress, execute=execute, store_root=root, address=address, parallel=parallel, show=show)
+    return conductor.records
 
 
 def run_local(
@@ -219,14 +218,21 @@ def run_local(
 
     `session` tells the device. Without `store_root` an interrupted TPE trial is proposed anew on resume.
     """
-    from harness.tuning.local_driver import drive
+    conductor, progress = _opened(studies, hooks, None if store_root is None else Path(store_root), retry)
+    if not conductor.idle():
+        from harness.tuning.local_driver import drive
 
-    return drive(
-        studies,
-        hooks,
-        execute,
-        session=session or LocalSession(),
-        store_root=None if store_root is None else Path(store_root),
-        retry=retry,
-        show=show,
-    )
+        drive(conductor, progress, execute, session=session or LocalSession(), show=show)
+    return conductor.records
+
+
+def _opened(
+    studies: Sequence[Study], hooks: Hooks, store_root: Path | None, retry: str | None
+) -> tuple[Conductor, Progress]:
+    """The sweep as it stands before anything runs, and its display."""
+    from harness.tuning.conductor import Conductor
+    from harness.tuning.progress import Progress
+
+    progress = Progress(store_root)
+    conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
+    return conductor, progress
