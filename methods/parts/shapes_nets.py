@@ -92,11 +92,26 @@ class LocalAttention(nn.Module):
         self.slope = nn.Parameter(torch.linspace(2.0, 0.0, heads))
 
     def forward(self, x_BND: Tensor, distance_NN: Tensor) -> Tensor:
+        q, k, v, bias = self._parts(x_BND, distance_NN)
+        return self.out(self._join(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)))
+
+    def explicit(self, x_BND: Tensor, distance_NN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Output (B,N,D), logits and probabilities (B,heads,N,N), without the fused kernel; differentiable."""
+        q, k, v, bias = self._parts(x_BND, distance_NN)
+        logits = (q / q.shape[-1] ** 0.5) @ k.transpose(-2, -1) + bias
+        probabilities = logits.softmax(dim=-1)
+        return self.out(self._join(probabilities @ v)), logits, probabilities
+
+    def _parts(self, x_BND: Tensor, distance_NN: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B,heads,N,D/heads), and what is added to their logits (heads,N,N)."""
         b, n, d = x_BND.shape
         q, k, v = self.qkv(x_BND).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         bias = -F.softplus(self.slope)[:, None, None] * distance_NN
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return self.out(mixed.transpose(1, 2).reshape(b, n, d))
+        return q, k, v, bias.to(q.dtype)
+
+    def _join(self, mixed: Tensor) -> Tensor:
+        """Heads side by side: (B,N,D)."""
+        return mixed.transpose(1, 2).flatten(2)
 
 
 class Block(nn.Module):

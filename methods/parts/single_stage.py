@@ -37,11 +37,19 @@ class Segmenter(Method):
 
     targets: tuple[str, ...] = ("segmentation",)
     view_names: tuple[str, ...] = ("view1",)
+    class_token: bool = False
+    """Whether the class token runs through the encoder's blocks, over a frozen position table."""
     net: ViTSegmenter
 
     def __init__(self, config: SegmenterKnobs, info: BuildInfo):
         super().__init__()
-        encoder = build_encoder(info.backbone, info.backbone_weights, crop=info.crop, drop=config.drop_path)
+        encoder = build_encoder(
+            info.backbone,
+            info.backbone_weights,
+            crop=info.crop,
+            drop=config.drop_path,
+            class_token=self.class_token,
+        )
         self.config = fit_widths(config, dim=encoder.dim, tier=info.tier)
         self.info = info
         self.net = self.network(encoder)

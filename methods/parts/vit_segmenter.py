@@ -5,6 +5,7 @@ Axes: B images, C classes, K labels, h w tokens a side, N tokens, D channels.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,9 +21,16 @@ DECODERS: dict[str, Callable[[int, int, int], nn.Module]] = {"largefov": LargeFO
 """Decoders on tokens by command-line word, called as (dim, labels, width)."""
 
 
-class ViTSegmenter(nn.Module):
-    """Encoder without class token, top classifier on globally max-pooled normalised tokens, decoder on the
-    same.
+class SegmentationNet(nn.Module):
+    """A network from normalised images to segmentation logits."""
+
+    @abstractmethod
+    def logits(self, images_B3HW: Tensor) -> Tensor:
+        """Segmentation logits (B,K,h,w) at the network's own resolution."""
+
+
+class ViTSegmenter(SegmentationNet):
+    """Encoder, top classifier on globally max-pooled normalised patch tokens, decoder on the same.
 
     `num_classes` None leaves the classifier out (full supervision). Raises BadInput for a decoder that
     does not work on the tokens of a ViT.
@@ -39,8 +47,8 @@ class ViTSegmenter(nn.Module):
                 )
             )
         self.encoder = encoder
-        if encoder.cls_token is not None:
-            encoder.cls_token.requires_grad_(False)  # not in self-attention here, fsr.md 2.2
+        if encoder.cls_token is not None and not encoder.with_class_token:
+            encoder.cls_token.requires_grad_(False)  # not in self-attention then, fsr.md 2.2
         self.classifier_top = class_maps(encoder.dim, num_classes) if num_classes else None
         self.decoder = DECODERS[decoder](encoder.dim, num_labels, width)
 
@@ -59,6 +67,10 @@ class ViTSegmenter(nn.Module):
     def top_maps(self, tokens_BND: Tensor, hw: tuple[int, int]) -> Tensor:
         """Raw class maps (B,C,h,w) of the top classifier."""
         return self.top(as_map(tokens_BND, hw))
+
+    def logits(self, images_B3HW: Tensor) -> Tensor:
+        """Segmentation logits (B,K,h,w) at token resolution."""
+        return self.segment(*self.tokens(images_B3HW))
 
     def segment(self, tokens_BND: Tensor, hw: tuple[int, int]) -> Tensor:
         """Decoder logits (B,K,h,w)."""

@@ -59,6 +59,42 @@ def test_position_is_resized_once_trainable_and_bicubic_elsewhere(tiny_file):
     assert float(encoder.pos_embed.grad.abs().sum()) > 0
 
 
+@pytest.mark.parametrize("size", [224, 32])
+def test_class_token_over_a_frozen_table_equals_timm(tiny_file, size):
+    """toco.md 2.2: the table stays as trained and is resized at each forward."""
+    encoder = build_encoder(TINY, str(tiny_file), crop=64, drop=0.0, class_token=True).eval()
+    model = timm.create_model(
+        TINY, pretrained=True, num_classes=0, dynamic_img_size=True, pretrained_cfg_overlay={"file": str(tiny_file)}
+    ).eval()
+    assert encoder.pos_embed.shape == (1, 197, 192)
+    assert not encoder.pos_embed.requires_grad
+    images = torch.randn(1, 3, size, size)
+    found = encode(encoder, images, tap=10)
+    table = resize_position(model.pos_embed[:, 1:], (14, 14), (size // 16, size // 16))
+    tokens = model.patch_embed.proj(images).flatten(2).transpose(1, 2) + table
+    expected = model.norm(model.blocks(torch.cat([model.cls_token + model.pos_embed[:, :1], tokens], dim=1)))
+    torch.testing.assert_close(encoder.norm(found.last_BND), expected[:, 1:])
+    torch.testing.assert_close(encoder.norm(found.class_BD), expected[:, 0])
+    assert found.tapped_BND.shape == found.last_BND.shape
+
+
+def test_shapes_vit_with_a_class_token_equals_its_own_forward():
+    encoder = build_encoder("shapes_vit", "random", crop=64, drop=0.3, class_token=True).eval()
+    net = encoder.net
+    assert net.position_table.shape == (1, 96, 12, 12)
+    assert not net.position_table.requires_grad
+    images = torch.randn(2, 3, 96, 64)
+    net.cls_token = encoder.cls_token
+    expected = net(images)["stride8"]
+    found = encode(encoder, images)
+    torch.testing.assert_close(encoder.norm(found.last_BND).transpose(1, 2).unflatten(2, (12, 8)), expected)
+
+
+def test_networks_without_a_class_token_are_refused_where_one_is_needed():
+    with pytest.raises(BadInput, match="vit_base_patch16_siglip_224 has no class token"):
+        build_encoder("vit_base_patch16_siglip_224", "random", crop=32, drop=0.0, class_token=True)
+
+
 def test_resize_position_keeps_constants_and_orientation():
     rows = torch.arange(4.0).repeat_interleave(4).view(1, 16, 1)
     assert torch.equal(resize_position(rows, (4, 4), (4, 4)), rows)
