@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,16 +24,8 @@ MASK_SUFFIXES = (".png",)
 _FORMATS = ("JPEG", "PNG")
 _RENEW = "copy or download the file again, or take its id out of the lists"
 _INDEX = "save the mask as a one-channel 8-bit PNG of label numbers (palette or grey), 255 = ignore"
+ORIENTATION_TAG = 0x0112
 _THREADS = min(8, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True)
-class MaskFacts:
-    """What is known of a mask without its pixels: (H,W), label values that occur (255 included), digest of both."""
-
-    size: tuple[int, int]
-    labels: tuple[int, ...]
-    digest: str
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -59,13 +49,23 @@ def read_mask(path: str | Path) -> NDArray[np.uint8]:
 
     Raises BadInput when the file is missing, damaged, cut off, or holds colours instead of numbers.
     """
-    return _decoded(path, lambda image: _labels_of(path, image))
+    return read_index(path)[0]
 
 
-def verify_image(path: str | Path) -> tuple[int, int]:
-    """(H,W) of an image whose bytes decode to the last one. Raises BadInput as `read_image` does."""
+def read_index(path: str | Path) -> tuple[NDArray[np.uint8], bytes]:
+    """As `read_mask`, with the palette (three bytes a label, empty for grey masks)."""
 
-    def decode(image: Image.Image) -> tuple[int, int]:
+    def decode(image: Image.Image) -> tuple[NDArray[np.uint8], bytes]:
+        labels_HW = _labels_of(path, image)
+        return labels_HW, bytes(image.getpalette("RGB") or ()) if image.mode == "P" else b""
+
+    return _decoded(path, decode)
+
+
+def verify_image(path: str | Path) -> tuple[tuple[int, int], int]:
+    """(H,W) and EXIF orientation of an image whose bytes decode to the last one. Raises BadInput as `read_image`."""
+
+    def decode(image: Image.Image) -> tuple[tuple[int, int], int]:
         width, height = image.size
         if image.mode[0] in "IF":
             raise BadInput(
@@ -74,7 +74,7 @@ def verify_image(path: str | Path) -> tuple[int, int]:
         # An eighth of the size still reads every byte, so it finds a cut-off file at two thirds of the cost.
         image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
         image.load()
-        return height, width
+        return (height, width), _orientation(image)
 
     return _decoded(path, decode)
 
@@ -84,31 +84,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return _decoded(path, lambda image: (image.height, image.width), whole=False)
 
 
-_facts: dict[str, tuple[int, int, MaskFacts]] = {}
-
-
-def mask_facts(path: str | Path) -> MaskFacts:
-    """Facts of a mask, read once per process while the file's time and size stay. Raises as `read_mask`."""
-    name = str(path)
+def stat_of(path: str | Path) -> tuple[int, int]:
+    """Time of change (ns) and size (bytes) of a file. Raises BadInput where there is none."""
     try:
-        stat = os.stat(name)
+        stat = os.stat(path)
     except OSError as error:
-        raise BadInput(_unopened(name, error)) from error
-    known = _facts.get(name)
-    if known is not None and known[:2] == (stat.st_mtime_ns, stat.st_size):
-        return known[2]
-    facts = facts_of(read_mask(name))
-    _facts[name] = (stat.st_mtime_ns, stat.st_size, facts)
-    return facts
-
-
-def facts_of(mask_HW: NDArray[np.uint8]) -> MaskFacts:
-    """Facts of a mask in memory."""
-    labels = np.flatnonzero(np.bincount(mask_HW.ravel(), minlength=256))
-    size = (int(mask_HW.shape[0]), int(mask_HW.shape[1]))
-    digest = hashlib.sha256(f"{size[0]}x{size[1]}:".encode())
-    digest.update(np.ascontiguousarray(mask_HW).data)
-    return MaskFacts(size, tuple(labels.tolist()), digest.hexdigest())
+        raise BadInput(_unopened(str(path), error)) from error
+    return stat.st_mtime_ns, stat.st_size
 
 
 def attempt(work: Callable[[str], T], items: Iterable[str]) -> Iterator[tuple[str, T | list[Problem]]]:
@@ -214,6 +196,17 @@ def _labels_of(path: str | Path, image: Image.Image) -> NDArray[np.uint8]:
     spread = {"L;2": 85, "L;4": 17}.get(_raw_mode(image), 1)
     mask_HW = np.asarray(image).astype(np.uint8, copy=False)
     return mask_HW if spread == 1 else mask_HW // np.uint8(spread)
+
+
+def _orientation(image: Image.Image) -> int:
+    if "exif" not in image.info:
+        return 1
+    try:
+        value = image.getexif().get(ORIENTATION_TAG, 1)
+    # Cameras and editors write broken EXIF blocks, which raise almost any class; the pixels are whole all the same.
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _raw_mode(image: Image.Image) -> str:

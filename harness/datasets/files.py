@@ -1,0 +1,183 @@
+"""Datasets that lie on disk as an image and a mask a picture: reading, tags, fingerprints, checking."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets import facts
+from harness.datasets.base import IGNORE, Dataset
+from harness.datasets.facts import ImageFacts, MaskFacts
+from harness.datasets.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask
+from harness.datasets.layout import Layout
+from harness.datasets.looking import absent, illegal_labels, look
+from harness.errors import BadInput, Problem, nearest
+
+CACHE_BYTES = 256 << 20
+"""Decoded pixels kept by one process: all of a few hundred photos, a share of a large dataset."""
+SPARSE_BYTES = 128 << 20
+"""Derived weak labels kept by one process: those of about ten thousand photos."""
+
+
+class FileDataset(Dataset):
+    """Images and masks on disk. Arrays that it returns are read-only: they are shared with its cache."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        class_names: tuple[str, ...],
+        *,
+        name: str,
+        family: str,
+        has_background: bool,
+        complete: bool = True,
+        cache_bytes: int = CACHE_BYTES,
+    ):
+        self.layout = layout
+        self.name = name
+        self.family = family
+        self.class_names = class_names
+        self.has_background = has_background
+        self.complete = complete
+        """Whether it is meant to hold every class: one that is scored but in no training image is then an error."""
+        self._cache = ArrayCache(cache_bytes)
+        self._sparse = SparseCache(SPARSE_BYTES)
+
+    def splits(self) -> dict[str, bool]:
+        """Each split that exists, and whether it has masks."""
+        return dict(self.layout.has_masks)
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """Image ids of a split in list order. Raises BadInput where there is no such split."""
+        if split not in self.layout.lists:
+            raise BadInput(
+                Problem("split", f"{self.layout.root} has no split {split}", nearest(split, self.layout.lists))
+            )
+        return self.layout.lists[split]
+
+    def image(self, image_id: str) -> NDArray[np.uint8]:
+        """RGB image (H,W,3), read-only. Raises BadInput naming the file and the fix."""
+        return self._cache.get(("image", image_id), lambda: self.read_image(image_id))
+
+    def mask(self, image_id: str) -> NDArray[np.uint8]:
+        """Ground truth (H,W), read-only. Raises BadInput for a damaged file or an illegal label."""
+
+        def read() -> NDArray[np.uint8]:
+            self.legal_facts(image_id)
+            return self.read_mask(image_id)
+
+        return self._cache.get(("mask", image_id), read)
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """(H,W) of an image, from its header."""
+        return image_size(self.image_part(image_id)[0])
+
+    def tags(self, image_id: str) -> NDArray[np.float32]:
+        """Image-level labels (C,) in {0,1}: classes with at least one pixel in the mask."""
+        offset = int(self.has_background)
+        labels = self.legal_facts(image_id).labels
+        tags = np.zeros(self.num_classes, np.float32)
+        tags[[label - offset for label in labels if label >= offset and label != IGNORE]] = 1.0
+        return tags
+
+    def weak(self, image_id: str, kind: str) -> NDArray[np.uint8]:
+        """Sparse labels (H,W) derived from the mask, 255 = unlabelled, or the mask itself, which is read-only."""
+        if kind == "masks":
+            return self.mask(image_id)
+        return self._sparse.get((kind, image_id), lambda: super(FileDataset, self).weak(image_id, kind))
+
+    def fingerprint(self, ids: tuple[str, ...]) -> str:
+        """Digest of class names and of these images' ids, order and label values, wherever the folder lies."""
+        for image_id in ids:
+            self._listed(image_id)
+        masks = self.facts(image_id for image_id in ids if image_id in self.layout.masks)
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for image_id in ids:
+            mask = masks[image_id].digest if image_id in masks else "no mask"
+            digest.update(f"\n{image_id!r} {mask}".encode())
+        return digest.hexdigest()
+
+    def check(self, ids: tuple[str, ...]) -> None:
+        """Decode these images and their masks on all cores, some milliseconds each; known files are not read again.
+
+        Raises BadInput with all that is wrong: damaged or cut-off files, colours instead of label numbers, labels
+        outside the classes, a mask of another size than its image, classes that no training image shows.
+        """
+        looked = look(self, ids)
+        errors = [*merged(looked.errors), *absent(self, looked.seen)[0]]
+        if errors:
+            raise BadInput(errors)
+
+    def facts(self, ids: Iterable[str]) -> dict[str, MaskFacts]:
+        """Facts of many masks. Raises BadInput with every wrong one."""
+        looked = look(self, ids, images=False)
+        if looked.errors:
+            raise BadInput(merged(looked.errors))
+        return {image_id: seen.mask for image_id, seen in looked.seen.items() if seen.mask is not None}
+
+    def image_path(self, image_id: str) -> Path:
+        """File of an image. Raises BadInput for an id that is in no list."""
+        return self.image_part(image_id)[0]
+
+    def mask_path(self, image_id: str) -> Path:
+        """File of a mask. Raises BadInput for an id that is in no list, or has no mask."""
+        return self.mask_part(image_id)[0]
+
+    def image_part(self, image_id: str) -> tuple[Path, str]:
+        """File of an image, and the part of it that is the image (empty: all of it)."""
+        self._listed(image_id)
+        if image_id not in self.layout.images:
+            raise BadInput(Problem(image_id, "this id has no image", "add it, or take the id out of the lists"))
+        return self.layout.root / self.layout.images[image_id], ""
+
+    def mask_part(self, image_id: str) -> tuple[Path, str]:
+        """File of a mask, and the part of it that is the mask (empty: all of it)."""
+        self._listed(image_id)
+        if image_id not in self.layout.masks:
+            folder = self.layout.root / self.layout.mask_folder
+            raise BadInput(
+                Problem(str(folder / f"{image_id}.png"), "this image has no mask", "use a split that has masks")
+            )
+        return self.layout.root / self.layout.masks[image_id], ""
+
+    def image_facts(self, image_id: str) -> ImageFacts:
+        """Facts of an image, every byte of which decodes. Raises BadInput naming the file and the fix."""
+        return facts.image_facts(self.image_part(image_id)[0])
+
+    def mask_facts(self, image_id: str) -> MaskFacts:
+        """Facts of a mask. Raises BadInput naming the file and the fix."""
+        return facts.mask_facts(self.mask_part(image_id)[0])
+
+    def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:
+        """Errors and warnings on the labels of a mask."""
+        return illegal_labels(self.mask_part(image_id)[0], mask, self.class_names)
+
+    def legal_facts(self, image_id: str) -> MaskFacts:
+        """Facts of a mask whose labels are legal. Raises BadInput."""
+        mask = self.mask_facts(image_id)
+        errors, _ = self.judge_mask(image_id, mask)
+        if errors:
+            raise BadInput(errors)
+        return mask
+
+    def read_image(self, image_id: str) -> NDArray[np.uint8]:
+        """RGB pixels (H,W,3) of an image file."""
+        return read_image(self.image_part(image_id)[0])
+
+    def read_mask(self, image_id: str) -> NDArray[np.uint8]:
+        """Label values (H,W) of a mask file."""
+        return read_mask(self.mask_part(image_id)[0])
+
+    def _listed(self, image_id: str) -> None:
+        if image_id not in self.layout.images and not any(image_id in ids for ids in self.layout.lists.values()):
+            raise BadInput(
+                Problem(
+                    "image id",
+                    f"{image_id!r} is in no list of {self.layout.root}",
+                    nearest(image_id, list(self.layout.images)[:1000]),
+                )
+            )
