@@ -4,10 +4,27 @@ fsr.md section 3."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from harness.errors import Problem
+from harness.errors import Problem, nearest
 from harness.spec import MethodSpec, knob
 from methods.parts.knobs import TagSegmenterKnobs, between, not_negative, ordered, positive
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mask_view": ("view1", "view2"),
+    "mask_cam": ("aux", "top"),
+    "selection": ("random", "uncertain", "cam_strict", "edge_strict"),
+    "aggregation": ("mca", "gap", "gmp"),
+    "augmentation": ("base", "blur", "solarize", "autoaugment"),
+}
+"""Knobs that are words, and their legal words."""
+
+
+def one_of(name: str, value: str, words: tuple[str, ...]) -> list[Problem]:
+    """A problem where `value` is none of `words`."""
+    if value in words:
+        return []
+    return [Problem(name, f"{value!r} is none of {', '.join(words)}", nearest(value, words))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +43,44 @@ class FsrConfig(TagSegmenterKnobs):
     random_phase: float = knob(
         0.2, "cells are masked at random until here", unit="share of T", source="fsr.md 2.3, code"
     )
+    mask_floor: bool = knob(
+        False, "round the number of masked cells down instead of up", unit="bool", source='fsr.md "Paper vs code" 3'
+    )
+    mask_view: str = knob("view2", "view that is masked: view1 (paper) or view2", source='fsr.md "Paper vs code" 1')
+    mask_cam: str = knob("aux", "classifier whose CAM selects: aux or top (paper)", source='fsr.md "Paper vs code" 2')
+    mask_single_scale: bool = knob(
+        False,
+        "select by the plain CAM at token size, without cam_scales and mirror",
+        unit="bool",
+        source='fsr.md "Paper vs code" 2: true in the paper',
+    )
+    selection: str = knob(
+        "uncertain",
+        "random, uncertain, or without a ratio: cam_strict (tokens between the thresholds), edge_strict (on edges)",
+        source="fsr.md 5, Table 3",
+    )
+    aggregation: str = knob(
+        "mca", "class token: mca (cross-attention), gap (mean) or gmp (maximum)", source="fsr.md 5, Table 4"
+    )
+    aggregate_unmasked: bool = knob(
+        False,
+        "aggregate unmasked tokens only",
+        unit="bool",
+        source='fsr.md "Paper vs code" 4: true in the paper',
+    )
+    augmentation: str = knob(
+        "base", "colours of the views: base, blur, solarize or autoaugment", source="fsr.md 2.1, Table 5"
+    )
     w_cls: float = knob(1.0, "weight of the classification losses", source="fsr.md 2.5, code")
     w_class: float = knob(0.1, "weight of L_class (cer.FSR)", source="fsr.md 2.5, code")
     w_patch: float = knob(0.1, "weight of L_patch (unc.FSR)", source="fsr.md 2.5, code")
     w_ptc: float = knob(0.2, "weight of the token contrast", source="fsr.md 2.5, code")
     w_seg: float = knob(0.1, "weight of the segmentation loss", source="fsr.md 2.5, code")
+    w_reg: float = knob(
+        0.05,
+        "weight of the dense energy, which starts with seg; the published lattice gives .55 of its sum",
+        source="fsr.md 2.5, code; not in the paper",
+    )
     ptc_start: float = knob(
         0.0, "the token contrast starts here; COCO .15", unit="share of T", source="fsr.md 2.5, code"
     )
@@ -45,6 +95,12 @@ class FsrConfig(TagSegmenterKnobs):
     )
     teacher_momentum: float = knob(
         0.9995, "EMA momentum at the first step, rising to 1", source="fsr.md 2.6, code", fit="ema"
+    )
+    encoder_ema: bool = knob(
+        True,
+        "the teacher averages all parameters; false: its projector only, the rest equals the student's",
+        unit="bool",
+        source='fsr.md "Paper vs code" 5: false in the paper',
     )
     centre_momentum: float = knob(0.9, "EMA momentum of the two centres", source="fsr.md 2.5, code", fit="ema")
     card_iterations: int = knob(20000, "T that the momenta are meant for; COCO 80000", unit="steps", source="fsr.md 3")
@@ -76,7 +132,7 @@ class FsrConfig(TagSegmenterKnobs):
         found += between("mask_ratio", self.mask_ratio, 0, 1, open_low=True, open_high=True)
         found += between("mask_low", self.mask_low, 0, 1) + between("mask_high", self.mask_high, 0, 1)
         found += ordered("mask_low", self.mask_low, "mask_high", self.mask_high)
-        for name in ("w_cls", "w_class", "w_patch", "w_ptc", "w_seg"):
+        for name in ("w_cls", "w_class", "w_patch", "w_ptc", "w_seg", "w_reg"):
             found += not_negative(name, getattr(self, name))
         for name in (
             "random_phase",
@@ -99,8 +155,30 @@ class FsrConfig(TagSegmenterKnobs):
             "projector_out",
         ):
             found += between(name, getattr(self, name), 1, float("inf"), open_high=True)
+        for name, words in CHOICES.items():
+            found += one_of(name, getattr(self, name), words)
         return found + between("aux_block", self.aux_block, 1, 12)
 
+
+UNC: dict[str, Any] = {"w_class": 0.0}
+CER: dict[str, Any] = {"w_patch": 0.0}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "none": UNC | CER,
+    "unc": UNC,
+    "cer": CER,
+    "cer_gap": CER | {"aggregation": "gap"},
+    "cer_gmp": CER | {"aggregation": "gmp"},
+    "both": {},
+    **{
+        f"unc_{selection}_{percent}": UNC | {"selection": selection, "mask_ratio": percent / 100}
+        for selection in ("random", "uncertain")
+        for percent in (10, 20, 30, 40, 50)
+    },
+    "unc_cam_strict": UNC | {"selection": "cam_strict"},
+    "unc_edge_strict": UNC | {"selection": "edge_strict"},
+    **{name: {"augmentation": name} for name in CHOICES["augmentation"]},
+}
+"""Rows of the paper's Tables 3, 4 and 5 as overrides of any variant."""
 
 METHOD = MethodSpec(
     name="fsr",
@@ -110,13 +188,15 @@ METHOD = MethodSpec(
     labels=("tags",),
     targets=("cam", "pseudo", "segmentation"),
     title="FSR: Progressive Feature Self-Reinforcement, AAAI 2024",
-    variants=("default", "released"),
-    version=1,
+    variants=("default", "released", "paper"),
+    ablations=ABLATIONS,
+    version=2,
     uses=(
         "methods.parts.backbones",
         "methods.parts.cam",
         "methods.parts.decoders",
         "methods.parts.distillation",
+        "methods.parts.energy",
         "methods.parts.losses",
         "methods.parts.masking",
         "methods.parts.par",

@@ -17,12 +17,15 @@ from harness.datasets.base import IGNORE
 from harness.method import Batch, BuildInfo, Progress, StepOutput
 from methods.fsr.config import FsrConfig
 from methods.fsr.losses import masked_patch_loss
+from methods.fsr.masks import masked_tokens
 from methods.fsr.model import FsrNet, Tokens
+from methods.fsr.views import FsrViews
 from methods.parts.backbones import Encoder
-from methods.parts.cam import best_class, multi_scale_cam, resize, threshold_labels
+from methods.parts.cam import multi_scale_cam, resize, threshold_labels
 from methods.parts.distillation import class_loss, ema_centre, ema_momentum, teacher_temperature
+from methods.parts.energy import dense_energy_loss
 from methods.parts.losses import multilabel_soft_margin
-from methods.parts.masking import cells_to_tokens, select_cells, uncertain_cells
+from methods.parts.pixels import denormalise
 from methods.parts.projector import Projector
 from methods.parts.relations import ptc_loss, token_relations
 from methods.parts.single_stage import TagSegmenter
@@ -34,16 +37,15 @@ CARD_DEPTH = 12
 
 @dataclass(frozen=True)
 class Passes:
-    """Token tensors of one step's student forward; those of view 2 are None where no term reads them."""
+    """Tokens of one step's student forward: of view 1, clean, and of the masked view where a term reads them."""
 
     view1: Tokens
-    view2_raw_BND: Tensor | None = None
-    view2_top_BND: Tensor | None = None
+    hidden: Tokens | None = None
     masked_BN: Tensor | None = None
 
 
 class Fsr(TagSegmenter):
-    """FSR. Loss terms: `cls`, `class`, `patch`, and from their starts on `ptc` and `seg`."""
+    """FSR. Loss terms: `cls`, `class`, `patch`, and from their starts on `ptc`, `seg` and `reg`."""
 
     view_names = ("view1", "view2")
     config: FsrConfig
@@ -70,13 +72,27 @@ class Fsr(TagSegmenter):
             width=config.decoder_width,
             projector=projector,
             aux_block=fitting.aux_block(encoder.depth, config.aux_block, CARD_DEPTH),
+            aggregation=config.aggregation,
             aggregation_blocks=config.aggregation_blocks,
+        )
+
+    def transform(self) -> FsrViews:
+        """Two random crops in the colours of the knob `augmentation` (fsr.md 2.1)."""
+        mean, std = self.normalisation()
+        return FsrViews(
+            names=self.view_names,
+            crop=self.info.crop,
+            knobs=self.config,
+            mean=mean,
+            std=std,
+            augmentation=self.config.augmentation,
         )
 
     def active(self, progress: Progress) -> frozenset[str]:
         """Names of the loss terms that have weight and have started."""
         config = self.config
         starts = {"cls": 0.0, "class": 0.0, "patch": 0.0, "ptc": config.ptc_start, "seg": config.seg_start}
+        starts["reg"] = config.seg_start
         return frozenset(
             name for name, start in starts.items() if getattr(config, f"w_{name}") > 0 and progress.fraction >= start
         )
@@ -89,45 +105,38 @@ class Fsr(TagSegmenter):
         if "cls" in terms:
             losses["cls"] = self.classification(passes.view1, group.tags_BC)
         stats = self.distil(group, terms, passes, progress, losses)
-        if terms & {"ptc", "seg"}:
+        if terms & {"ptc", "seg", "reg"}:
             aux_BCHW, top_BCHW = self.view1_cams(group.views["view1"], group.tags_BC, passes.view1, terms)
             if "ptc" in terms:
                 losses["ptc"] = self.token_contrast(passes.view1, aux_BCHW, group)
             if top_BCHW is not None:
-                losses["seg"] = self.segmentation(passes.view1, top_BCHW, group)
+                losses |= self.segmentation(passes.view1, top_BCHW, group, terms)
         weighted = {name: getattr(self.config, f"w_{name}") * loss for name, loss in losses.items()}
         return StepOutput(weighted, stats)
 
     def student_forward(self, group: Batch, terms: frozenset[str], progress: Progress) -> Passes:
-        """View 1 unmasked and, where a distillation term is on, view 2 masked, in one pass (fsr.md 2.4)."""
+        """View 1 clean and, where a distillation term is on, the view to mask masked (fsr.md 2.4).
+
+        Both in one pass where they are different views; a mask on view 1 may need its clean tokens first.
+        """
         view1 = group.views["view1"]
         if not terms & {"class", "patch"}:
             return Passes(self.net.read(view1))
+        if self.config.mask_view == "view1":
+            clean = self.net.read(view1)
+            masked_BN = self.masked_tokens(view1, group.tags_BC, progress, clean)
+            return Passes(clean, self.net.read(view1, masked_BN), masked_BN)
         view2 = group.views["view2"]
         masked_BN = self.masked_tokens(view2, group.tags_BC, progress)
         both = self.net.read(torch.cat([view1, view2]), torch.cat([torch.zeros_like(masked_BN), masked_BN]))
-        aux, _ = both.aux_BND.chunk(2)
-        raw1, raw2 = both.raw_BND.chunk(2)
-        top1, top2 = both.top_BND.chunk(2)
-        return Passes(Tokens(both.hw, aux, raw1, top1), raw2, top2, masked_BN)
+        return Passes(*both.halves(), masked_BN)
 
-    @torch.no_grad()
-    def masked_tokens(self, view_B3HW: Tensor, tags_BC: Tensor, progress: Progress) -> Tensor:
-        """Masked tokens of view 2, bool (B,N); the random phase computes no CAM (fsr.md 2.3)."""
-        config, stride = self.config, self.net.encoder.stride
-        grid = (view_B3HW.shape[-2] // stride, view_B3HW.shape[-1] // stride)
-        block = fitting.tokens(config.mask_block, grid[0])
-        cells = (-(-grid[0] // block), -(-grid[1] // block))
-        noise = torch.rand(len(view_B3HW), *cells, device=view_B3HW.device)
-        uncertain = None
-        if progress.fraction >= config.random_phase:
-            with mode(self.net, training=not config.reuse_cam):
-                cam_BCHW = multi_scale_cam(
-                    self.net.aux_cam_maps, view_B3HW, config.cam_scales, relu_first=True, tags_BC=tags_BC
-                )
-            v_BHW, _ = best_class(cam_BCHW, tags_BC)
-            uncertain = uncertain_cells(v_BHW, cells, config.mask_low, config.mask_high)
-        return cells_to_tokens(select_cells(uncertain, noise, config.mask_ratio), block, grid)
+    def masked_tokens(
+        self, view_B3HW: Tensor, tags_BC: Tensor, progress: Progress, clean: Tokens | None = None
+    ) -> Tensor:
+        """Masked tokens of a view, bool (B,N); `clean` its unmasked tokens, where they were read (fsr.md 2.3)."""
+        pixels = denormalise(view_B3HW, *self.normalisation()) if self.config.selection == "edge_strict" else None
+        return masked_tokens(self.net, self.config, view_B3HW, tags_BC, progress, clean=clean, pixels_B3HW=pixels)
 
     def classification(self, tokens: Tokens, tags_BC: Tensor) -> Tensor:
         """L_cls of both heads (fsr.md 2.5)."""
@@ -144,7 +153,7 @@ class Fsr(TagSegmenter):
         losses: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """Adds L_class and L_patch to `losses`; returns the teacher's mean projections (fsr.md 2.5)."""
-        if passes.view2_raw_BND is None or passes.view2_top_BND is None or passes.masked_BN is None:
+        if passes.hidden is None or passes.masked_BN is None:
             return {}
         config, stats = self.config, {}
         tau_t = teacher_temperature(
@@ -152,12 +161,13 @@ class Fsr(TagSegmenter):
         )
         class_BK, patch_BNK = self.teacher_forward(group, terms)
         if class_BK is not None:
-            student_BK = self.net.project_class(passes.view2_raw_BND)
+            left_out_BN = passes.masked_BN if config.aggregate_unmasked else None
+            student_BK = self.net.project_class(passes.hidden.raw_BND, left_out_BN)
             losses["class"] = class_loss(student_BK, class_BK, self.centre_class_K, config.tau_student, tau_t)
             stats["centre_class"] = class_BK.mean(dim=0)
         if patch_BNK is not None:
             masked_BN = passes.masked_BN
-            student_MK = self.net.projector(passes.view2_top_BND[masked_BN])
+            student_MK = self.net.projector(passes.hidden.top_BND[masked_BN])
             losses["patch"] = masked_patch_loss(
                 student_MK, patch_BNK[masked_BN], masked_BN, self.centre_patch_K, config.tau_student, tau_t
             )
@@ -166,26 +176,28 @@ class Fsr(TagSegmenter):
 
     @torch.no_grad()
     def teacher_forward(self, group: Batch, terms: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
-        """The teacher's class projection (B,K) of view 1 and patch projections (B,N,K) of view 2, unmasked.
+        """The teacher's class projection (B,K) of the view that is never masked and patch projections (B,N,K) of the
+        other one, here unmasked too.
 
         A view that no active term reads is not run. The teacher is in train mode, as published (fsr.md 2.4).
         """
-        teacher = self.teacher
+        teacher, masked = self.teacher, self.config.mask_view
         assert isinstance(teacher, FsrNet)
-        names = [n for n, term in (("view1", "class"), ("view2", "patch")) if term in terms]
+        other = "view2" if masked == "view1" else "view1"
+        names = [n for n, term in ((other, "class"), (masked, "patch")) if term in terms]
         read = teacher.read(torch.cat([group.views[n] for n in names]))
         size = len(group.tags_BC)
-        class_BK = teacher.project_class(read.raw_BND[:size]).float() if "view1" in names else None
-        patch_BNK = teacher.projector(read.top_BND[-size:]).float() if "view2" in names else None
+        class_BK = teacher.project_class(read.raw_BND[:size]).float() if "class" in terms else None
+        patch_BNK = teacher.projector(read.top_BND[-size:]).float() if "patch" in terms else None
         return class_BK, patch_BNK
 
     @torch.no_grad()
     def view1_cams(
         self, view_B3HW: Tensor, tags_BC: Tensor, tokens: Tokens, terms: frozenset[str]
     ) -> tuple[Tensor, Tensor | None]:
-        """Auxiliary and, where the segmentation loss is on, top CAM (B,C,H,W) of view 1 (A3, fsr.md 7.2)."""
+        """Auxiliary and, where pseudo labels are needed, top CAM (B,C,H,W) of view 1 (A3, fsr.md 7.2)."""
         config, net = self.config, self.net
-        with_top = "seg" in terms
+        with_top = bool(terms & {"seg", "reg"})
         maps = net.both_cam_maps if with_top else net.aux_cam_maps
         first_BChw = None
         if config.reuse_cam and 1.0 in config.cam_scales:
@@ -220,10 +232,18 @@ class Fsr(TagSegmenter):
             label_BN = label_BN.masked_fill(label_BN == 0, IGNORE)
         return ptc_loss(tokens.top_BND, token_relations(label_BN))
 
-    def segmentation(self, tokens: Tokens, top_BCHW: Tensor, group: Batch) -> Tensor:
-        """L_seg on pseudo labels from the top CAM of view 1 (A5, A7)."""
-        label_BHW = self.pseudo_mask(group.views["view1"], top_BCHW, group.tags_BC, group.content_BHW)
-        return self.segmentation_loss(self.net.segment(tokens.top_BND, tokens.hw), label_BHW)
+    def segmentation(self, tokens: Tokens, top_BCHW: Tensor, group: Batch, terms: frozenset[str]) -> dict[str, Tensor]:
+        """L_seg and L_reg, as far as they are on, with pseudo labels from the top CAM of view 1 (A5, A7, A8)."""
+        view1, content_BHW = group.views["view1"], group.content_BHW
+        label_BHW = self.pseudo_mask(view1, top_BCHW, group.tags_BC, content_BHW)
+        logits_BKhw = self.net.segment(tokens.top_BND, tokens.hw)
+        losses: dict[str, Tensor] = {}
+        if "seg" in terms:
+            losses["seg"] = self.segmentation_loss(logits_BKhw, label_BHW)
+        if "reg" in terms:
+            pixels_B3HW = denormalise(view1, *self.normalisation())
+            losses["reg"] = dense_energy_loss(logits_BKhw, pixels_B3HW, label_BHW, content_BHW)
+        return losses
 
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
         """Centres, then the teacher's parameters (fsr.md 2.5, 2.6)."""
@@ -232,7 +252,7 @@ class Fsr(TagSegmenter):
                 centre_K.copy_(ema_centre(centre_K, stats[name], self.config.centre_momentum))
         momentum = ema_momentum(progress.step, progress.total, self.config.teacher_momentum)
         assert self.teacher is not None
-        ema_update(self.teacher, self.net, momentum)
+        ema_update(self.teacher, self.net, momentum, averaged=("",) if self.config.encoder_ema else ("projector.",))
 
     def describe(self) -> dict[str, Any]:
         """Values fitted to this size."""

@@ -38,11 +38,11 @@ class CrossAttentionBlock(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, class_B1D: Tensor, patches_BND: Tensor) -> Tensor:
-        """The updated class vector (B,1,D)."""
+    def forward(self, class_B1D: Tensor, patches_BND: Tensor, open_B11N: Tensor | None) -> Tensor:
+        """The updated class vector (B,1,D); keys are the patches where `open_B11N` is true."""
         query_BhQd = self._split(self.query(self.norm1(class_B1D)))
         key, value = self.key_value(self.norm1(patches_BND)).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(query_BhQd, self._split(key), self._split(value))
+        mixed = F.scaled_dot_product_attention(query_BhQd, self._split(key), self._split(value), open_B11N)
         class_B1D = class_B1D + self.out(mixed.transpose(1, 2).flatten(2))
         return class_B1D + self.mlp(self.norm2(class_B1D))
 
@@ -51,7 +51,7 @@ class CrossAttentionBlock(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """A class vector, started from the pretrained class token, that gathers all patch tokens (fsr.md 2.2)."""
+    """A class vector, started from the pretrained class token, that gathers patch tokens (fsr.md 2.2)."""
 
     def __init__(self, encoder: Encoder, blocks: int):
         super().__init__()
@@ -59,12 +59,34 @@ class Aggregation(nn.Module):
         self.cls_token = nn.Parameter(start)
         self.blocks = nn.ModuleList(CrossAttentionBlock(encoder.dim, heads_of(encoder.dim)) for _ in range(blocks))
 
-    def forward(self, patches_BND: Tensor) -> Tensor:
-        """The class token (B,D), before the final norm."""
+    def forward(self, patches_BND: Tensor, masked_BN: Tensor | None = None) -> Tensor:
+        """The class token (B,D), before the final norm; `masked_BN` true: not gathered, unless all of them are."""
+        open_BN = None if masked_BN is None else open_tokens(masked_BN)
         class_B1D = self.cls_token.expand(len(patches_BND), -1, -1)
         for block in self.blocks:
-            class_B1D = block(class_B1D, patches_BND)
+            class_B1D = block(class_B1D, patches_BND, None if open_BN is None else open_BN[:, None, None])
         return class_B1D[:, 0]
+
+
+class Pooling(nn.Module):
+    """In place of `Aggregation`: the mean (`gap`) or maximum (`gmp`) of the patch tokens (fsr.md 5, Table 4)."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, patches_BND: Tensor, masked_BN: Tensor | None = None) -> Tensor:
+        """The class token (B,D), before the final norm; `masked_BN` true: left out, unless all of them are."""
+        open_BN1 = open_tokens(torch.zeros_like(patches_BND[..., 0]) if masked_BN is None else masked_BN)[..., None]
+        if self.kind == "gmp":
+            return patches_BND.masked_fill(~open_BN1, -torch.inf).amax(dim=1)
+        return (patches_BND * open_BN1).sum(dim=1) / open_BN1.sum(dim=1)
+
+
+def open_tokens(masked_BN: Tensor) -> Tensor:
+    """Tokens that are not masked, bool (B,N); all of them in an image of which every one is."""
+    masked_BN = masked_BN.bool()
+    return ~masked_BN | masked_BN.all(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -75,6 +97,11 @@ class Tokens:
     aux_BND: Tensor
     raw_BND: Tensor
     top_BND: Tensor
+
+    def halves(self) -> tuple[Tokens, Tokens]:
+        """The tokens of the first and of the second half of the images."""
+        (aux, aux2), (raw, raw2), (top, top2) = (x.chunk(2) for x in (self.aux_BND, self.raw_BND, self.top_BND))
+        return Tokens(self.hw, aux, raw, top), Tokens(self.hw, aux2, raw2, top2)
 
 
 class FsrNet(ViTSegmenter):
@@ -89,6 +116,7 @@ class FsrNet(ViTSegmenter):
         decoder: str,
         width: int,
         aux_block: int,
+        aggregation: str,
         aggregation_blocks: int,
         projector: Projector,
     ):
@@ -96,7 +124,7 @@ class FsrNet(ViTSegmenter):
         self.aux_block = aux_block
         self.classifier_aux = class_maps(encoder.dim, num_classes)
         self.mask_token = nn.Parameter(_small(encoder.dim))
-        self.aggregation = Aggregation(encoder, aggregation_blocks)
+        self.aggregation = Aggregation(encoder, aggregation_blocks) if aggregation == "mca" else Pooling(aggregation)
         self.projector = projector
 
     def read(self, images_B3HW: Tensor, masked_BN: Tensor | None = None) -> Tokens:
@@ -112,6 +140,10 @@ class FsrNet(ViTSegmenter):
         encoded = encode(self.encoder, images_B3HW, tap=self.aux_block, stop_at_tap=True)
         return self.classifier_aux(as_map(encoded.last_BND, encoded.hw))
 
+    def top_cam_maps(self, images_B3HW: Tensor) -> Tensor:
+        """Raw class maps (B,C,h,w) of the top head."""
+        return self.top_maps(*self.tokens(images_B3HW))
+
     def both_cam_maps(self, images_B3HW: Tensor) -> Tensor:
         """Raw class maps (B,2C,h,w): auxiliary head, then top head."""
         return self.both_maps_of(self.read(images_B3HW))
@@ -121,10 +153,10 @@ class FsrNet(ViTSegmenter):
         aux_BChw = self.classifier_aux(as_map(tokens.aux_BND, tokens.hw))
         return torch.cat([aux_BChw, self.top_maps(tokens.top_BND, tokens.hw)], dim=1)
 
-    def project_class(self, raw_BND: Tensor) -> Tensor:
-        """Projection (B,K) of the class token that these patch tokens (before the final norm) aggregate
-        to."""
-        return self.projector(self.encoder.norm(self.aggregation(raw_BND)))
+    def project_class(self, raw_BND: Tensor, masked_BN: Tensor | None = None) -> Tensor:
+        """Projection (B,K) of the class token that these patch tokens (before the final norm) aggregate to,
+        without those where `masked_BN` is true."""
+        return self.projector(self.encoder.norm(self.aggregation(raw_BND, masked_BN)))
 
 
 def heads_of(dim: int) -> int:

@@ -65,8 +65,15 @@ class CropViews:
         )
         if rng.random() < k.flip_probability:
             image_HW3, label_HW = hflip(image_HW3, label_HW)
-        if rng.random() < k.jitter_probability:
-            image_HW3 = color_jitter(
-                image_HW3, k.jitter_brightness, k.jitter_contrast, k.jitter_saturation, k.jitter_hue, rng
-            )
-        return to_tensor_normalised(image_HW3, self.mean, self.std), label_HW
+        return self.normalised(self.recoloured(image_HW3, rng), rng), label_HW
+
+    def recoloured(self, image_HW3: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """The cropped image uint8 (crop,crop,3) with, at `jitter_probability`, other colours; for subclasses."""
+        k = self.knobs
+        if rng.random() >= k.jitter_probability:
+            return image_HW3
+        return color_jitter(image_HW3, k.jitter_brightness, k.jitter_contrast, k.jitter_saturation, k.jitter_hue, rng)
+
+    def normalised(self, image_HW3: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+        """The network's input float32 (3,crop,crop) of a finished view; for subclasses."""
+        return to_tensor_normalised(image_HW3, self.mean, self.std)

@@ -32,6 +32,15 @@ class TestFsr(MethodTests):
         "centre_momentum": {"card_iterations": 6},
         "card_iterations": {"teacher_momentum": 0.99999},
         "reuse_cam": {"drop_path": 0.5},
+        "mask_single_scale": {"random_phase": 0.0},
+        "mask_cam": {"random_phase": 0.0},
+    }
+    other = {
+        "mask_view": "view1",
+        "mask_cam": "top",
+        "selection": "edge_strict",
+        "aggregation": "gap",
+        "augmentation": "autoaugment",
     }
 
 

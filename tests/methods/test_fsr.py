@@ -16,6 +16,7 @@ from methods.fsr.losses import masked_patch_loss
 from methods.fsr.model import heads_of
 from methods.fsr.presets import preset
 from methods.parts.distillation import patch_loss
+from methods.parts.energy import LATTICE
 from methods.parts.teacher import ema_update
 from search_spaces.fsr import SPACE
 
@@ -38,20 +39,19 @@ def test_golden_curve(variant):
     assert curve["cls"][-1] < curve["cls"][0]
 
 
-def test_five_terms_are_named_finite_and_start_where_the_card_says():
+def test_six_terms_are_named_finite_and_start_where_the_card_says():
     voc = golden.make("fsr", seg_start=0.1)
     assert set(step(voc, Progress(1999, 20000)).losses) == {"cls", "class", "patch", "ptc"}
-    assert set(step(voc, Progress(2000, 20000)).losses) == {"cls", "class", "patch", "ptc", "seg"}
+    assert set(step(voc, Progress(2000, 20000)).losses) == {"cls", "class", "patch", "ptc", "seg", "reg"}
     coco = golden.make("fsr", seg_start=0.1, ptc_start=preset("coco", "paper", "default").knobs["ptc_start"])
     terms = [set(step(coco, Progress(s, 80000)).losses) - {"cls", "class", "patch"} for s in (7999, 8000, 11999, 12000)]
-    assert terms == [set(), {"seg"}, {"seg"}, {"seg", "ptc"}]
+    assert terms == [set(), {"seg", "reg"}, {"seg", "reg"}, {"seg", "reg", "ptc"}]
     assert all(torch.isfinite(v) and v.ndim == 0 for v in step(voc).losses.values())
-    assert "w_reg" not in FsrConfig.knobs()
 
 
 def test_weights_scale_their_terms():
     plain = values(golden.make("fsr"))
-    for term in ("cls", "class", "patch", "ptc", "seg"):
+    for term in ("cls", "class", "patch", "ptc", "seg", "reg"):
         before = getattr(FsrConfig(), f"w_{term}")
         doubled = values(golden.make("fsr", **{f"w_{term}": 2 * before}))
         assert doubled[term] == pytest.approx(2 * plain[term], rel=1e-5), term
@@ -98,7 +98,7 @@ def test_released_runs_every_cam_pass_in_train_mode(monkeypatch):
 
 
 def test_terms_without_weight_cost_nothing(monkeypatch):
-    method = golden.make("fsr", w_class=0.0, w_patch=0.0, w_ptc=0.0)
+    method = golden.make("fsr", w_class=0.0, w_patch=0.0, w_ptc=0.0, w_reg=0.0)
     passes = count_passes(method, monkeypatch)
     out = step(method)
     assert set(out.losses) == {"cls", "seg"}
@@ -119,7 +119,8 @@ def test_variants_differ_where_the_card_says():
     assert released.normalisation() == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (default.config.reuse_cam, released.config.reuse_cam) == (True, False)
     one, other = preset("voc", "paper", "default").knobs, preset("voc", "paper", "released").knobs
-    assert {k for k in other if one.get(k) != other[k]} == {"reuse_cam", "imagenet_normalisation"}
+    assert {k for k in other if one.get(k) != other[k]} == {"reuse_cam", "imagenet_normalisation", "w_reg"}
+    assert other["w_reg"] == pytest.approx(LATTICE * FsrConfig().w_reg)
 
 
 def test_reused_cam_equals_a_fresh_one_without_stochastic_depth():
