@@ -16,6 +16,7 @@ SPACE = Space(
         "w_patch": Float(0.01, 1, log=True),
         "w_ptc": Float(0.05, 0.5, log=True),
         "w_seg": Float(0.05, 0.3, log=True),
+        "w_reg": Float(0, 0.1),
         ("tau_teacher", "tau_student"): Gap(low=(0.04, 0.1), gap=(0.02, 0.1)),
         "teacher_momentum": Float(0.99, 0.9999),
         "seg_start": Float(0.05, 0.6),
