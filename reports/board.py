@@ -23,6 +23,8 @@ def section(board: Board, *, thresholds: bool = False) -> Section:
     floor: dict[str, Cell] = {p.id: s for p, s in board.floor.items()}
     for name in ("variant", "supervision", "protocol"):
         floor[name] = None
+    if board.dice:
+        floor.update({f"{p.id}_dice": s for p, s in board.dice[-1].items()})
     lines.append({"method": floor_name(head), **floor})
     heading = (f"{head.dataset} · {head.split} · {head.supervision} · variant {head.variant} · tier {head.tier} · "
                f"protocol {_protocol(head)} · {_plural(head.trials, 'trial')} · CRF {head.inference.crf}"
@@ -54,8 +56,8 @@ def place_title(place: Place) -> str:
 
 
 def display_name(row: Row) -> str:
-    """The method, with what tells it from rows that look the same."""
-    return f"{row.method} ({row.extra})" if row.extra else row.method
+    """The method, with its ablation and what tells it from rows that look the same."""
+    return row.title
 
 
 def _columns(board: Board, *, thresholds: bool) -> tuple[Column, ...]:
@@ -64,6 +66,7 @@ def _columns(board: Board, *, thresholds: bool) -> tuple[Column, ...]:
     out = [
         Column("rank", "rank", right=True),
         Column("method", "method"),
+        *([Column("ablation", "ablation")] if any(r.ablation for r in rows) else []),
         Column("variant", "variant", said_above=True),
         Column("supervision", "supervision", said_above=True),
         Column("backbone", "backbone"),
@@ -74,6 +77,8 @@ def _columns(board: Board, *, thresholds: bool) -> tuple[Column, ...]:
         facts = {"split": head.split, "tags": place.tags}
         sub = head.split + (f", tags {place.tags}" if place.target != "segmentation" else "")
         out.append(Column(place.id, place_title(place), sub, right=True, facts=facts))
+        if board.dice:
+            out.append(Column(f"{place.id}_dice", "Dice", "mean of foreground", right=True, measure="mean"))
         if thresholds and _gap_behind(board, place):
             out.append(Column(f"{place.id}_gap", "gap", "oracle − held-out", right=True))
     return (*out, Column("seeds", "seeds", right=True), Column("iterations", "iterations", right=True),
@@ -85,12 +90,15 @@ def _line(board: Board, i: int, *, thresholds: bool, tied: Mapping[int, bool]) -
     row, scores = board.group.rows[i], board.scores[i]
     place = scores[board.main].rank if board.main in scores else None
     line: dict[str, Cell] = {
-        "rank": None if place is None else Rank(place, tied.get(place, False)), "method": display_name(row),
+        "rank": None if place is None else Rank(place, tied.get(place, False)),
+        "method": f"{row.method} ({row.extra})" if row.extra else row.method, "ablation": row.ablation,
         "variant": row.variant, "supervision": row.supervision, "backbone": row.backbone, "decoder": row.decoder,
         "inference": str(row.inference), "seeds": len(row.seeds), "iterations": _range(row.iterations),
         "trials": row.trials, "hours": _hours(row), "protocol": _protocol(row),
     }  # fmt: skip
     line.update({p.id: s for p, s in scores.items()})
+    if board.dice:
+        line.update({f"{p.id}_dice": s for p, s in board.dice[i].items()})
     if thresholds:
         line.update({f"{p.id}_gap": _gap(board, i, p) for p in board.places if _gap_behind(board, p)})
     return line

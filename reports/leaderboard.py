@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
-import shutil
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,8 +10,9 @@ import polars as pl
 from harness.errors import EXIT_DONE, BadInput, Problem, nearest
 from harness.store import Results, load
 from harness.words import help_text, main, parse, word
-from reports import per_class
+from reports import choices, per_class
 from reports.board import failures, section
+from reports.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.ranking import Board, Counts, groups_of, score
 from reports.render import FORMATS, render
 from reports.row import Filters
@@ -25,7 +21,6 @@ from reports.studies import failures_of
 from reports.table import Section, Table
 
 TITLE = "Leaderboard: mIoU in % with 95 % interval (seeds, then images, resampled)"
-BINARY = ("arrow", "parquet")
 ABOUT = """Prints method, variant, supervision, backbone, CAM / pseudo-mask / segmentation mIoU with 95 % interval,
 seeds, iterations, trials, hours, protocol and rank. Rows that differ in data, split, supervision, CRF, variant, tier,
 protocol or budget stand in sections of their own and are never ranked together."""
@@ -36,14 +31,14 @@ _TABLES = ("runs", "trials", "evals", "counts")
 class LeaderboardWords:
     """The words of `reports.leaderboard`."""
 
-    store: str = word("results", "folder of results")
+    store: str = word("results", STORE_TEXT)
     format: str = word("terminal", f"{', '.join(FORMATS)}; arrow and parquet write the per-class IoU table")
-    out: str | None = word(None, "file to write; default the terminal (arrow, parquet: standard output when piped)")
+    out: str | None = word(None, OUT_TEXT)
     per_class: bool = word(False, "add the IoU of every class")
     thresholds: bool = word(
-        False, "fixed, held-out and oracle threshold side by side, and the gap between the last two"
+        False, "fixed, held-out and oracle thresholds and, for tuned rows, choices side by side, with their gaps"
     )
-    weights: str = word("student", "student or teacher")
+    weights: str = word("student", WEIGHTS_TEXT)
     sweep: str | None = word(None, "one sweep by its id; default all")
     dataset: str | None = word(None, "one dataset; default all")
     tier: str | None = word(None, "one tier; default all")
@@ -83,6 +78,8 @@ def build(results: Results, *, sweep: str | None = None, dataset: str | None = N
     sections: list[Section] = []
     for board in boards:
         sections.append(section(board, thresholds=thresholds))
+        if thresholds:
+            sections += choices.sections(board, results, filters)
         if by_class:
             sections += per_class.sections(board, counts)
     failed = failures_of(results, filters)
@@ -98,31 +95,15 @@ def run(argv: list[str]) -> int:
         print(help_text("reports.leaderboard", LeaderboardWords, ABOUT))
         return EXIT_DONE
     words = parse(argv, LeaderboardWords).words
-    _check(words)
+    problems = output_problems(words)
+    if problems:
+        raise BadInput(problems)
     results = load(words.store, _TABLES)
     _check_found(words, results)
     board = build(results, sweep=words.sweep, dataset=words.dataset, tier=words.tier, weights=words.weights,
                   split=words.split, thresholds=words.thresholds, by_class=words.per_class)  # fmt: skip
-    content = _binary(board.per_class(), words.format) if words.format in BINARY else _text(board, words).encode()
-    _put(content, words.out)
+    deliver(words, board.table, board.per_class)
     return EXIT_DONE
-
-
-def _check(words: Any) -> None:
-    problems = []
-    formats = (*FORMATS, *BINARY)
-    if words.format not in formats:
-        problems.append(Problem("format", f"{words.format!r} is unknown", nearest(words.format, formats)))
-    if words.weights not in ("student", "teacher"):
-        problems.append(Problem("weights", f"{words.weights!r} is unknown", "student or teacher"))
-    if not Path(words.store).is_dir():
-        problems.append(Problem("store", f"{words.store} is no folder", "name the store= of a sweep"))
-    if words.format in BINARY and words.out is None and sys.stdout.isatty():
-        problems.append(Problem("out", f"{words.format} is no text for a terminal", f"add out=iou.{words.format}"))
-    if words.out and not Path(words.out).resolve().parent.is_dir():
-        problems.append(Problem("out", f"{Path(words.out).parent} does not exist", "make the folder first"))
-    if problems:
-        raise BadInput(problems)
 
 
 def _check_found(words: Any, results: Results) -> None:
@@ -137,30 +118,6 @@ def _check_found(words: Any, results: Results) -> None:
             problems.append(Problem(name, f"{asked!r} is not in {words.store}", fix))
     if problems:
         raise BadInput(problems)
-
-
-def _text(board: Leaderboard, words: Any) -> str:
-    to_screen = words.out is None and sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if to_screen else None
-    return board.render(words.format, width=width, colour=to_screen and "NO_COLOR" not in os.environ)
-
-
-def _binary(frame: pl.DataFrame, form: str) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer) if form == "parquet" else frame.write_ipc(buffer)
-    return buffer.getvalue()
-
-
-def _put(content: bytes, out: str | None) -> None:
-    if out is None:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-        return
-    try:
-        Path(out).write_bytes(content)
-    except OSError as error:
-        raise BadInput(Problem("out", f"{out} cannot be written: {error.strerror}", "name another file")) from error
-    print(f"written: {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

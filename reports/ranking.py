@@ -84,6 +84,8 @@ class Board:
     """`all background` (without a background class: the most frequent class)."""
     main: Place
     """What `rank` and the order of rows go by: the last target."""
+    dice: tuple[Mapping[Place, Score], ...] = ()
+    """Mean Dice of the foreground classes of each row and, last, of the floor; empty where papers do not report it."""
 
 
 def groups_of(rows: Sequence[Row], counts: Counts) -> list[Group]:
@@ -115,7 +117,13 @@ def score(group: Group, counts: Counts, *, thresholds: bool = False) -> Board:
     best_first = [(-cells[main].value if main in cells else 1.0) for cells in scores]
     order = sorted(range(len(group.rows)), key=lambda i: (best_first[i], group.rows[i].method))
     ordered = Group(tuple(group.rows[i] for i in order), group.images)
-    return Board(ordered, places, tuple(scores[i] for i in order), floor, main)
+    dice = _dice(ordered, places, counts) if reports_dice(group.head) else ()
+    return Board(ordered, places, tuple(scores[i] for i in order), floor, main, dice)
+
+
+def reports_dice(row: Row) -> bool:
+    """Whether the papers of this row's dataset report Dice."""
+    return "acdc" in (row.dataset, row.family)
 
 
 def num_labels(row: Row) -> int | None:
@@ -124,7 +132,12 @@ def num_labels(row: Row) -> int | None:
 
 
 def resampled(
-    rows: Sequence[Scored], counts: Counts, *, classes: bool = False, extra: Sequence[pl.DataFrame] = ()
+    rows: Sequence[Scored],
+    counts: Counts,
+    *,
+    classes: bool = False,
+    extra: Sequence[pl.DataFrame] = (),
+    measure: str = "iou",
 ) -> Resampled:
     """Rows, and further rows of one seed, resampled together. Raises StoreError naming an eval without its counts."""
     lost = [e for r in rows for e in r.evals if e not in counts]
@@ -132,7 +145,7 @@ def resampled(
         raise StoreError(f"the store has no counts of eval {lost[0]}; see python -m harness.store verify")
     frames = [[counts[e] for e in r.evals] for r in rows] + [[frame] for frame in extra]
     try:
-        return resample(frames, classes=classes)
+        return resample(frames, classes=classes, measure=measure)
     except ValueError as error:
         raise StoreError(f"evals {' '.join(e for r in rows for e in r.evals)}: {error}") from error
 
@@ -154,6 +167,18 @@ def _scores(group: Group, place: Place, cells: Mapping[int, Scored], counts: Cou
         out[i] = _percent(drawn.interval(n), places.get(n), excluded, mark)
     excluded = int(mious(floor, num_labels(group.head))["excluded"][0])
     return out, _percent(drawn.interval(len(cells)), None, excluded, "")
+
+
+def _dice(group: Group, places: Sequence[Place], counts: Counts) -> tuple[Mapping[Place, Score], ...]:
+    """Dice of every row, then of the floor, place by place; in percent with 95 % intervals."""
+    out: list[dict[Place, Score]] = [{} for _ in range(len(group.rows) + 1)]
+    for place in places:
+        cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := place.setting(r)) is not None}
+        floor = all_background(counts[next(iter(cells.values())).evals[0]], has_background=group.head.has_background)
+        drawn = resampled(list(cells.values()), counts, extra=[floor], measure="dice")
+        for n, i in enumerate([*cells, len(group.rows)]):
+            out[i][place] = _percent(drawn.interval(n), None, 0, "")
+    return tuple(out)
 
 
 def _subset(drawn: Resampled, rows: Sequence[int]) -> Resampled:

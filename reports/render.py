@@ -143,7 +143,7 @@ def csv_text(table: Table) -> str:
 def _flat(column: Column, cell: Cell) -> dict[str, object]:
     if isinstance(cell, Score):
         values = {
-            "miou": f"{cell.value:.4f}",
+            column.measure: f"{cell.value:.4f}",
             "low": f"{cell.low:.4f}",
             "high": f"{cell.high:.4f}",
             "rank": "" if cell.rank is None else cell.rank,

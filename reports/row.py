@@ -80,8 +80,18 @@ class Row:
     """Failed and pruned runs of the study whose time the store does not know."""
     class_names: tuple[str, ...] = ()
     has_background: bool = True
+    ablation: str = ""
+    """Names of the ablations that it was run with."""
     extra: str = ""
-    """What tells it from rows that look the same (ablation, study)."""
+    """What tells it from rows that look the same."""
+    family: str = ""
+    """Whose presets its dataset takes; empty in stores that do not say."""
+
+    @property
+    def title(self) -> str:
+        """The method, with its ablation and what tells it from rows that look the same."""
+        more = " ".join(part for part in (self.ablation, self.extra) if part)
+        return f"{self.method} ({more})" if more else self.method
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from reports.studies import Runs, Study, by_key, chosen_runs, from_json, hours, 
 
 _LOOK = (
     "method", "variant", "dataset", "supervision", "backbone", "decoder", "tier", "protocol", "trials",
-    "iterations", "inference", "extra", "split",
+    "iterations", "inference", "ablation", "split",
 )  # fmt: skip
 """What a reader sees of a row besides its scores."""
 
@@ -115,7 +115,8 @@ def _row(
         untimed=sum(untimed(runs[k]) for k in study.spent),
         class_names=names,
         has_background=bool(config.get("has_background", not names or names[0] == "background")),
-        extra=str(config.get("ablation") or ""),
+        ablation=str(config.get("ablation") or ""),
+        family=str(config.get("family") or ""),
     )
 
 
@@ -131,5 +132,5 @@ def _told_apart(rows: list[Row]) -> list[Row]:
         if len(set(ends)) < len(same):
             ends = [hashlib.sha256(" ".join(rows[i].keys).encode()).hexdigest()[:8] for i in same]
         for i, end in zip(same, ends, strict=True):
-            rows[i] = replace(rows[i], extra=f"{rows[i].extra} {end}".strip())
+            rows[i] = replace(rows[i], extra=end)
     return rows

@@ -116,7 +116,7 @@ def _single_runs(runs: Sequence[Mapping[str, Any]]) -> list[Study]:
     """Runs outside any study (`harness.train`): those that differ in the seed only are one row."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        config = {k: v for k, v in from_json(run["config"]).items() if k != "seed"}
+        config = {k: v for k, v in from_json(run["config"]).items() if k not in ("seed", "ablation")}
         same = [run[k] for k in _SAME]
         groups.setdefault(json.dumps([same, config], sort_keys=True), []).append(run)
     out = []

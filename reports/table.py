@@ -74,6 +74,8 @@ class Column:
     """Equal in all rows and in the section's heading: a narrow terminal leaves it out."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What holds for each score of the column (split, tags); columns of their own in csv."""
+    measure: str = "miou"
+    """What the value of a score is called in csv."""
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from harness.scoring.metrics import iou_array, miou_array
+from harness.scoring.metrics import dice_array, iou_array, mdice_array, miou_array
 
 Row = Sequence[pl.DataFrame]
 
 DRAWS = 1000
 LEVEL = 0.95
+MEASURES = {"iou": (miou_array, iou_array), "dice": (mdice_array, dice_array)}
+"""By name: the mean over classes, and the value of each, of summed counts (...,K,3)."""
 _CHUNK = 1 << 22
 
 
@@ -110,8 +112,14 @@ class Resampled:
         return float(low), float(high)
 
 
-def resample(rows: Sequence[Row], *, draws: int = DRAWS, seed: int = 0, classes: bool = False) -> Resampled:
-    """Resample rows together. Raises ValueError for a row without seeds and for images that differ."""
+def resample(
+    rows: Sequence[Row], *, draws: int = DRAWS, seed: int = 0, classes: bool = False, measure: str = "iou"
+) -> Resampled:
+    """Resample rows together; `measure` is iou, or dice (its mean leaves label 0 out).
+
+    Raises ValueError for a row without seeds and for images that differ.
+    """
+    mean_array, class_array = MEASURES[measure]
     images = _common_images(rows)
     labels = max(int(frame["class"].max()) + 1 for row in rows for frame in row)  # type: ignore[arg-type]
     counts = [np.stack([_tensor(frame, images, labels) for frame in row]) for row in rows]
@@ -126,16 +134,16 @@ def resample(rows: Sequence[Row], *, draws: int = DRAWS, seed: int = 0, classes:
         for r, row_SIK3 in enumerate(counts):
             flat_SIC = row_SIK3.reshape(*row_SIK3.shape[:2], -1)
             sum_SBK3 = (weights_BI @ flat_SIC).reshape(len(flat_SIC), -1, labels, 3)
-            miou[r][:, part] = miou_array(sum_SBK3)
+            miou[r][:, part] = mean_array(sum_SBK3)
             if classes:
-                iou[r][:, part] = iou_array(sum_SBK3)
+                iou[r][:, part] = class_array(sum_SBK3)
     picks = [_seed_picks(root, len(row), draws) for row in rows]
     whole = [row_SIK3.sum(1) for row_SIK3 in counts]
     return Resampled(
         images,
-        np.array([miou_array(sum_SK3).mean() for sum_SK3 in whole]),
+        np.array([mean_array(sum_SK3).mean() for sum_SK3 in whole]),
         np.stack([_drawn_mean(m, p) for m, p in zip(miou, picks, strict=True)]),
-        np.stack([iou_array(sum_SK3).mean(0) for sum_SK3 in whole]) if classes else None,
+        np.stack([class_array(sum_SK3).mean(0) for sum_SK3 in whole]) if classes else None,
         np.stack([_drawn_mean(m, p) for m, p in zip(iou, picks, strict=True)]) if classes else None,
     )
 

@@ -43,6 +43,20 @@ def miou_array(counts_K3: NDArray[np.generic]) -> NDArray[np.float64]:
         return np.asarray(np.where(present, iou, 0.0).sum(-1) / present.sum(-1))
 
 
+def dice_array(counts_K3: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Dice 2tp/(2tp+fp+fn) (...,K) of summed counts (...,K,3) in [0,1]; NaN for absent classes."""
+    iou_K = iou_array(counts_K3)
+    return np.asarray(2 * iou_K / (1 + iou_K))
+
+
+def mdice_array(counts_K3: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Mean Dice (...) over the classes after label 0, as cardiac papers report it; NaN when every one is absent."""
+    dice = dice_array(np.asarray(counts_K3)[..., 1:, :])
+    present = ~np.isnan(dice)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(present, dice, 0.0).sum(-1) / present.sum(-1))
+
+
 def class_counts(counts: pl.DataFrame) -> pl.DataFrame:
     """Sums over images: eval, class, tp, fp, fn of the classes that occur in prediction or truth, sorted."""
     sums = counts.lazy().group_by("eval", "class").agg(_SUMS).filter(_TOTAL > 0)
@@ -53,6 +67,11 @@ def iou(counts: pl.DataFrame) -> pl.DataFrame:
     """Per-class table of any number of evals: eval, class, tp, fp, fn, iou in [0,1]; absent classes are out."""
     ratio = _ratio(pl.col("tp").cast(pl.Float64), pl.col("fp").cast(pl.Float64), pl.col("fn").cast(pl.Float64))
     return class_counts(counts).with_columns(iou=ratio)
+
+
+def dice(counts: pl.DataFrame) -> pl.DataFrame:
+    """Per-class table of any number of evals: eval, class, tp, fp, fn, dice in [0,1]; absent classes are out."""
+    return iou(counts).with_columns(dice=2 * pl.col("iou") / (1 + pl.col("iou"))).drop("iou")
 
 
 def mious(counts: pl.DataFrame, num_labels: int | None = None) -> pl.DataFrame:
