@@ -28,6 +28,8 @@ class Command:
     help: str
     words: Mapping[str, Word]
     run: Callable[[Mapping[str, Any]], int]
+    options: bool = False
+    """Whether it takes `data.<option>` words; `run` gets them as texts under `options`."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -76,7 +78,37 @@ def _make_backbones(values: Mapping[str, Any]) -> int:
     return EXIT_DONE
 
 
+def _check(values: Mapping[str, Any]) -> int:
+    """Report everything that is wrong with a dataset."""
+    from harness.datasets.checking import check, survey
+
+    found = survey(
+        values["data"],
+        root=values["data.root"],
+        masks=values["data.masks"],
+        classes=values["data.classes"],
+        options=values["options"],
+    )
+    report = check(found)
+    print(report.text())
+    return report.exit_code
+
+
+DATA_WORDS: dict[str, Word] = {
+    "data": Word(str, "shapes", "shapes, voc, coco, cityscapes, acdc or folder", "data=voc"),
+    "data.root": Word(str, None, "where the dataset lies", "data.root=VOCdevkit"),
+    "data.masks": Word(str, None, "which mask folder", "data.masks=SegmentationClassAug"),
+    "data.classes": Word(str, None, "file with one class name per line", "data.classes=classes.txt"),
+}
+"""Which dataset, for every subcommand that reads one; with `options` it takes `data.<option>` too."""
+
 COMMANDS: dict[str, Command] = {
+    "check": Command(
+        "read every file of a dataset: all problems at once with their fixes, images by class, fingerprints",
+        DATA_WORDS,
+        _check,
+        options=True,
+    ),
     "make-backbones": Command(
         "train the tiny backbones of the embedded dataset again (minutes on one core)",
         {
@@ -111,10 +143,15 @@ def parse(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
         raise BadInput(Problem("python -m harness.data", found, fix))
     command = COMMANDS[arguments[0]]
     values = {word: entry.default for word, entry in command.words.items()}
+    options: dict[str, str] = {}
     problems = []
     for argument in arguments[1:]:
         word, equals, text = argument.partition("=")
-        if word not in command.words:
+        word = "data" if word == "data.name" and "data" in command.words else word
+        section, _, option = word.partition(".")
+        if word not in command.words and command.options and section == "data" and option and text:
+            options[option] = text
+        elif word not in command.words:
             problems.append(Problem(word, f"{arguments[0]} knows no such word", nearest(word, command.words)))
         elif not equals or not text:
             problems.append(Problem(word, "no value given", f"write {command.words[word].example}"))
@@ -126,7 +163,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
                 problems.append(Problem(word, f"bad value {text!r}: {error}", fix))
     if problems:
         raise BadInput(problems)
-    return command, values
+    return command, {**values, "options": options} if command.options else values
 
 
 def main(arguments: Sequence[str]) -> int:

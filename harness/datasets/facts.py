@@ -23,6 +23,8 @@ from harness.datasets.images import read_index, stat_of, verify_image
 
 F = TypeVar("F", "ImageFacts", "MaskFacts")
 Colours = tuple[tuple[int, int, int], ...]
+NO_COLOUR = (-1, -1, -1)
+"""Of a label that the palette is too short for."""
 FORMAT = 1
 """Raised when what is remembered, or how it is found, changes."""
 
@@ -76,7 +78,7 @@ def facts_of(mask_HW: NDArray[np.uint8], palette: bytes = b"") -> MaskFacts:
         tuple(labels),
         tuple(counts[label] for label in labels),
         digest.hexdigest(),
-        tuple((c[0], c[1], c[2]) if len(c) == 3 else (0, 0, 0) for c in colours),
+        tuple((c[0], c[1], c[2]) if len(c) == 3 else NO_COLOUR for c in colours),
     )
 
 

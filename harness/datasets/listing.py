@@ -226,3 +226,43 @@ def is_plain(name: str) -> bool:
         and not name.startswith((".", "~"))
         and not any(letter in "/\\" or not letter.isprintable() for letter in name)
     )
+
+
+def find_list(base: Path, folders: Iterable[str], names: Iterable[str], size: int | None = None) -> Path | None:
+    """The list of one of these names in one of these folders: the first with `size` lines, else the first."""
+    found = [base / folder / f"{name}.txt" for name in names for folder in folders]
+    existing = [path for path in found if path.is_file()]
+    of_size = (path for path in existing if size is not None and _lines_in(path) == size)
+    return next(of_size, existing[0] if existing else None)
+
+
+def judge_count(
+    path: str,
+    split: str,
+    count: int,
+    size: int,
+    known: Mapping[int, str],
+    fix: str,
+    errors: list[Problem],
+    warnings: list[Problem],
+) -> None:
+    """An error for a list that is not the official one but claims to be; a warning for a part of the dataset.
+
+    A part has less than half of the official size and is none of the `known` other lists; anything nearer to the
+    official size is cut off or wrong.
+    """
+    if count in known:
+        errors.append(Problem(path, f"{count:,} ids for {split}: {known[count]}; {size:,} expected", fix))
+    elif 2 * count < size:
+        warnings.append(Problem(path, f"{count:,} of {size:,} ids: a part of {split} is used", f"for all: {fix}"))
+    elif count != size:
+        errors.append(Problem(path, f"{count:,} ids for {split}; {size:,} expected", fix))
+
+
+def _lines_in(path: Path) -> int:
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            return -1
+        return sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
+    except OSError:
+        return -1

@@ -1,0 +1,177 @@
+"""Everything that is wrong with a dataset at once, what it holds of each class, and digests of its splits."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.datasets import DATASETS, facts, open_dataset
+from harness.datasets.base import IGNORE, Dataset
+from harness.datasets.files import FileDataset
+from harness.datasets.images import merged
+from harness.datasets.layout import WORDS, Survey
+from harness.datasets.looking import Seen, absent, look
+from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split: its images, how many of them have a mask, digest of ids and labels, and what each label covers."""
+
+    name: str
+    images: int
+    masks: int
+    fingerprint: str | None
+    """None where a mask cannot be read."""
+    images_by_label: Mapping[int, int] = field(default_factory=dict)
+    pixels_by_label: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found."""
+
+    name: str
+    layout: str
+    class_names: tuple[str, ...]
+    splits: tuple[SplitReport, ...]
+    errors: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    seconds: float
+    files: int
+    """Images and masks that were read."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 where there is an error; warnings do not count (design section 3)."""
+        return EXIT_FAILED if self.errors else EXIT_DONE
+
+    def text(self) -> str:
+        """The report as printed."""
+        lines = [f"{self.name}: {self.layout}" if self.layout else self.name]
+        for split in self.splits:
+            masks = f"{split.masks} masks" if split.masks else "no masks"
+            digest = split.fingerprint[:12] if split.fingerprint else "none: masks are missing or wrong"
+            lines.append(f"  {split.name:<9} {split.images:>7} images, {masks:>12}, fingerprint {digest}")
+        lines += [*self._classes(), *_told("error", self.errors), *_told("warning", self.warnings)]
+        pace = f", {self.files / self.seconds:.0f} a second" if self.files and self.seconds else ""
+        lines.append(
+            f"{len(self.errors)} errors, {len(self.warnings)} warnings; "
+            f"{self.files} files read in {self.seconds:.1f} s{pace}"
+        )
+        return "\n".join(lines)
+
+    def _classes(self) -> list[str]:
+        """Images that show each class by split, and its share of the labelled pixels of all."""
+        held = [split for split in self.splits if split.images_by_label]
+        if not held:
+            return []
+        pixels: Counter[int] = Counter()
+        for split in held:
+            pixels.update(split.pixels_by_label)
+        labelled = sum(count for label, count in pixels.items() if label != IGNORE)
+        width = max(len(name) for name in self.class_names)
+        lines = [f"  {'images with':<{width + 4}}" + "".join(f"{split.name:>9}" for split in held) + "  of pixels"]
+        for label, name in enumerate(self.class_names):
+            counts = "".join(f"{split.images_by_label.get(label, 0):>9}" for split in held)
+            share = 100 * pixels[label] / labelled if labelled else 0.0
+            lines.append(f"  {label:>3} {name:<{width}}{counts}  {share:8.2f}%")
+        void = 100 * pixels[IGNORE] / max(1, sum(pixels.values()))
+        return [*lines, f"  255 (ignore) covers {void:.2f}% of all pixels"]
+
+
+def survey(
+    name: str,
+    *,
+    root: str | None = None,
+    masks: str | None = None,
+    classes: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Survey:
+    """What is at a place: the dataset as far as it goes, and all that is wrong with its folders and lists.
+
+    Raises BadInput where the words themselves are wrong (no such dataset, folder or option).
+    """
+    if name not in DATASETS:
+        raise BadInput(Problem("data", f"no dataset {name!r}", nearest(name, DATASETS)))
+    module = importlib.import_module(f"harness.datasets.{name}")
+    if not hasattr(module, "survey"):
+        return Survey(open_dataset(name, root=root, masks=masks, classes=classes, options=options))
+    own = [word for word in module.survey.__kwdefaults__ or {} if word not in ("root", "masks", "classes")]
+    unknown = [option for option in options or {} if option not in own]
+    if unknown:
+        words = ["root", "masks", "classes", *own]
+        raise BadInput(
+            [Problem(f"data.{option}", f"{name} has no such option", nearest(option, words)) for option in unknown]
+        )
+    found: Survey = module.survey(root=root, masks=masks, classes=classes, **(options or {}))
+    of_words = [problem for problem in found.errors if problem.where in WORDS]
+    if of_words and found.dataset is None:
+        raise BadInput(found.errors)
+    return found
+
+
+def check(found: Survey) -> Report:
+    """Read every file of a surveyed dataset anew, on all cores, and report everything."""
+    start = time.perf_counter()
+    dataset = found.dataset
+    errors, warnings = list(found.errors), list(found.warnings)
+    splits: list[SplitReport] = []
+    files = 0
+    if isinstance(dataset, FileDataset):
+        facts.forget(dataset.layout.root)
+        looked = look(dataset, (image_id for split in dataset.splits() for image_id in dataset.ids(split)))
+        wrong, odd = absent(dataset, looked.seen)
+        errors += [*merged(looked.errors), *wrong]
+        warnings += [*merged(looked.warnings), *odd]
+        layout = dataset.layout
+        files = sum((i in layout.images) + (i in layout.masks) for i in looked.seen)
+        splits = [_split_of(dataset, split, looked.seen) for split in dataset.splits()]
+    elif dataset is not None:
+        splits, problems = _generated(dataset)
+        errors += problems
+    return Report(
+        dataset.name if dataset else "",
+        found.layout,
+        dataset.class_names if dataset else (),
+        tuple(splits),
+        tuple(dict.fromkeys(errors)),
+        tuple(dict.fromkeys(warnings)),
+        time.perf_counter() - start,
+        files,
+    )
+
+
+def _split_of(dataset: FileDataset, split: str, seen: Mapping[str, Seen]) -> SplitReport:
+    ids = dataset.ids(split)
+    masks = [fact for image_id in ids if (fact := seen[image_id].mask) is not None]
+    images: Counter[int] = Counter()
+    pixels: Counter[int] = Counter()
+    for mask in masks:
+        images.update(mask.labels)
+        pixels.update(dict(zip(mask.labels, mask.pixels, strict=True)))
+    whole = len(masks) == (len(ids) if dataset.splits()[split] else 0)
+    sound = whole and not any(seen[image_id].errors for image_id in ids if seen[image_id].mask is not None)
+    digest = dataset.fingerprint(ids) if sound else None
+    return SplitReport(split, len(ids), len(masks), digest, images, pixels)
+
+
+def _generated(dataset: Dataset) -> tuple[list[SplitReport], list[Problem]]:
+    """Splits of a dataset that lies in no files, by its own check."""
+    reports, problems = [], []
+    for split, has_masks in dataset.splits().items():
+        ids = dataset.ids(split)
+        try:
+            dataset.check(ids)
+        except BadInput as error:
+            problems += error.problems
+            continue
+        reports.append(SplitReport(split, len(ids), len(ids) if has_masks else 0, dataset.fingerprint(ids)))
+    return reports, problems
+
+
+def _told(kind: str, problems: tuple[Problem, ...]) -> list[str]:
+    return [f"{kind}: {problem}" for problem in problems]
