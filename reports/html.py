@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from reports.table import Amount, Cell, Rank, Score, Section, Table, text
+from reports.table import Amount, Cell, Rank, Same, Score, Section, Signed, Table, text
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#d5d9de;--soft:#6b7480;--bar:#2f6db3;--hover:#f2f5f8}
@@ -67,10 +67,12 @@ def _cell(cell: Cell, right: bool) -> str:
     if isinstance(cell, Score):
         sort = f"{cell.value:.6f}"
         shown = f"{cell.value:.1f}{escape(cell.mark)} <small>{cell.interval}</small>" + _whisker(cell)
-    elif isinstance(cell, Amount):
+    elif isinstance(cell, Amount | Signed):
         sort = f"{cell.value:.6f}"
     elif isinstance(cell, Rank):
         sort = str(cell.place)
+    elif isinstance(cell, Same):
+        sort = cell.value
     return f'<td{" class=r" if right else ""} data-v="{escape(sort)}">{shown}</td>'
 
 

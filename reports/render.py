@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from reports.html import html
-from reports.table import Amount, Cell, Column, Rank, Score, Section, Table, text
+from reports.table import Amount, Cell, Column, Rank, Same, Score, Section, Signed, Table, text
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "html")
 
@@ -155,6 +155,10 @@ def _flat(column: Column, cell: Cell) -> dict[str, object]:
         return {column.id: f"{cell.value:.4f}", **({f"{column.id}_unit": cell.unit} if cell.unit else {})}
     if isinstance(cell, Rank):
         return {column.id: cell.place}
+    if isinstance(cell, Signed):
+        return {column.id: f"{cell.value:.4f}"}
+    if isinstance(cell, Same):
+        return {column.id: cell.value}
     if cell is None:
         return {} if column.facts else {column.id: ""}
     return {column.id: cell}
@@ -220,6 +224,7 @@ _TEX = {
     "\\": r"\textbackslash{}",
     "†": r"$^\dagger$",
     "–": "--",
+    "−": "$-$",
     "·": r"$\cdot$",
     "<": r"$<$",
     ">": r"$>$",
@@ -227,7 +232,7 @@ _TEX = {
 
 
 def _tex(words: str) -> str:
-    return re.sub(r"[&%$#_{}~^\\†–·<>]", lambda m: _TEX[m.group()], words)
+    return re.sub(r"[&%$#_{}~^\\†–−·<>]", lambda m: _TEX[m.group()], words)
 
 
 def _tex_cell(cell: Cell) -> str:

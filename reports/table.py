@@ -59,7 +59,27 @@ class Amount:
         return f"{self.value:.{self.digits}f}{' ' + self.unit if self.unit else ''}"
 
 
-Cell = str | int | Score | Rank | Amount | None
+@dataclass(frozen=True)
+class Same:
+    """What the row above says too: blank where it is printed, whole in csv."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A difference of two scores, in points."""
+
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.1f}".replace("-", "−")
+
+
+Cell = str | int | Score | Rank | Amount | Same | Signed | None
 
 
 @dataclass(frozen=True)

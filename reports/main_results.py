@@ -1,0 +1,195 @@
+"""`python -m reports.main_results`: a paper's main tables with what the harness measured beside each claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from harness.errors import EXIT_DONE, BadInput, Problem, nearest
+from harness.store import load
+from harness.words import help_text, main, parse, word
+from reports.claims import Claim, declared_papers, load_claims, papers
+from reports.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
+from reports.render import FORMATS
+from reports.table import Cell, Column, Same, Section, Signed, Table
+from reports.verdicts import SEEDS, TOLERANCE, WIDEST, Judge, Judged
+
+ABOUT = """Prints a paper's main tables, row by row as printed, with a column of ours: value, interval over seeds,
+seeds, protocol, difference and verdict. Only rows with protocol fixed are read."""
+TABLES = ("runs", "trials", "evals", "counts")
+SUPERVISION = {"tags": "I", "tags+saliency": "I+S"}
+NOTES = (
+    f"ours: mean over seeds with its 95 % t-interval; verdict from {SEEDS} seeds on: reproduced where the interval "
+    f"meets the claim ± {TOLERANCE}, above or below where it does not, too uncertain with a half-width above {WIDEST}",
+    "not comparable: ours differs from the claim in what stands beside it",
+)
+SCHEMA: dict[str, pl.DataType] = {
+    **dict.fromkeys(("paper", "table", "group", "row", "column", "dataset", "split", "target", "backbone",
+                     "supervision"), pl.Utf8()),
+    **dict.fromkeys(("claim", "ours", "low", "high", "difference"), pl.Float64()),
+    "seeds": pl.Int64(),
+    **dict.fromkeys(("verdict", "why", "protocol", "variant", "study", "source"), pl.Utf8()),
+}  # fmt: skip
+"""One row per claim; claim, ours, low, high in percent, ours null where nothing was run."""
+
+
+@dataclass
+class MainWords:
+    """The words of `reports.main_results`."""
+
+    paper: str | None = word(None, f"whose tables; one of {', '.join(papers())}")
+    table: str | None = word(None, "one table of the paper; default all")
+    store: str = word("results", STORE_TEXT)
+    format: str = word("terminal", f"{', '.join(FORMATS)}; arrow and parquet write a row per claim")
+    out: str | None = word(None, OUT_TEXT)
+    weights: str = word("student", WEIGHTS_TEXT)
+
+
+def build(judge: Judge, paper: str, table: str | None = None) -> tuple[Table, list[Judged]]:
+    """The paper's main tables and the judged claims behind them. Raises BadInput for an unknown paper or table."""
+    claims = load_claims(paper)
+    ablations = {(p.name, t.table) for p in declared_papers() for t in p.tables}
+    tables = [t for t in dict.fromkeys(c.table for c in claims) if (paper, t) not in ablations]
+    if table is not None and table not in tables:
+        raise BadInput(Problem("table", f"{paper} has no main table {table!r}", nearest(table, tables)))
+    shown = [table] if table is not None else tables
+    judged = [judge.judge(c) for c in claims if c.table in shown]
+    sections = tuple(_section(paper, t, [j for j in judged if j.claim.table == t]) for t in shown)
+    return Table(f"Main results of {paper}: mIoU in %, as printed and ours", sections, NOTES), judged
+
+
+def frame(judged: Sequence[Judged]) -> pl.DataFrame:
+    """One row per claim, columns as SCHEMA."""
+    return pl.DataFrame([_flat(j) for j in judged], schema=SCHEMA, orient="row")
+
+
+def run(argv: list[str]) -> int:
+    """The command. Returns the exit code; raises BadInput."""
+    if any(a in ("-h", "--help", "help") for a in argv):
+        print(help_text("reports.main_results", MainWords, ABOUT))
+        return EXIT_DONE
+    words = parse(argv, MainWords).words
+    problems = output_problems(words)
+    if words.paper is None:
+        problems.append(Problem("paper", "is not given", f"write paper=fsr; known: {', '.join(papers())}"))
+    elif words.paper not in papers():
+        fix = nearest(words.paper, papers())
+        problems.append(Problem("paper", f"{words.paper!r} has no printed numbers here", fix))
+    if problems:
+        raise BadInput(problems)
+    table, judged = build(Judge(load(words.store, TABLES), words.weights), words.paper, words.table)
+    deliver(words, table, lambda: frame(judged))
+    return EXIT_DONE
+
+
+def remarks_of(claims: Sequence[Claim]) -> tuple[str, ...]:
+    """What the sources say of single numbers, equal remarks together."""
+    rows: dict[str, dict[str, None]] = {}
+    for claim in claims:
+        if claim.remark:
+            rows.setdefault(claim.remark, {})[claim.row] = None
+    return tuple(f"{', '.join(names)}: {remark}" for remark, names in rows.items())
+
+
+def _section(paper: str, table: str, judged: Sequence[Judged]) -> Section:
+    columns = list(dict.fromkeys(j.claim.column for j in judged))
+    by_row: dict[str, dict[str, Judged]] = {}
+    for j in judged:
+        by_row.setdefault(j.claim.row, {})[j.claim.column] = j
+    # A column in which nothing was run has no columns of ours, but for the first.
+    ours = [c for i, c in enumerate(columns) if i == 0 or any(j.row for j in judged if j.claim.column == c)]
+    several = len(ours) > 1
+    facts = {c: next(j.claim for j in judged if j.claim.column == c) for c in columns}
+    heads = _heads(judged)
+    shown = [
+        *heads,
+        *(Column(f"printed_{_id(c)}", c, right=True) for c in columns),
+        *(head for c in ours for head in _ours_columns(c, facts[c], several)),
+    ]
+    wanted = {c.id for c in shown}
+    lines = []
+    before = ""
+    for cells in by_row.values():
+        line: dict[str, Cell] = {}
+        claim = next(iter(cells.values())).claim
+        line.update(_head_cells(claim, before))
+        before = claim.group
+        for c, j in cells.items():
+            line[f"printed_{_id(c)}"] = f"{j.claim.value:g}" if j.claim.value % 1 else f"{j.claim.value:.1f}"
+            line.update(_ours(j))
+        lines.append({k: v for k, v in line.items() if k in wanted})
+    datasets = ", ".join(dict.fromkeys(j.claim.dataset for j in judged))
+    sources = "; ".join(dict.fromkeys(j.claim.source for j in judged))
+    heading = f"{paper} · table {table} · {datasets}"
+    facts_of_all = {"paper": paper, "table": table}
+    return Section(
+        heading,
+        tuple(shown),
+        tuple(lines),
+        facts_of_all,
+        f"printed numbers: {sources}",
+        remarks_of([j.claim for j in judged]),
+    )
+
+
+def _heads(judged: Sequence[Judged]) -> list[Column]:
+    found = [("group", "group", [j.claim.group for j in judged]), ("row", "method", ["x"]),
+             ("reference", "reference", [j.claim.reference for j in judged]), ("supervision", "sup.", ["x"]),
+             ("backbone", "network", ["x"])]  # fmt: skip
+    return [Column(name, title) for name, title, values in found if any(values)]
+
+
+def _head_cells(claim: Claim, before: str) -> dict[str, Cell]:
+    group: Cell = Same(claim.group) if claim.group == before else claim.group
+    return {"group": group, "row": claim.row, "reference": claim.reference,
+            "supervision": SUPERVISION.get(claim.supervision, claim.supervision),
+            "backbone": claim.backbone}  # fmt: skip
+
+
+def _ours_columns(column: str, claim: Claim, several: bool) -> list[Column]:
+    name = _id(column)
+    title = f"ours, {column}" if several else "ours"
+    of = f", {column}" if several else ""
+    what = f"{claim.dataset} {claim.split}"
+    return [
+        Column(f"ours_{name}", title, what, right=True),
+        Column(f"seeds_{name}", "seeds", right=True),
+        Column(f"protocol_{name}", "protocol"),
+        Column(f"difference_{name}", "diff.", right=True),
+        Column(f"verdict_{name}", f"verdict{of}"),
+        Column(f"why_{name}", "because"),
+    ]
+
+
+def _ours(j: Judged) -> Mapping[str, Cell]:
+    name = _id(j.claim.column)
+    return {
+        f"ours_{name}": j.score,
+        f"seeds_{name}": j.seeds or None,
+        f"protocol_{name}": None if j.row is None else f"{j.row.protocol}, {j.row.variant}",
+        f"difference_{name}": None if j.difference is None else Signed(j.difference),
+        f"verdict_{name}": j.verdict,
+        f"why_{name}": j.why or None,
+    }
+
+
+def _flat(j: Judged) -> dict[str, object]:
+    claim, score = j.claim, j.score
+    return {
+        "paper": claim.paper, "table": claim.table, "group": claim.group, "row": claim.row, "column": claim.column,
+        "dataset": claim.dataset, "split": claim.split, "target": claim.target, "backbone": claim.backbone,
+        "supervision": claim.supervision, "claim": claim.value, "ours": score.value if score else None,
+        "low": score.low if score else None, "high": score.high if score else None, "difference": j.difference,
+        "seeds": j.seeds, "verdict": j.verdict, "why": j.why, "protocol": j.row.protocol if j.row else None,
+        "variant": j.row.variant if j.row else None, "study": j.row.study if j.row else None, "source": claim.source,
+    }  # fmt: skip
+
+
+def _id(column: str) -> str:
+    return "_".join(column.lower().replace(",", "").split())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run))
