@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from harness.datasets.base import IGNORE
 from methods.parts.cam import resize
 
-VERSION = 1
+VERSION = 2
 
 LATTICE = 0.55
 """Share of the Gaussian sum that the published C++ lattice returns (operators.md A8: .47-.63)."""
 GRID = 56
-"""Most summed pixels per side by default: with these, gradients of logits lie within 7 % of the full sum at 448."""
+"""Most summed pixels per side by default. On photos at 448 and 160 pixels the loss then lies within 1 % of the sum over
+all pairs, its gradient by smooth logits within 9 % (cosine above .995)."""
 
 # Pairs of pixels held at once: on a CPU this many stay in its cache.
 _PAIRS = {"cpu": 1 << 19}
@@ -48,25 +50,24 @@ def dense_energy_loss(
     in pixels of the full image. Raises ValueError where sizes differ or the image is smaller than 2 pixels.
     """
     _check(pixels_B3HW, label_BHW, content_BHW)
-    half = (pixels_B3HW.shape[-2] // 2, pixels_B3HW.shape[-1] // 2)
+    full = (int(pixels_B3HW.shape[-2]), int(pixels_B3HW.shape[-1]))
+    half = (full[0] // 2, full[1] // 2)
     step = max(2, -(-max(half) // GRID)) if size is None else max(1, -(-max(half) // size))
-    ask = max(1, step // 2)
+    ask = max(min(step, 2), step // 2)
+    # Asked and summed pixels lie apart where there is room: none stands for a block around itself.
+    asked, summed = _Grid(full, ask, first=(step // 2 + 1) % ask), _Grid(full, step, first=step // 2)
     with torch.autocast(logits_BKhw.device.type, enabled=False):
-        logits_BKHW = resize(logits_BKhw.float(), (pixels_B3HW.shape[-2], pixels_B3HW.shape[-1]))
-        asked_BTK = _shares(logits_BKHW, ask)
+        asked_BTK = asked.shares(logits_BKhw)
         with torch.no_grad():
             features_BHWF = _features(pixels_B3HW, sigma_rgb, sigma_xy)
             real_BHW = torch.ones_like(label_BHW, dtype=torch.float32) if content_BHW is None else content_BHW.float()
-            here_BT1, there_BS1 = (_thinned(real_BHW[:, ::2, ::2, None], half, s) for s in (ask, step))
-            source_BSK = _shares(logits_BKHW.detach(), step) * there_BS1
-            block = half[0] * half[1] / source_BSK.shape[1]
-            filtered_BTK = gaussian_sum(
-                _thinned(features_BHWF, half, ask), _thinned(features_BHWF, half, step), source_BSK
-            )
-            ignored_BT1 = _thinned((label_BHW == IGNORE)[:, ::2, ::2, None], half, ask)
+            here_BT1, there_BS1 = (grid.pick(real_BHW[:, ::2, ::2, None]) for grid in (asked, summed))
+            source_BSK = summed.shares(logits_BKhw) * there_BS1
+            filtered_BTK = gaussian_sum(asked.pick(features_BHWF), summed.pick(features_BHWF), source_BSK)
+            ignored_BT1 = asked.pick((label_BHW == IGNORE)[:, ::2, ::2, None])
             gate_BT1 = (here_BT1 - asked_BTK.amax(dim=-1, keepdim=True)).clamp_(min=0.0)
             gate_BT1 = torch.where(ignored_BT1, 1.0, gate_BT1)
-            scale = -2.0 * weight / len(asked_BTK) * block * half[0] * half[1] / asked_BTK.shape[1]
+            scale = -2.0 * weight / len(asked_BTK) * asked.block * summed.block
             slope_BTK = filtered_BTK.mul_(scale * here_BT1 * gate_BT1)
         carrier = (asked_BTK * slope_BTK).sum()
     # Half of it is the loss; all of it has the card's gradient.
@@ -111,7 +112,7 @@ def exact_energy(
     _check(pixels_B3HW, label_BHW, content_BHW)
     size = (pixels_B3HW.shape[-2], pixels_B3HW.shape[-1])
     shares_BKHW = resize(logits_BKhw.double(), size).softmax(dim=1)
-    p_BKN = torch.nn.functional.avg_pool2d(shares_BKHW, 2).flatten(2)
+    p_BKN = F.avg_pool2d(shares_BKHW, 2).flatten(2)
     h, w = size[0] // 2, size[1] // 2
 
     def halved(maps: Tensor) -> Tensor:
@@ -134,17 +135,41 @@ def exact_energy(
     return carrier - 0.5 * carrier.detach()
 
 
-def _shares(logits_BKHW: Tensor, step: int) -> Tensor:
-    """Class shares (B,n,K) of every `step`-th half-size pixel: the mean of its four pixels' softmax."""
-    h, w = logits_BKHW.shape[-2] // 2, logits_BKHW.shape[-1] // 2
-    quads = logits_BKHW[..., : 2 * h, : 2 * w].unflatten(-1, (w, 2)).unflatten(-3, (h, 2))
-    first = step // 2
-    return quads[:, :, first::step, :, first::step].softmax(dim=1).mean(dim=(3, 5)).flatten(2).transpose(1, 2)
+class _Grid:
+    """Every `step`-th pixel, from `first` on, of the half-size image."""
+
+    def __init__(self, full: tuple[int, int], step: int, first: int) -> None:
+        self.full, self.half = full, (full[0] // 2, full[1] // 2)
+        self.rows, self.columns = (slice(min(first, n - 1), n, step) for n in self.half)
+
+    @property
+    def block(self) -> float:
+        """Half-size pixels that each one stands for."""
+        count = len(range(*self.rows.indices(self.half[0]))) * len(range(*self.columns.indices(self.half[1])))
+        return self.half[0] * self.half[1] / count
+
+    def pick(self, maps_BhwF: Tensor) -> Tensor:
+        """The pixels (B,n,F) of half-size maps."""
+        return maps_BhwF[:, self.rows, self.columns].flatten(1, 2)
+
+    def shares(self, logits_BKhw: Tensor) -> Tensor:
+        """Class shares (B,n,K): the mean softmax of the four full-size pixels of each half-size one.
+
+        Interpolates at these pixels alone: two small products of matrices, whose backward is as cheap.
+        """
+        logits = logits_BKhw.float()
+        down = _interpolation(logits.shape[-2], self.full[0], self.rows, logits)
+        across = _interpolation(logits.shape[-1], self.full[1], self.columns, logits)
+        quads_BYXK = torch.einsum("bkhw,Yh,Xw->bYXk", logits, down, across).softmax(dim=-1)
+        quads = quads_BYXK.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+        return quads.mean(dim=(2, 4)).flatten(1, 2)
 
 
-def _thinned(maps_BhwF: Tensor, half: tuple[int, int], step: int) -> Tensor:
-    """Every `step`-th half-size pixel as (B,n,F), the same pixels as `_shares`."""
-    return maps_BhwF[:, : half[0], : half[1]][:, step // 2 :: step, step // 2 :: step].flatten(1, 2)
+def _interpolation(old: int, full: int, kept: slice, like: Tensor) -> Tensor:
+    """Matrix (2n,old) of a linear resize to `full`: the rows of both pixels of each of n kept half-size ones."""
+    unit_1oo = torch.eye(old, device=like.device)[None]
+    matrix_oF = unit_1oo[0] if old == full else F.interpolate(unit_1oo, size=full, mode="linear")[0]
+    return matrix_oF.T[: full // 2 * 2].unflatten(0, (-1, 2))[kept].flatten(0, 1)
 
 
 def _features(pixels_B3HW: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
