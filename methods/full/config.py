@@ -26,10 +26,13 @@ METHOD = MethodSpec(
     uses=(
         "methods.parts.backbones",
         "methods.parts.decoders",
+        "methods.parts.deeplab",
         "methods.parts.losses",
+        "methods.parts.pyramids",
         "methods.parts.schedules",
         "methods.parts.shapes_nets",
         "methods.parts.single_stage",
+        "methods.parts.supervised",
         "methods.parts.views",
         "methods.parts.vit_segmenter",
     ),

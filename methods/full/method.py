@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from harness.method import Batch, BuildInfo, Progress, StepOutput
+from harness.method import BuildInfo
 from methods.full.config import FullConfig
-from methods.parts.losses import cross_entropy_ignore
-from methods.parts.single_stage import Segmenter
+from methods.parts.supervised import Supervised
 
 
-class Full(Segmenter):
+class Full(Supervised):
     """Full supervision. Loss term: `seg`."""
 
     config: FullConfig
-
-    def step(self, group: Batch, progress: Progress) -> StepOutput:
-        """Cross-entropy of one group. Raises ValueError for a batch without masks."""
-        if group.label_BHW is None:
-            raise ValueError("full supervision needs labels=masks")
-        logits_BKhw = self.net.segment(*self.net.tokens(group.views["view1"]))
-        return StepOutput({"seg": cross_entropy_ignore(logits_BKhw, group.label_BHW)})
 
 
 def build(config: FullConfig, info: BuildInfo) -> Full:

@@ -48,6 +48,23 @@ def test_datasets_without_background_have_one_output_per_class():
     assert golden.make("full", has_background=False).net.decoder.classify.out_channels == 3
 
 
+@pytest.mark.parametrize("images", [4, 1])
+def test_deeplab_learns_and_its_batch_norm_moves_in_update_only(images):
+    method = golden.make("full", decoder="deeplabv3plus")
+    norm = method.net.decoder.fuse[0][1]
+    data = golden.batch(method, images=images)
+    out = method.step(data, Progress(0, 20))
+    assert not norm.running_mean.any()
+    assert all(torch.isfinite(v).all() for v in out.stats.values())
+    method.update(out.stats, Progress(0, 20))
+    assert norm.running_mean.any()
+    curve = golden.train(method, steps=8)
+    assert curve["seg"][-1] < curve["seg"][0]
+    found = method.predict(data.views["view1"], want=frozenset({"segmentation"})).segmentation_BKhw
+    assert found.shape == (images, 4, 12, 12)
+    assert {"rates", "decoder_width"} <= method.describe().keys()
+
+
 def test_knobs_move_the_loss():
     def loss(**knobs):
         method = golden.make("full", **knobs)

@@ -58,7 +58,7 @@ def test_what_it_reads_and_makes():
     assert "tags" not in METHOD.labels
     assert (METHOD.targets, METHOD.baseline_of) == (("segmentation",), True)
     data = golden.batch(method)
-    with pytest.raises(ValueError, match="labels=points"):
+    with pytest.raises(ValueError, match="labels=points, scribbles"):
         method.step(dataclasses.replace(data, label_BHW=None), Progress(0, 10))
     assert golden.make("pce", has_background=False).net.decoder.classify.out_channels == 3
 
