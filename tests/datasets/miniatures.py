@@ -133,3 +133,125 @@ def annotation(path: Path, name: str, classes: Sequence[str]) -> None:
 def write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
+
+COCO_TRAIN = tuple(range(9, 9 + 40 * 3, 3))
+"""Numbers of the training images: forty, two classes each, so that all eighty occur."""
+COCO_VAL = (42, 73, 74, 133)
+COCO_EMPTY = {"train": 10, "val": 43}
+"""Images that have no annotation and therefore belong to no split."""
+COCO_SIZES = {"train": len(COCO_TRAIN), "val": len(COCO_VAL)}
+
+
+def coco_id(number: int, split: str) -> str:
+    return f"COCO_{split}2014_{number:012d}"
+
+
+def coco_labels(number: int, split: str) -> tuple[int, int]:
+    if split == "val":
+        return COCO_VAL.index(number) + 1, 80
+    at = COCO_TRAIN.index(number)
+    return 2 * at + 1, 2 * at + 2
+
+
+def coco_mask(number: int, split: str) -> NDArray[np.uint8]:
+    """What `coco_json` draws: a crowd in the last column, two rectangles, the smaller on the larger."""
+    first, second = coco_labels(number, split)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, -1] = 255
+    mask[4:20, 4:24] = first
+    mask[8:12, 8:16] = second
+    return mask
+
+
+def rectangle(top: int, left: int, bottom: int, right: int) -> list[list[float]]:
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def coco_json(split: str, numbers: Sequence[int]) -> dict[str, Any]:
+    """An instances file: polygons, a run-length crowd, text run lengths; the smaller object stands first or last."""
+    from pycocotools import mask as coco
+
+    from harness.datasets.coco.names import CATEGORY_IDS, CLASSES
+
+    height, width = SIZE
+    annotations: list[dict[str, Any]] = []
+    for number in numbers:
+        large, small = (CATEGORY_IDS[label - 1] for label in coco_labels(number, split))
+        inner = np.zeros(SIZE, np.uint8, order="F")
+        inner[8:12, 8:16] = 1
+        text = coco.encode(inner)["counts"].decode()
+        pair = [
+            {"category_id": large, "segmentation": rectangle(4, 4, 20, 24), "area": 320.0, "iscrowd": 0},
+            {"category_id": small, "segmentation": {"size": [height, width], "counts": text}, "area": 32, "iscrowd": 0},
+        ]
+        runs = {"size": [height, width], "counts": [height * (width - 1), height]}
+        crowd = {"category_id": 1, "segmentation": runs, "area": height, "iscrowd": 1}
+        for annotation in (*(pair if number % 2 else pair[::-1]), crowd):
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "bbox": [4, 4, 20, 16], **annotation})
+    images = [
+        {"id": n, "file_name": f"{coco_id(n, split)}.jpg", "height": height, "width": width}
+        for n in (*numbers, COCO_EMPTY[split])
+    ]
+    categories = [
+        {"id": number, "name": name, "supercategory": "thing"}
+        for number, name in zip(CATEGORY_IDS, CLASSES[1:], strict=True)
+    ]
+    return {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+
+
+def coco(
+    root: Path,
+    images: str = "JPEGImages/{split}2014",
+    masks: str | None = "SegmentationClass/{split}2014",
+    mask_name: str = "{name}",
+    *,
+    names: tuple[str, str] = ("train", "val"),
+    annotations: bool = False,
+    lists: bool = True,
+) -> Path:
+    """COCO 2014 in a layout given by where images and masks lie; `names` stand for {split}."""
+    for at, (split, numbers) in enumerate((("train", COCO_TRAIN), ("val", COCO_VAL))):
+        place = {"split": names[at]}
+        for number in (*numbers, COCO_EMPTY[split]):
+            name = coco_id(number, split)
+            save_picture(root / images.format(**place) / f"{name}.jpg", number)
+            if masks and number != COCO_EMPTY[split]:
+                stem = mask_name.format(name=name, number=number)
+                save_mask(root / masks.format(**place) / f"{stem}.png", coco_mask(number, split), None)
+        if annotations:
+            write_json(root / f"annotations/instances_{split}2014.json", coco_json(split, numbers))
+        if lists:
+            save_list(root / f"{split}.txt", [coco_id(number, split) for number in numbers])
+    if lists:
+        save_list(root / "val_part.txt", [coco_id(number, "val") for number in COCO_VAL[:2]])
+    return root
+
+
+def coco2014(root: Path) -> Path:
+    """FSAE's folder: COCO2014/train/{image,mask,xml} and COCO2014/validation/{image,mask,xml}."""
+    from harness.datasets.coco.names import CLASSES
+
+    base = root / "COCO2014"
+    coco(base, "{split}/image", "{split}/mask", names=("train", "validation"))
+    for split, folder, numbers in (("train", "train", COCO_TRAIN), ("val", "validation", COCO_VAL)):
+        for number in numbers:
+            labels = [CLASSES[label] for label in coco_labels(number, split)]
+            annotation(base / f"{folder}/xml/{coco_id(number, split)}.xml", coco_id(number, split), labels)
+    return root
+
+
+COCO_LAYOUTS = {
+    "FSR and BRNF": lambda root: coco(root / "COCO"),
+    "ToCo": lambda root: coco(root / "MSCOCO", "JPEGImages/{split}", "SegmentationClass/{split}"),
+    "UniA": lambda root: coco(
+        root / "MSCOCO", "JPEGImages/{split}", "SegmentationClass/{split}", "{number:012d}", lists=False
+    ),
+    "coco2voc": lambda root: coco(root, "{split}2014", "SegmentationClass/{split}2014", "{number}", lists=False),
+    "SIPE": lambda root: coco(root, "{split}2014", "SegmentationClass"),
+    "FSAE": coco2014,
+    "annotations": lambda root: coco(root, "{split}2014", None, annotations=True, lists=False),
+    "images and annotations": lambda root: coco(root, "images/{split}2014", None, annotations=True),
+    "annotations beside VOC style": lambda root: coco(root, masks=None, annotations=True),
+}
+"""Every way in which COCO 2014 lies on disk, by who prints it."""

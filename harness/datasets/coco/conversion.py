@@ -1,0 +1,156 @@
+"""Masks made once from an instances JSON: on all cores, each written whole or not at all, continued when killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from harness.datasets.coco.names import CATEGORY_IDS, CLASSES, numbered_name
+from harness.datasets.coco.rasterise import MAX_SIDE, Unreadable, label_map
+from harness.datasets.images import merged, some_of
+from harness.datasets.reading import read_many
+from harness.datasets.voc import COLOURS
+from harness.errors import BadInput, Problem
+
+VERSION = 1
+"""Raised when a made mask changes; masks of another version are made again."""
+_FIX = "download annotations_trainval2014.zip again and unpack it"
+_PALETTE = [value for colour in COLOURS for value in colour]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """An annotation file, by image number: (height, width), and annotations in file order."""
+
+    sizes: dict[int, tuple[int, int]]
+    annotations: dict[int, list[Mapping[str, Any]]]
+
+
+def read_instances(path: Path) -> Instances:
+    """The images of an instances JSON that have at least one annotation. Raises BadInput with all that is wrong."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BadInput(Problem(str(path), f"cannot be read ({error.strerror})", "allow reading it")) from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(Problem(str(path), f"no whole JSON file ({error})", _FIX)) from error
+    parts = {}
+    for name in ("images", "annotations", "categories"):
+        part = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(part, list) or not all(isinstance(entry, dict) for entry in part):
+            found = f"no list of {name}: this is no instances file"
+            raise BadInput(Problem(str(path), found, "take instances_train2014.json and instances_val2014.json"))
+        parts[name] = part
+    problems = _categories(path, parts["categories"])
+    annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for annotation in parts["annotations"]:
+        number = annotation.get("image_id")
+        annotations[number if isinstance(number, int) else -1].append(annotation)
+    sizes: dict[int, tuple[int, int]] = {}
+    odd, twice = [], []
+    for image in parts["images"]:
+        number, height, width = image.get("id"), image.get("height"), image.get("width")
+        if not all(isinstance(v, int) for v in (number, height, width)) or not _possible(number, height, width):
+            odd.append(repr(number))
+        elif number in sizes:
+            twice.append(str(number))
+        else:
+            sizes[number] = (height, width)
+    if odd:
+        problems.append(Problem(str(path), f"{len(odd)} images without a sound id and size: {some_of(odd)}", _FIX))
+    if twice:
+        problems.append(Problem(str(path), f"{len(twice)} images stand there twice: {some_of(twice)}", _FIX))
+    astray = [str(number) for number in annotations if number not in sizes]
+    if astray and not odd:
+        problems.append(Problem(str(path), f"annotations of images that are not there: {some_of(astray)}", _FIX))
+    if problems:
+        raise BadInput(problems)
+    return Instances({n: sizes[n] for n in sorted(annotations)}, dict(annotations))
+
+
+def convert(path: Path, folder: Path, split: str) -> tuple[str, ...]:
+    """Make the mask of every annotated image that `folder` lacks; returns the ids of all, sorted.
+
+    Raises BadInput with every annotation that cannot be read (its image gets no mask), or where `folder` cannot be
+    written.
+    """
+    instances = read_instances(path)
+    names = {numbered_name(number, split): number for number in instances.sizes}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {"version": VERSION, "bytes": path.stat().st_size, "complete": False, "images": len(names)}
+        _write_state(folder, state)
+        have = {entry.name for entry in os.scandir(folder)}
+        todo = [name for name in names if f"{name}.png" not in have]
+        work = partial(_make, instances, names, folder, str(path))
+        problems = [p for made in read_many(work, todo, what=f"masks of {path.name}") for p in made]
+        if not problems:
+            _write_state(folder, {**state, "complete": True})
+    except OSError as error:
+        fix = "make it writable, or put a link there to a folder that is"
+        raise BadInput(Problem(str(folder), f"masks cannot be written ({error.strerror})", fix)) from error
+    if problems:
+        raise BadInput(merged(problems))
+    return tuple(names)
+
+
+def converted(path: Path, folder: Path) -> bool | None:
+    """Whether all masks in `folder` were made from this file; None where they come from elsewhere."""
+    try:
+        state = json.loads(_state_file(folder).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return False
+    made = state if isinstance(state, dict) else {}
+    if made.get("version") != VERSION or (path.is_file() and made.get("bytes") != path.stat().st_size):
+        where, fix = str(folder), "remove that folder: the masks are made again"
+        raise BadInput(Problem(where, f"masks made from another {path.name}, or by another version", fix))
+    return bool(made.get("complete"))
+
+
+def _make(instances: Instances, names: Mapping[str, int], folder: Path, source: str, name: str) -> tuple[Problem, ...]:
+    number = names[name]
+    try:
+        labels_HW = label_map(*instances.sizes[number], instances.annotations[number])
+    except Unreadable as error:
+        return (Problem(source, f"image {number}: {error}", _FIX),)
+    image = Image.fromarray(labels_HW)
+    image.putpalette(_PALETTE)
+    waiting = folder / f".{name}.{os.getpid()}.png"
+    image.save(waiting, compress_level=1)
+    os.replace(waiting, folder / f"{name}.png")
+    return ()
+
+
+def _categories(path: Path, categories: list[dict[str, Any]]) -> list[Problem]:
+    found = {entry.get("id"): entry.get("name") for entry in categories}
+    expected = dict(zip(CATEGORY_IDS, CLASSES[1:], strict=True))
+    wrong = [f"{number}: {found.get(number)!r}" for number, name in expected.items() if found.get(number) != name]
+    if not wrong and len(found) == len(expected):
+        return []
+    extra = [str(number) for number in found if number not in expected]
+    odd = some_of([*wrong, *extra], 3)
+    return [Problem(str(path), f"categories are not COCO's 80 ({odd})", "take the instances files of COCO 2014")]
+
+
+def _possible(number: int, height: int, width: int) -> bool:
+    return number >= 0 and 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE
+
+
+def _state_file(folder: Path) -> Path:
+    return folder / ".conversion.json"
+
+
+def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    waiting = folder / f".conversion.{os.getpid()}.tmp"
+    waiting.write_text(json.dumps(state), encoding="utf-8")
+    os.replace(waiting, _state_file(folder))

@@ -1,0 +1,107 @@
+"""COCO annotations to a label map. Nothing from the file reaches C code before its sizes are checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets.base import IGNORE
+from harness.datasets.coco.names import CLASS_OF
+
+MAX_SIDE = 16384
+"""Pixels; more is no photo."""
+
+
+class Unreadable(ValueError):
+    """What is wrong with one annotation, in words."""
+
+
+def label_map(height: int, width: int, annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    """Labels (H,W) of an image: 0 background, 1..80 classes, 255 where only a crowd lies.
+
+    Where objects overlap the smaller one (by its `area`) lies on top, of equal ones the first. Raises Unreadable.
+    """
+    out = np.zeros((height, width), np.uint8)
+    objects = []
+    for place, annotation in enumerate(annotations):
+        label = CLASS_OF.get(_whole(annotation.get("category_id")))
+        if label is None:
+            raise Unreadable(f"category_id {annotation.get('category_id')!r} is none of COCO's 80")
+        pixels = decode(annotation.get("segmentation"), height, width)
+        if annotation.get("iscrowd"):
+            out[pixels] = IGNORE
+        else:
+            area = annotation.get("area")
+            size = float(area) if isinstance(area, (int, float)) and math.isfinite(area) else float(pixels.sum())
+            objects.append((size, place, label, pixels))
+    for _, _, label, pixels in sorted(objects, key=lambda o: o[:2], reverse=True):
+        out[pixels] = label
+    return out
+
+
+def decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """Pixels (H,W) of a segmentation: polygons, run lengths, or COCO's text form of them. Raises Unreadable."""
+    if isinstance(segmentation, list):
+        return _polygons(segmentation, height, width)
+    if not isinstance(segmentation, Mapping):
+        raise Unreadable(f"segmentation is {type(segmentation).__name__}, polygons or run lengths expected")
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        raise Unreadable(f"run lengths for size {size}, the image has [{height}, {width}]")
+    if isinstance(counts, str):
+        counts = run_lengths(counts)
+    if not isinstance(counts, list) or not all(isinstance(n, int) and n >= 0 for n in counts):
+        raise Unreadable("run lengths that are no list of counts")
+    if sum(counts) != height * width:
+        raise Unreadable(f"run lengths cover {sum(counts)} pixels, the image has {height * width}")
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, np.asarray(counts, np.int64)).reshape(width, height).T
+
+
+def run_lengths(text: str) -> list[int]:
+    """Counts of COCO's text form. Raises Unreadable.
+
+    Five bits a letter from '0' on, the sixth says that more follow; from the fourth count on differences to the one
+    before last.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 50:
+            raise Unreadable("run lengths in no text form of COCO")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value = shift = 0
+    if shift:
+        raise Unreadable("run lengths that are cut off")
+    return counts
+
+
+def _polygons(polygons: list[Any], height: int, width: int) -> NDArray[np.bool_]:
+    from pycocotools import mask as coco
+
+    if not polygons:
+        raise Unreadable("no polygon")
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise Unreadable("a polygon that is no list of at least three x, y pairs")
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in polygon):
+            raise Unreadable("a polygon whose coordinates are not all numbers")
+        xs, ys = polygon[::2], polygon[1::2]
+        if min(xs) < -width or max(xs) > 2 * width or min(ys) < -height or max(ys) > 2 * height:
+            raise Unreadable(f"a polygon far outside the image of {width}x{height} pixels")
+    merged = coco.merge(coco.frPyObjects([[float(v) for v in polygon] for polygon in polygons], height, width))
+    return np.asarray(coco.decode(merged), np.bool_)
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else -1
