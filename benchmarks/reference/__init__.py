@@ -1,0 +1,1 @@
+"""Plain restatements, each written anew from a published algorithm's description for comparison only."""

@@ -1,0 +1,110 @@
+"""`python -m benchmarks.run suite=step`: our operators and steps next to plain restatements of published code.
+
+Suites are the modules of `benchmarks/suites`; adding one edits nothing here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# One thread unless the environment says otherwise: the numbers are process CPU time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from benchmarks import Case, suites
+from benchmarks.timing import Timed, machine, measure
+from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
+from harness.words import help_text, main, parse, split_list, word
+
+ABOUT = """Checks that both sides agree, then times interleaved rounds in process CPU time, one thread.
+Exit code 1: the sides disagree or a goal is missed."""
+QUICK_GOAL = 0.5
+"""Share of a goal that is judged with quick=true."""
+
+
+@dataclass
+class BenchmarkWords:
+    """Words of `python -m benchmarks.run`."""
+
+    suite: str = word("all", "suites to run, a list: the modules of benchmarks/suites")
+    case: str | None = word(None, "run only cases whose name contains this")
+    quick: bool = word(False, "small inputs, half of each goal")
+    rounds: int = word(7, "timed rounds of each side")
+    json: str | None = word(None, "also write the result to this file")
+    memory: bool = word(False, "peak memory of each side in a fresh process instead of time")
+    dry_run: bool = word(False, "list the cases with their goals")
+
+
+def known_suites() -> list[str]:
+    """Names of the suites that exist."""
+    return sorted(m.name for m in pkgutil.iter_modules(suites.__path__))
+
+
+def collect(names: list[str], quick: bool, part: str | None) -> list[tuple[str, Case]]:
+    """Cases by suite. Raises BadInput for suites and cases that do not exist."""
+    known = known_suites()
+    problems = [Problem("suite", f"{n!r} is unknown", nearest(n, known)) for n in names if n not in known]
+    if problems:
+        raise BadInput(problems)
+    found = [(n, c) for n in names for c in importlib.import_module(f"benchmarks.suites.{n}").cases(quick)]
+    chosen = [(n, c) for n, c in found if part is None or part in c.name]
+    if not chosen:
+        raise BadInput(Problem("case", f"{part!r} is in no name", nearest(str(part), [c.name for _, c in found])))
+    return chosen
+
+
+def line(suite: str, timed: Timed) -> str:
+    """A row of the printed table."""
+    goal = "" if timed.goal is None else f"goal {timed.goal:.3g}x {timed.verdict}"
+    return (
+        f"{suite:<10} {timed.name:<34} {timed.reference_s * 1e3:>10.1f} ms {timed.ours_s * 1e3:>9.1f} ms "
+        f"{timed.ratio:>7.1f}x (min {timed.ratio_min:.1f}x) {goal}\n{'':<10} {timed.equality}"
+    )
+
+
+def run(argv: list[str]) -> int:
+    """The command. Returns the exit code; raises BadInput."""
+    if any(a in ("-h", "--help", "help") for a in argv):
+        print(help_text("benchmarks.run", BenchmarkWords, ABOUT, {"suites": ", ".join(known_suites())}))
+        return EXIT_DONE
+    words: BenchmarkWords = parse(argv, BenchmarkWords).words
+    if words.rounds < 1:
+        raise BadInput(Problem("rounds", f"{words.rounds}", "at least 1"))
+    names = known_suites() if words.suite == "all" else split_list(words.suite)
+    chosen = collect(names, words.quick, words.case)
+    if words.dry_run:
+        for suite, case in chosen:
+            print(f"{suite:<10} {case.name:<34} {case.unit}  goal {case.goal or '-'}")
+        return EXIT_DONE
+    if words.memory:
+        from benchmarks.memory import report
+
+        rows = [report(suite, case.name, words.quick) for suite, case in chosen]
+        return _finish(rows, words, failed=False)
+    rows, failed = [], False
+    for suite, case in chosen:
+        try:
+            timed = measure(case, words.rounds, relaxed=QUICK_GOAL if words.quick else 1.0)
+        except AssertionError as e:
+            print(f"{suite:<10} {case.name:<34} the sides disagree: {e}", file=sys.stderr)
+            failed = True
+            continue
+        print(line(suite, timed), flush=True)
+        failed |= timed.verdict == "missed"
+        rows.append({"suite": suite, **timed.row()})
+    return _finish(rows, words, failed)
+
+
+def _finish(rows: list[dict[str, object]], words: BenchmarkWords, failed: bool) -> int:
+    if words.json:
+        Path(words.json).write_text(json.dumps({"machine": machine(), "cases": rows}, indent=1) + "\n")
+    return EXIT_FAILED if failed else EXIT_DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run))

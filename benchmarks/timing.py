@@ -1,0 +1,98 @@
+"""Interleaved rounds of process CPU time, and what the machine is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import Case
+
+MAX_SPREAD = 0.3
+"""Median and minimum ratio may differ by this share before a goal is judged."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Result of one case; seconds are process CPU time."""
+
+    name: str
+    unit: str
+    equality: str
+    rounds: int
+    reference_s: float
+    ours_s: float
+    ratio: float
+    ratio_min: float
+    """Ratio of the two fastest rounds."""
+    goal: float | None
+
+    @property
+    def verdict(self) -> str:
+        """`passed`, `missed`, `unsure` (noisy machine), or nothing without a goal."""
+        if self.goal is None:
+            return ""
+        if abs(self.ratio - self.ratio_min) > MAX_SPREAD * self.ratio:
+            return "unsure"
+        return "passed" if self.ratio >= self.goal else "missed"
+
+    def row(self) -> dict[str, Any]:
+        """All of it as JSON has it."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def measure(case: Case, rounds: int, *, relaxed: float = 1.0) -> Timed:
+    """Equality, one untimed call of each side, then `rounds` interleaved ones; the goal times `relaxed` is judged.
+
+    Raises AssertionError where the sides disagree.
+    """
+    equality = case.equal()
+    case.reference()
+    case.ours()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        results = []
+        for side, call in zip(seconds, (case.reference, case.ours), strict=True):
+            start = time.process_time()
+            results.append(call())
+            side.append(time.process_time() - start)
+        if case.agree is not None:
+            equality = case.agree(*results)
+    reference, ours = (statistics.median(s) for s in seconds)
+    return Timed(
+        name=case.name,
+        unit=case.unit,
+        equality=equality,
+        rounds=rounds,
+        reference_s=reference,
+        ours_s=ours,
+        ratio=reference / max(ours, 1e-9),
+        ratio_min=min(seconds[0]) / max(min(seconds[1]), 1e-9),
+        goal=None if case.goal is None else case.goal * relaxed,
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, load and library versions, for the report."""
+    import numpy
+    import torch
+
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = models[0] if models else cpu
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "load": load,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
