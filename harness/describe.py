@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import polars as pl
 
@@ -133,7 +135,7 @@ def run_text(results: Results, key: str) -> str:
         threshold = "" if e["threshold"] is None else f" {e['threshold_rule']} threshold {e['threshold']:.2f}"
         lines.append(
             f"  {e['target']:<13}{e['weights']:<8} on {e['split']:<6} tags {e['tags']:<6}"
-            f" mIoU {100 * miou_of(results, e['eval']):5.1f}{threshold}"
+            f" mIoU {100 * miou_of(results, e['eval']):5.1f}{threshold}{_way(e)}"
         )
     seconds = {k: v for k, v in json.loads(row["seconds"]).items() if k != "train_all_attempts"}
     return "\n".join([*lines, phase_table(seconds)])
@@ -141,19 +143,29 @@ def run_text(results: Results, key: str) -> str:
 
 def _study_lines(plan: Plan, planned: PlannedStudy, key: str) -> list[str]:
     run, study = planned.run, planned.study
-    searched = set(study.space.knobs) if study.space else set()
+    searched = set(study.space.knobs) if study.space and study.budget > 1 else set()
     lines = [
         f"key of trial 0: {key}",
         f"crop {run.crop}, batch {run.batch}, group {run.group}, precision {run.precision}, labels {run.labels}, "
         f"variant {run.variant}, weights {planned.pretrained.label}",
         "knobs: " + ", ".join(f"{k}={_short(v)}{'*' if k in searched else ''}" for k, v in run.knobs.items()),
     ]
-    if study.space:
+    if study.space and searched:
         lines.append("searched (*): " + "; ".join(f"{k} {study.space[k]}" for k in study.space))
     fitted = plan.fitted(planned)
     if fitted:
         lines.append("fitted to this size: " + ", ".join(f"{k}={_short(v)}" for k, v in fitted.items()))
     return lines
+
+
+def _way(e: Mapping[str, Any]) -> str:
+    """How a segmenter saw the images, where that is more than one plain pass."""
+    if e["target"] != "segmentation":
+        return ""
+    parts = [f"scales {e['scales']}"] * (e["scales"] != "1") + ["flip"] * bool(e["flip"])
+    parts += [f"fused by {e['fusion']}"] * (bool(parts) or " " in e["fusion"])
+    parts += [f"CRF {e['crf']}"] * (e["crf"] != "none")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _short(value: object) -> str:

@@ -35,13 +35,10 @@ def run(argv: list[str]) -> int:
     from harness.driver import drive
 
     print(plan_text(plan), flush=True)
-    from harness.store import Results, load
-    from reports.leaderboard import build
+    from harness.store import load
+    from reports.leaderboard import build, for_tracker
 
-    def leaderboard(results: Results, sweep: str) -> str:
-        return build(results, sweep=sweep).render("markdown")
-
-    failed = drive(plan, leaderboard=leaderboard)
+    failed = drive(plan, leaderboard=for_tracker)
     print(build(load(plan.machine.store), sweep=plan.sweep).render("terminal"))
     print(_where_next(plan.machine.store, plan.sweep))
     for line in failed:

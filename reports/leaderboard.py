@@ -89,6 +89,11 @@ def build(results: Results, *, sweep: str | None = None, dataset: str | None = N
     return Leaderboard(Table(TITLE, tuple(sections), notes), boards, counts)
 
 
+def for_tracker(results: Results, sweep: str) -> str:
+    """The leaderboard of one sweep as MLflow shows it."""
+    return build(results, sweep=sweep).render("markdown")
+
+
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
     if any(a in ("-h", "--help", "help") for a in argv):
