@@ -44,6 +44,11 @@ class AffinityHead(nn.Module):
             )
             return (total_BNN + total_BNN.transpose(1, 2)).sigmoid()
 
+    def freeze_bias(self) -> None:
+        """Leave the bias at its start, as the published optimiser does (unia.md 2.8 d)."""
+        assert self.conv.bias is not None
+        self.conv.bias.requires_grad_(False)
+
 
 def radius_mask(hw: tuple[int, int], radius: int, *, device: torch.device | str = "cpu") -> Tensor:
     """Bool (N,N): tokens of an h x w grid at most `radius` rows and columns apart (unia.md 2.6, A15e)."""

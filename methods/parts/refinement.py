@@ -70,7 +70,7 @@ def _two_score_labels(scores: Tensor, index_Bk: Tensor) -> Tensor:
     ids_B1k = torch.nn.functional.pad(index_Bk + 1, (1, 0))
     high_BHW, low_BHW = (
         ids_B1k.gather(1, slot_BHW.flatten(1)).view_as(slot_BHW)
-        for slot_BHW in (part.argmax(dim=1) for part in scores.chunk(2, dim=1))
+        for slot_BHW in (part.max(dim=1).indices for part in scores.chunk(2, dim=1))
     )
     return high_BHW.masked_fill((high_BHW == 0) & (low_BHW > 0), IGNORE)
 

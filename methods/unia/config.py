@@ -1,0 +1,218 @@
+"""`unia`: uncertainty inference and affinity diversification (TMM 2025). Defaults are the card's values for VOC,
+unia.md sections 2, 3 and 2.8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import Problem
+from harness.spec import MethodSpec, knob
+from methods.parts.knobs import TagSegmenterKnobs, between, not_negative, positive
+
+LABELS = {"seg_label": ("par", "mcr"), "aff_label": ("aux", "mcr"), "kl_label": ("aux", "mcr")}
+WORDS = LABELS | {
+    "aff_norm": ("none", "colnorm", "sinkhorn"),
+    "aff_source": ("probabilities", "logits"),
+}
+"""Legal words of the knobs that are words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniaConfig(TagSegmenterKnobs):
+    """Classification, token contrast and segmentation, with uncertain tokens turned down and a learned affinity."""
+
+    weight_decay: float = knob(0.01, "AdamW decay of every parameter", source="unia.md 3, log")
+    warmup_start: float = knob(1e-6, "learning-rate factor of the first step", source="unia.md 3, log")
+    power: float = knob(0.9, "exponent of the decay (1 - t)^power after the warm-up", source="unia.md 3, log")
+    drop_path: float = knob(0.0, "stochastic depth of the last block", unit="probability", source="unia.md 2.1, code")
+    cam_scales: tuple[float, ...] = knob(
+        (1.0, 0.5, 0.75, 1.5), "image scales that a CAM is summed over; COCO also 1.25", source="unia.md 3, log"
+    )
+    w_cls: float = knob(1.0, "weight of the top classification loss", source="unia.md 2.6, code")
+    w_aux: float = knob(1.0, "weight of the auxiliary classification loss", source="unia.md 2.6, code")
+    w_kl: float = knob(0.1, "weight of the distribution loss", source="unia.md 2.6, log")
+    w_ptc: float = knob(0.3, "weight of the token contrast; COCO .2", source="unia.md 2.6, log")
+    w_aff: float = knob(
+        0.0125,
+        "weight of the contrastive affinity loss as a mean over pairs; published .1 (COCO .05) over twice the batch",
+        source="unia.md 2.8 e",
+    )
+    w_seg: float = knob(0.15, "weight of the segmentation loss; COCO .12", source="unia.md 2.6, log")
+    w_reg: float = knob(0.05, "weight of the dense energy", source="unia.md 2.6, log")
+    w_gauss: float = knob(
+        0.0, "share of it that pulls mu and s to N(0,1); published variant .1", source="unia.md 2.8 h"
+    )
+    ptc_start: float = knob(
+        0.0, "the token contrast starts here; COCO .1", unit="share of T", source="unia.md 2.6, code"
+    )
+    aff_start: float = knob(
+        0.0, "the affinity loss starts here; COCO .15", unit="share of T", source="unia.md 2.6, code"
+    )
+    seg_start: float = knob(
+        0.1, "segmentation and energy start here; COCO .2", unit="share of T", source="unia.md 2.6, code: 2000 of 20000"
+    )
+    seg_label: str = knob(
+        "par", "labels of segmentation and energy: par, or mcr from seg_mcr_start on; COCO mcr", unit="word",
+        source="unia.md 2.8 b",
+    )  # fmt: skip
+    aff_label: str = knob(
+        "aux", "labels of the affinity loss: aux, or mcr from aff_mcr_start on; COCO mcr", unit="word",
+        source="unia.md 2.8 b",
+    )  # fmt: skip
+    kl_label: str = knob(
+        "mcr", "labels of the distribution loss: aux, or mcr from kl_mcr_start on", unit="word", source="unia.md 2.8 b"
+    )
+    seg_mcr_start: float = knob(
+        0.4, "refined labels reach segmentation here, but not before seg_start; COCO .375", unit="share of T",
+        source="unia.md 2.7, code: 8000 of 20000",
+    )  # fmt: skip
+    aff_mcr_start: float = knob(
+        0.4, "refined labels reach the affinity loss here, but not before seg_start; COCO .375", unit="share of T",
+        source="unia.md 2.7, code: 8000 of 20000",
+    )  # fmt: skip
+    kl_mcr_start: float = knob(
+        0.4, "refined labels reach the distribution loss here, but not before seg_start; COCO .375",
+        unit="share of T", source="unia.md 2.7, code: 8000 of 20000",
+    )  # fmt: skip
+    mcr_prior_start: float = knob(
+        0.3, "CAM and PAR agreeing on a class override the refined label from here on; COCO .075", unit="share of T",
+        source="unia.md 2.5, code: 6000 of 20000",
+    )  # fmt: skip
+    mcr_trust_cam: bool = knob(
+        False, "from mcr_trust_start on, a CAM label overrides where PAR ignores; ACDC true", unit="bool",
+        source="unia.md 2.5, code",
+    )  # fmt: skip
+    mcr_trust_start: float = knob(
+        0.45, "start of mcr_trust_cam", unit="share of T", source="unia.md 2.5, code: 9000 of 20000"
+    )
+    uncertainty: bool = knob(True, "tokens pass the uncertainty module", unit="bool", source="unia.md 2.2")
+    separate_mu_head: bool = knob(
+        False, "mean and variance are projected by a head each", unit="bool", source="unia.md 2.8 a"
+    )
+    pooling_size: int = knob(
+        4, "side of the global branch's pooled cells, fitted by design section 4 d", unit="tokens on a 28x28 grid",
+        source="unia.md 2.2, log",
+    )  # fmt: skip
+    n_samples: int = knob(50, "draws that the sampled map averages", source="unia.md 2.2, log")
+    aff_temperature: float = knob(0.5, "temperature of the affinity loss", source="unia.md 2.6, code")
+    radius: int = knob(
+        7, "pairs at most this many rows and columns apart count, fitted by design section 4 d",
+        unit="tokens on a 28x28 grid", source="unia.md 2.6, log",
+    )  # fmt: skip
+    aff_norm: str = knob(
+        "none", "the affinity before it spreads labels: none, colnorm or sinkhorn", unit="word", source="unia.md 2.8 g"
+    )
+    aff_source: str = knob(
+        "probabilities",
+        "the affinity reads attention after its softmax (probabilities) or before (logits, published)",
+        unit="word",
+        source="unia.md 2.1; published code",
+    )
+    aff_over_batch: bool = knob(
+        False, "the affinity loss is divided by twice the group; true as published", unit="bool", source="unia.md 2.8 e"
+    )
+    freeze_aff_bias: bool = knob(
+        False, "the affinity head's bias is not trained; true as published", unit="bool", source="unia.md 2.8 d"
+    )
+    bilinear_label_ids: bool = knob(
+        False, "refined labels are resized to tokens bilinearly, ids and all; true as published", unit="bool",
+        source="unia.md 2.8 c",
+    )  # fmt: skip
+    kaiming_decoder: bool = knob(
+        True,
+        "the decoder starts as its initialiser says, which the published code never calls",
+        unit="bool",
+        source="operators.md A9",
+    )
+    aux_block: int = knob(
+        10, "block that feeds the auxiliary head, of 12; fitted by design section 4 e", unit="1-based block",
+        source="unia.md 2.1, log",
+    )  # fmt: skip
+    uncertainty_width: int = knob(
+        1024, "channels inside the uncertainty module", unit="channels", source="unia.md 2.2, code", fit="width"
+    )
+    uncertainty_hidden: int = knob(
+        2048, "hidden width of its cosine heads", unit="channels", source="unia.md 2.2, code", fit="width"
+    )
+    uncertainty_bottleneck: int = knob(
+        256, "bottleneck of its cosine heads", unit="channels", source="unia.md 2.2, code", fit="width"
+    )
+
+    def problems(self) -> list[Problem]:
+        """Rules on weights, starts, words and sizes."""
+        found = super().problems()
+        for name in ("w_cls", "w_aux", "w_kl", "w_ptc", "w_aff", "w_seg", "w_reg"):
+            found += not_negative(name, getattr(self, name))
+        for name in self.knobs():
+            if name == "w_gauss" or (name.endswith("_start") and name != "warmup_start"):
+                found += between(name, getattr(self, name), 0, 1)
+        for name, legal in WORDS.items():
+            word = getattr(self, name)
+            if word not in legal:
+                found.append(Problem(name, f"{word!r} is unknown", " or ".join(legal)))
+        if self.w_kl > 0 and not self.uncertainty:
+            found.append(Problem("w_kl", f"{self.w_kl:g} without uncertainty has no map", "w_kl=0"))
+        found += positive("aff_temperature", self.aff_temperature) + positive("power", self.power)
+        for name in ("pooling_size", "n_samples", "radius", "uncertainty_width", "uncertainty_hidden",
+                     "uncertainty_bottleneck"):  # fmt: skip
+            found += between(name, getattr(self, name), 1, float("inf"), open_high=True)
+        return found + between("aux_block", self.aux_block, 1, 12)
+
+    def last_start(self) -> float:
+        """Share of T after which every loss term has started; switches between labels are no starts."""
+        return max(self.ptc_start, self.aff_start, self.seg_start)
+
+
+NO_MCR: Mapping[str, Any] = {"seg_label": "par", "aff_label": "aux", "kl_label": "aux"}
+NO_UNCERTAINTY: Mapping[str, Any] = {"uncertainty": False, "w_kl": 0.0}
+ABLATIONS: dict[str, Mapping[str, Any]] = {
+    "base": {**NO_UNCERTAINTY, **NO_MCR, "w_aff": 0.0},
+    "no_unc": NO_UNCERTAINTY,
+    "no_kl": {"w_kl": 0.0},
+    "no_aff": {"w_aff": 0.0},
+    "no_mcr": NO_MCR,
+    "no_ptc": {"w_ptc": 0.0},
+    "no_reg": {"w_reg": 0.0},
+    "mcr": {"seg_label": "mcr", "aff_label": "mcr", "kl_label": "mcr"},
+    "mu_head": {"separate_mu_head": True},
+    "sinkhorn": {"aff_norm": "sinkhorn"},
+    "vae": {"w_gauss": 0.1},
+    "logits": {"aff_source": "logits"},
+}
+"""Components of unia.md section 1 taken out one by one (`base`: all of them), and the flags of 2.8 turned over."""
+
+METHOD = MethodSpec(
+    name="unia",
+    config=UniaConfig,
+    preset="methods.unia.presets:preset",
+    build="methods.unia.method:build",
+    labels=("tags",),
+    targets=("cam", "pseudo", "segmentation"),
+    title="UniA: uncertainty inference and affinity diversification, TMM 2025",
+    variants=("default", "released"),
+    ablations=ABLATIONS,
+    published="methods.unia.published:key_map",
+    version=1,
+    uses=(
+        "methods.parts.affinity",
+        "methods.parts.attention",
+        "methods.parts.backbones",
+        "methods.parts.cam",
+        "methods.parts.decoders",
+        "methods.parts.energy",
+        "methods.parts.losses",
+        "methods.parts.par",
+        "methods.parts.pixels",
+        "methods.parts.projector",
+        "methods.parts.pseudo",
+        "methods.parts.refinement",
+        "methods.parts.relations",
+        "methods.parts.schedules",
+        "methods.parts.shapes_nets",
+        "methods.parts.single_stage",
+        "methods.parts.views",
+        "methods.parts.vit_segmenter",
+    ),
+)
