@@ -96,6 +96,10 @@ class Dataset(ABC):
     def check(self, ids: tuple[str, ...]) -> None:  # noqa: B027  (nothing can be wrong with generated data)
         """Read what can be read cheaply of these images before training. Raises BadInput with all problems."""
 
+    def group_of(self, image_id: str) -> str:
+        """What an image must not be parted from by a carved split: the patient of a slice; else the image itself."""
+        return image_id
+
     def size(self, image_id: str) -> tuple[int, int]:
         """(H,W) of an image, pixels."""
         shape = self.image(image_id).shape

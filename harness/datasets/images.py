@@ -24,6 +24,7 @@ MASK_SUFFIXES = (".png",)
 _FORMATS = ("JPEG", "PNG")
 _RENEW = "copy or download the file again, or take its id out of the lists"
 _INDEX = "save the mask as a one-channel 8-bit PNG of label numbers (palette or grey), 255 = ignore"
+_NUMBERS = re.compile(r"\d+(, \d+)*(, \.\.\.)?")
 ORIENTATION_TAG = 0x0112
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -110,7 +111,7 @@ def merged(problems: Iterable[Problem]) -> list[Problem]:
     """One problem for all files of the same fault: the first is named in full, four more by name, all counted."""
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
-        alike.setdefault((re.sub(r"\d+", "#", problem.found), problem.fix), []).append(problem)
+        alike.setdefault((_NUMBERS.sub("#", problem.found), problem.fix), []).append(problem)
     out = []
     for first, *others in alike.values():
         names = some_of([Path(other.where).name for other in others], 4)

@@ -137,12 +137,15 @@ def illegal_labels(
 
 
 def absent(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
-    """Errors and warnings on named classes that no training image among these shows."""
+    """Errors and warnings on named classes that no training image among these shows.
+
+    None where a training picture is damaged: it may be the one that shows the class.
+    """
     if dataset.class_names == tuple(map(str, range(len(dataset.class_names)))):
         return [], []
     train = set(dataset.layout.lists.get("train", ())) & set(seen)
     learned = labels_in(seen, train)
-    if not learned:
+    if not learned or any(seen[image_id].errors for image_id in train):
         return [], []
     scored = labels_in(seen, set(seen) - train)
     lacking = [c for c in range(int(dataset.has_background), len(dataset.class_names)) if c not in learned]

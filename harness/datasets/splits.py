@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from harness.datasets.base import Dataset
 from harness.errors import BadInput, Problem, nearest
 
@@ -97,13 +99,17 @@ def carve(dataset: Dataset, ids: tuple[str, ...]) -> frozenset[str]:
     """A tenth of these ids, at least 3 of each class (all of a class with fewer), chosen by a hash of the id.
 
     The choice does not depend on the order of the ids; a class that falls short takes its next images by hash.
+    Images of one group (`Dataset.group_of`) stay together: then groups are what is counted.
     """
-    by_hash = sorted(ids, key=lambda image_id: (hashlib.sha256(image_id.encode()).digest(), image_id))
-    chosen = set(by_hash[: max(1, round(len(ids) * CARVED_SHARE))])
-    tags = {image_id: dataset.tags(image_id) for image_id in by_hash}
+    members: dict[str, list[str]] = {}
+    for image_id in ids:
+        members.setdefault(dataset.group_of(image_id), []).append(image_id)
+    by_hash = sorted(members, key=lambda group: (hashlib.sha256(group.encode()).digest(), group))
+    chosen = set(by_hash[: max(1, round(len(by_hash) * CARVED_SHARE))])
+    tags = {group: np.any([dataset.tags(image_id) for image_id in members[group]], axis=0) for group in by_hash}
     for c in range(dataset.num_classes):
-        members = [image_id for image_id in by_hash if tags[image_id][c]]
-        lacking = min(CARVED_PER_CLASS, len(members)) - sum(image_id in chosen for image_id in members)
-        spare = (image_id for image_id in members if image_id not in chosen)
-        chosen.update(image_id for image_id, _ in zip(spare, range(max(0, lacking)), strict=False))
-    return frozenset(chosen)
+        showing = [group for group in by_hash if tags[group][c]]
+        lacking = min(CARVED_PER_CLASS, len(showing)) - sum(group in chosen for group in showing)
+        spare = (group for group in showing if group not in chosen)
+        chosen.update(group for group, _ in zip(spare, range(max(0, lacking)), strict=False))
+    return frozenset(image_id for group in chosen for image_id in members[group])

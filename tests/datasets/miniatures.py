@@ -255,3 +255,94 @@ COCO_LAYOUTS = {
     "annotations beside VOC style": lambda root: coco(root, masks=None, annotations=True),
 }
 """Every way in which COCO 2014 lies on disk, by who prints it."""
+
+
+CITY_TRAIN = {"aachen": ("aachen_000000_000019", "aachen_000001_000019"), "bochum": ("bochum_000000_000313",)}
+CITY_VAL = {"frankfurt": ("frankfurt_000000_000294",), "munster": ("munster_000000_000019",)}
+CITY_TEST = {"berlin": ("berlin_000000_000019",)}
+CITY_SIZES = {"train": 3, "val": 2, "test": 1}
+
+
+def city_mask(image_id: str) -> NDArray[np.uint8]:
+    """trainIds: bands of classes, each picture begins with another; 255 at the lower edge (the ego vehicle)."""
+    order = [*CITY_TRAIN["aachen"], *CITY_TRAIN["bochum"], *CITY_VAL["frankfurt"], *CITY_VAL["munster"]]
+    bands = (np.arange(SIZE[1]) // 4 + 7 * order.index(image_id)) % 19
+    mask = np.repeat(bands[None].astype(np.uint8), SIZE[0], 0)
+    mask[-3:] = 255
+    return mask
+
+
+def cityscapes(root: Path, train_ids: bool = True, clicks: bool = False, lists: bool = False) -> Path:
+    """leftImg8bit and gtFine as unpacked; `clicks` adds AGMM's folders (unlabelled 19), `lists` its two-column ones."""
+    from harness.datasets.cityscapes import LABEL_IDS
+
+    label_ids = np.zeros(256, np.uint8)
+    label_ids[: len(LABEL_IDS)] = LABEL_IDS
+    label_ids[255] = 1
+    number = 0
+    for split, cities in (("train", CITY_TRAIN), ("val", CITY_VAL), ("test", CITY_TEST)):
+        lines = []
+        for city, ids in cities.items():
+            for image_id in ids:
+                number += 1
+                save_picture(root / f"leftImg8bit/{split}/{city}/{image_id}_leftImg8bit.png", number)
+                truth = root / f"gtFine/{split}/{city}/{image_id}_gtFine"
+                mask = np.full(SIZE, 255, np.uint8) if split == "test" else city_mask(image_id)
+                save_mask(Path(f"{truth}_labelIds.png"), label_ids[mask], None)
+                if train_ids:
+                    save_mask(Path(f"{truth}_labelTrainIds.png"), mask, None)
+                Image.fromarray(label_ids[mask].astype(np.uint16) * 1000).save(f"{truth}_instanceIds.png")
+                Image.fromarray(np.zeros((*SIZE, 4), np.uint8)).save(f"{truth}_color.png")
+                write_json(Path(f"{truth}_polygons.json"), {"imgHeight": SIZE[0], "imgWidth": SIZE[1], "objects": []})
+                lines.append(f"{image_id}_leftImg8bit.png {image_id}_gtFine_labelTrainIds.png")
+                lines[-1] = " ".join(
+                    f"{folder}/{split}/{city}/{name}"
+                    for folder, name in zip(("leftImg8bit", "gtFine"), lines[-1].split(), strict=True)
+                )
+                if clicks and split == "train":
+                    for count, every in ((20, 9), (50, 4), (100, 2)):
+                        path = root / f"{count}clicks/{image_id}_gtFine_labelTrainIds.png"
+                        save_mask(path, sparse(mask, every, 3, unlabelled=19), None)
+        if lists and split != "test":
+            save_list(root / f"splits/cityscapes/{split}.txt", lines)
+    return root
+
+
+ACDC_GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
+ACDC_TRAINING = tuple(f"patient{number:03d}" for number in range(1, 16))
+ACDC_TESTING = tuple(f"patient{number:03d}" for number in range(101, 103))
+ACDC_SIZES = {"training": len(ACDC_TRAINING), "testing": len(ACDC_TESTING)}
+ACDC_SLICES = 3
+
+
+def acdc_volume(patient: str, frame: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Intensities and labels (X,Y,Z) of a volume; its last slice shows no heart."""
+    rng = np.random.default_rng([int(patient[-3:]), frame])
+    labels = np.zeros((20, 16, ACDC_SLICES), np.uint8)
+    for z in range(ACDC_SLICES - 1):
+        labels[3:9, 4:12, z], labels[9:17, 4:12, z], labels[11:15, 6:10, z] = 1, 2, 3
+    return (200 * labels + rng.integers(0, 90, labels.shape)).astype(np.int16), labels
+
+
+def acdc(root: Path, testing: bool = True, below: str = "ACDC/database/training") -> Path:
+    """Patients with two frames, labels, the 4-D film and Info.cfg; 15 for training, 2 for testing."""
+    import nibabel
+
+    training = root / below
+    for folder, patients in ((training, ACDC_TRAINING), (training.parent / "testing", ACDC_TESTING)):
+        for patient in patients if testing or folder is training else ():
+            place = folder / patient
+            place.mkdir(parents=True)
+            group = ACDC_GROUPS[int(patient[-3:]) % 5]
+            (place / "Info.cfg").write_text(
+                f"ED: 1\nES: 12\nGroup: {group}\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n"
+            )
+            for frame in (1, 12):
+                image, labels = acdc_volume(patient, frame)
+                affine = np.diag([1.5, 1.5, 10.0, 1.0])
+                stem = place / f"{patient}_frame{frame:02d}"
+                nibabel.save(nibabel.Nifti1Image(image, affine), f"{stem}.nii.gz")
+                nibabel.save(nibabel.Nifti1Image(labels, affine), f"{stem}_gt.nii.gz")
+            film = np.zeros((20, 16, ACDC_SLICES, 2), np.int16)
+            nibabel.save(nibabel.Nifti1Image(film, np.eye(4)), f"{place}/{patient}_4d.nii.gz")
+    return root

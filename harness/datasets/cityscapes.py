@@ -1,0 +1,158 @@
+"""Cityscapes, fine annotations: train 2,975, val 500, test 1,525 without masks; 19 trainIds, no background."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets import facts
+from harness.datasets.base import IGNORE
+from harness.datasets.facts import MaskFacts
+from harness.datasets.files import FileDataset
+from harness.datasets.images import read_mask
+from harness.datasets.layout import Layout, Survey
+from harness.datasets.listing import (
+    disjoint,
+    files_of,
+    find_list,
+    judge_count,
+    missing,
+    read_ids,
+    root_folder,
+    subfolders,
+)
+from harness.datasets.looking import illegal_labels
+from harness.errors import Problem
+
+CLASSES = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+)
+LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""The labelId of each trainId; all others are ignored."""
+TRAIN_IDS = np.full(256, IGNORE, np.uint8)
+TRAIN_IDS[list(LABEL_IDS)] = np.arange(len(LABEL_IDS), dtype=np.uint8)
+SIZES = {"train": 2975, "val": 500, "test": 1525}
+IMAGES, MASKS = "leftImg8bit", "gtFine"
+BELOW = ("", "cityscapes", "Cityscapes", "CityScapes")
+LIST_FOLDERS = ("splits/cityscapes", "splits", "lists", "ImageSets", "")
+TRAIN_ID_FILE, LABEL_ID_FILE = "_labelTrainIds.png", "_labelIds.png"
+_ID = re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_(?:leftImg8bit|gtFine_.*))?")
+_IMAGE_FIX = "unpack leftImg8bit_trainvaltest.zip there"
+_MASK_FIX = (
+    "unpack gtFine_trainvaltest.zip there; *_labelTrainIds.png (made by cityscapesscripts' csCreateTrainIdLabelImgs) "
+    "or *_labelIds.png are read"
+)
+
+
+def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Cityscapes:
+    """Open Cityscapes below `root`; `masks` is the folder of annotations, gtFine by default.
+
+    Raises BadInput with everything that is wrong.
+    """
+    dataset = survey(root=root, masks=masks, classes=classes).opened()
+    assert isinstance(dataset, Cityscapes)
+    return dataset
+
+
+def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
+    """As `open`, but what can be read is there beside everything that is wrong."""
+    found = Survey()
+    if classes is not None:
+        found.errors.append(Problem("data.classes", "cityscapes has its own 19 class names", "leave data.classes out"))
+    folder = masks or MASKS
+    if not re.fullmatch(r"[\w-]+", folder):
+        found.errors.append(Problem("data.masks", f"{masks!r}", "the name of a folder beside leftImg8bit"))
+        return found
+    given = root_folder(root, f"{IMAGES} and {MASKS}", found.errors)
+    if given is None:
+        return found
+    base = next((given / below for below in BELOW if (given / below / IMAGES).is_dir()), given)
+    lists: dict[str, tuple[str, ...]] = {}
+    images: dict[str, str] = {}
+    mask_paths: dict[str, str] = {}
+    kinds: set[str] = set()
+    for split in ("train", "val", "test"):
+        here = _by_city(base, f"{IMAGES}/{split}", "_leftImg8bit.png", found, split != "test", _IMAGE_FIX)
+        path = find_list(base, LIST_FOLDERS, (split,), SIZES[split])
+        if path is not None:
+            lists[split] = read_ids(path, path.parent, found.errors, city_id)
+            missing(lists[split], here, base / IMAGES / split, "image", found.errors)
+        elif here:
+            lists[split] = tuple(sorted(here))
+        if split not in lists:
+            continue
+        where = str(path or base / IMAGES / split)
+        judge_count(where, split, len(lists[split]), SIZES[split], {}, _IMAGE_FIX, found.errors, found.warnings)
+        images |= {i: here[i] for i in lists[split] if i in here}
+        if split == "test":
+            continue  # what gtFine holds for test is a dummy
+        masks_here = {}
+        for suffix in (TRAIN_ID_FILE, LABEL_ID_FILE):
+            masks_here = _by_city(base, f"{folder}/{split}", f"_{MASKS}{suffix}", found, False, _MASK_FIX)
+            if masks_here:
+                kinds.add(suffix)
+                break
+        if not (base / folder / split).is_dir():
+            found.errors.append(Problem(str(base / folder / split), "there is no such folder", _MASK_FIX))
+        else:
+            missing(lists[split], masks_here, base / folder / split, f"mask ({split})", found.errors)
+        mask_paths |= {i: masks_here[i] for i in lists[split] if i in masks_here}
+    disjoint(lists, str(base), found.errors)
+    official = all(len(lists.get(split, ())) == SIZES[split] for split in ("train", "val"))
+    found.layout = f"{base.name} with {' and '.join(sorted(kinds)) or 'no masks'}"
+    has_masks = {split: split != "test" for split in lists}
+    layout = Layout(base, folder, CLASSES, lists, has_masks, images, mask_paths, found.layout)
+    found.dataset = Cityscapes(layout, official)
+    return found
+
+
+class Cityscapes(FileDataset):
+    """Cityscapes. Ids read `aachen_000000_000019`; a part of it is named `cityscapes:<folder>`."""
+
+    def __init__(self, layout: Layout, official: bool):
+        name = "cityscapes" if official else f"cityscapes:{layout.root.name}"
+        super().__init__(layout, CLASSES, name=name, family="cityscapes", has_background=False, complete=official)
+
+    def read_mask(self, image_id: str) -> NDArray[np.uint8]:
+        """trainIds (H,W), also where the file holds labelIds."""
+        path = self.mask_part(image_id)[0]
+        mask_HW = read_mask(path)
+        return TRAIN_IDS[mask_HW] if path.name.endswith(LABEL_ID_FILE) else mask_HW
+
+    def mask_facts(self, image_id: str) -> MaskFacts:
+        """Facts of the trainIds of a mask."""
+        path, part = self.mask_part(image_id)
+        return facts.remembered(path, part, MaskFacts, lambda: facts.facts_of(self.read_mask(image_id)))
+
+    def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:
+        """Errors and warnings on labels: labelIds under the name of trainIds are named."""
+        hint = "the file holds labelIds (0..33): make *_labelTrainIds.png anew, or remove it and keep *_labelIds.png"
+        return illegal_labels(self.mask_part(image_id)[0], mask, CLASSES, hint)
+
+
+def city_id(line: str) -> str | None:
+    """The id on a line of a list: of the file in its first column, in whatever folder."""
+    first = line.split()[0] if line.split() else ""
+    if ".." in first.split("/"):
+        return None
+    match = _ID.fullmatch(first.rpartition("/")[2].removesuffix(".png"))
+    return match[1] if match else None
+
+
+def _by_city(base: Path, folder: str, suffix: str, found: Survey, needed: bool, fix: str) -> dict[str, str]:
+    """Path relative to `base` of every file of a split, by id."""
+    files: dict[str, str] = {}
+    if not (base / folder).is_dir():
+        if needed:
+            found.errors.append(Problem(str(base / folder), "there is no such folder", fix))
+        return files
+    for city in subfolders(base / folder, found.errors):
+        own = files_of(city, (suffix.lower(),), found.errors, fix, city_id) or {}
+        files |= {image_id: f"{folder}/{city.name}/{name}" for image_id, name in own.items()}
+    if needed and not files:
+        found.errors.append(Problem(str(base / folder), f"no city folders with *{suffix} files", fix))
+    return files

@@ -1,0 +1,113 @@
+"""Cityscapes: trainIds whichever file holds them, splits by folder or list, and every known mistake."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+
+from harness.datasets import cityscapes, open_dataset
+from harness.errors import BadInput, Problem
+
+TRAIN = tuple(sorted(i for ids in miniatures.CITY_TRAIN.values() for i in ids))
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cityscapes, "SIZES", miniatures.CITY_SIZES)
+
+
+def refusal(root: Path, **words: str) -> list[Problem]:
+    with pytest.raises(BadInput) as caught:
+        open_dataset("cityscapes", root=str(root), **words)
+    return caught.value.problems
+
+
+def check_problems(root: Path) -> list[Problem]:
+    dataset = open_dataset("cityscapes", root=str(root))
+    with pytest.raises(BadInput) as caught:
+        dataset.check(dataset.ids("train") + dataset.ids("val"))
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("train_ids", [True, False])
+@pytest.mark.parametrize("lists", [False, True])
+def test_train_ids_come_from_either_file(tmp_path: Path, whole: None, train_ids: bool, lists: bool) -> None:
+    miniatures.cityscapes(tmp_path / "cityscapes", train_ids, clicks=True, lists=lists)
+    dataset = open_dataset("cityscapes", root=str(tmp_path))
+    assert (dataset.name, dataset.family) == ("cityscapes", "cityscapes")
+    assert (dataset.num_labels, dataset.num_classes, dataset.has_background) == (19, 19, False)
+    assert dataset.splits() == {"train": True, "val": True, "test": False}
+    assert sorted(dataset.ids("train")) == list(TRAIN)
+    dataset.check(dataset.ids("train") + dataset.ids("val") + dataset.ids("test"))
+    for image_id in (*TRAIN, *dataset.ids("val")):
+        assert np.array_equal(dataset.mask(image_id), miniatures.city_mask(image_id))
+    assert dataset.tags(TRAIN[0]).tolist() == [1.0] * 8 + [0.0] * 11
+    assert dataset.fingerprint(TRAIN)[:8] == "a179e9e7"
+
+
+def test_the_table_of_ids_is_cityscapess() -> None:
+    assert cityscapes.TRAIN_IDS[[7, 8, 11, 24, 26, 33]].tolist() == [0, 1, 2, 11, 13, 18]
+    assert (cityscapes.TRAIN_IDS != 255).sum() == 19
+    assert cityscapes.TRAIN_IDS[[0, 1, 9, 10, 29, 30, 34, 255]].tolist() == [255] * 8
+    assert cityscapes.CLASSES[13] == "car"
+
+
+def test_label_ids_under_the_name_of_train_ids_are_named(tmp_path: Path, whole: None) -> None:
+    root = miniatures.cityscapes(tmp_path)
+    folder = root / "gtFine/train/aachen"
+    for image_id in miniatures.CITY_TRAIN["aachen"]:
+        stem = folder / f"{image_id}_gtFine"
+        shutil.copy(f"{stem}_labelIds.png", f"{stem}_labelTrainIds.png")
+    (problem,) = check_problems(root)
+    assert problem.where.endswith("aachen_000000_000019_gtFine_labelTrainIds.png")
+    assert "labelIds (0..33)" in problem.fix
+    assert "likewise 1 more" in problem.found
+
+
+@pytest.mark.parametrize(
+    ("path", "where", "found"),
+    [
+        ("leftImg8bit", "leftImg8bit/train", "there is no such folder"),
+        ("gtFine", "gtFine/val", "there is no such folder"),
+        ("leftImg8bit/val", "leftImg8bit/val", "there is no such folder"),
+        (
+            "gtFine/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png",
+            "gtFine/train",
+            "1 listed ids have no mask (train): aachen_000000_000019",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, whole: None, path: str, where: str, found: str) -> None:
+    root = miniatures.cityscapes(tmp_path)
+    shutil.rmtree(root / path) if (root / path).is_dir() else (root / path).unlink()
+    problem = next(p for p in refusal(root) if p.where == str(root / where))
+    assert problem.found == found
+    assert problem.fix
+
+
+def test_a_list_of_images_that_are_not_there_is_refused(tmp_path: Path, whole: None) -> None:
+    root = miniatures.cityscapes(tmp_path, lists=True)
+    path = root / "splits/cityscapes/train.txt"
+    path.write_text(path.read_text().replace("aachen_000000_000019", "aachen_000099_000019"))
+    assert "1 listed ids have no image: aachen_000099_000019" in [p.found for p in refusal(root)]
+    miniatures.save_list(path, ["../../etc/passwd", "/etc/passwd", "a b"])
+    assert "3 lines are no ids" in refusal(root)[0].found
+
+
+def test_sizes_tell_the_whole_from_a_part(tmp_path: Path) -> None:
+    miniatures.cityscapes(tmp_path)
+    found = cityscapes.survey(root=str(tmp_path))
+    assert not found.errors
+    assert "3 of 2,975 ids" in found.warnings[0].found
+    assert found.opened().name == f"cityscapes:{tmp_path.name}"
+
+
+def test_masks_and_classes_words_are_checked(tmp_path: Path) -> None:
+    miniatures.cityscapes(tmp_path)
+    assert refusal(tmp_path, masks="../gtFine")[0].where == "data.masks"
+    assert refusal(tmp_path, classes="x")[0].where == "data.classes"
+    assert "gtCoarse" in refusal(tmp_path, masks="gtCoarse")[0].where
