@@ -1,6 +1,7 @@
 """From words to keys: what is part of a run's identity, what is not, and what a plan holds."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from harness.knobs import knob_from_text, typed_knobs
 from harness.plan import Plan, make_plan
 from harness.registry import registry
 from harness.versions import versions
-from harness.words import Words, parse
+from harness.words import Words, parse, parse_rows
 
 SMALL = ["data.n_train=64", "data.n_val=8", "data.n_test=8"]
 
@@ -162,3 +163,127 @@ def test_variants_switch_as_a_whole():
     assert default.knobs["reuse_cam"] is True
     assert released.knobs["reuse_cam"] is False
     assert released.knobs["imagenet_normalisation"] is True
+
+
+def rows_file(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    return f"plan={path}"
+
+
+def plan_of_file(file: str, *words: str) -> Plan:
+    return make_plan(parse_rows([file, *words], Words, "sweep", registry().names()))
+
+
+ROWS = """
+data: {name: shapes, n_train: 64, n_val: 8, n_test: 8}
+protocol: fixed
+seeds: 1
+rows:
+  - {methods: [cam, full], seeds: 2}
+  - {methods: fsr, ablation: fsr.none}
+  - {methods: fsr, ablation: both, iterations: 7}
+"""
+
+
+def test_rows_of_a_plan_file_are_one_sweep(tmp_path):
+    made = plan_of_file(rows_file(tmp_path, ROWS))
+    assert [(p.run.method, p.ablation, p.study.seeds) for p in made.studies] == [
+        ("cam", "", (0, 1)),
+        ("full", "", (0, 1)),
+        ("fsr", "none", (0,)),
+        ("fsr", "both", (0,)),
+    ]
+    assert [p.run.total for p in made.studies][-1] == 7
+    assert {p.study.trials for p in made.studies} == {1}
+    assert made.studies[2].run.knobs["w_patch"] == 0.0
+    assert len({id(p.part.dataset) for p in made.studies}) == 1
+
+
+def test_a_study_of_a_row_is_the_study_of_its_words_alone(tmp_path):
+    rows = plan_of_file(rows_file(tmp_path, ROWS))
+    alone = plan("methods=fsr", "ablation=none", "protocol=fixed", "seeds=1")
+    assert alone.studies[0].study.id == rows.studies[2].study.id
+    keys = {p.resolve(p.planned(alone.studies[0].study.id).study, {}, 0).key for p in (alone, rows)}
+    assert len(keys) == 1
+
+
+def test_the_line_wins_over_rows_and_rows_over_the_file(tmp_path):
+    made = plan_of_file(rows_file(tmp_path, ROWS), "seeds=3", "data=shapes", "iterations=9")
+    assert {p.study.seeds for p in made.studies} == {(0, 1, 2)}
+    assert {p.run.total for p in made.studies} == {9}
+    assert len(made.splits.train) == 64
+
+
+def test_rows_may_differ_in_data_and_protocol(tmp_path):
+    text = """
+methods: cam
+data.n_val: 8
+data.n_test: 8
+rows:
+  - {data.n_train: 32}
+  - {data.n_train: 64}
+  - {data.n_train: 64, protocol: fixed}
+"""
+    made = plan_of_file(rows_file(tmp_path, text))
+    assert [len(p.part.splits.train) for p in made.studies] == [32, 64, 64]
+    assert [p.study.protocol for p in made.studies] == ["held-out", "held-out", "fixed"]
+    assert len({p.study.id for p in made.studies}) == 3
+    for p in made.studies:
+        payload = made.resolve(p.study, {}, 0).payload
+        assert payload["machine"]["protocol"] == p.study.protocol
+        assert payload["fingerprints"] == p.part.fingerprints
+
+
+def test_equal_rows_are_one_study(tmp_path):
+    made = plan_of_file(rows_file(tmp_path, "data.n_train: 64\nrows: [{methods: cam}, {methods: cam}]"))
+    assert len(made.studies) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("rows: [{methods: cam, store: x}]", "row 1 of .* sets store"),
+        ("rows: 3", "no list of sets of words"),
+        ("rows: []", "no list of sets of words"),
+        ("rows: [{methods: cam}, {methods: nosuch, tier: huge}]", "nosuch"),
+        ("rows: [{methods: cam, sedes: 2}]", "seeds"),
+    ],
+)
+def test_rows_that_are_wrong_are_named(tmp_path, text, says):
+    with pytest.raises(BadInput, match=says):
+        plan_of_file(rows_file(tmp_path, text))
+
+
+def test_a_command_of_one_run_takes_no_rows(tmp_path):
+    with pytest.raises(BadInput, match="holds 2 rows"):
+        parse([rows_file(tmp_path, "rows: [{method: cam}, {method: fsr}]")], Words, "train", registry().names())
+
+
+def test_ablations_by_full_and_bare_name():
+    full, bare = (plan("methods=cam,fsr", f"ablation={a}") for a in ("fsr.none", "none"))
+    assert [s.study.id for s in full.studies] == [s.study.id for s in bare.studies]
+    assert [p.ablation for p in full.studies] == ["", "none"]
+    space = full.studies[1].study.space
+    assert space is not None
+    assert "w_class" not in space.knobs
+    described = full.resolve(full.studies[1].study, {}, 0).payload["described"]
+    assert (described["ablation"], described["family"]) == ("none", "shapes")
+    two = plan("methods=fsr", "ablation=cer,fsr.blur")
+    assert (two.studies[0].ablation, two.studies[0].run.knobs["augmentation"]) == ("cer+blur", "blur")
+    pinned = plan("methods=fsr", "ablation=unc_random_10", "fsr.mask_ratio=.2").studies[0].run
+    assert (pinned.knobs["mask_ratio"], pinned.knobs["selection"]) == (0.2, "random")
+
+
+@pytest.mark.parametrize(
+    ("ablation", "says"),
+    [("fsr.non", "did you mean fsr.none"), ("nonesuch", "is unknown"), ("full.none", "'full' is not chosen")],
+)
+def test_unknown_ablations(ablation, says):
+    with pytest.raises(BadInput, match=says):
+        plan("methods=cam,fsr", f"ablation={ablation}")
+
+
+def test_the_ablation_that_changes_nothing_has_the_key_of_the_method():
+    assert key("methods=fsr", "ablation=both") == key("methods=fsr")
+    assert key("methods=fsr", "ablation=none") != key("methods=fsr")
