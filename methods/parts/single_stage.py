@@ -146,6 +146,8 @@ class TagSegmenter(Segmenter):
     """A `Segmenter` that learns from tags: its top CAM makes the pseudo labels of its decoder."""
 
     targets = ("cam", "pseudo", "segmentation")
+    cam_relu_first: bool = True
+    """Whether class maps pass a ReLU before they are resized (A3): FSR's do, those of ToCo and AFA do not."""
     config: TagSegmenterKnobs
 
     def cam_logits(self, images_B3HW: Tensor) -> Tensor:
@@ -188,7 +190,7 @@ class TagSegmenter(Segmenter):
                 lambda x: net.top_maps(*net.tokens(x)),
                 images_B3HW,
                 scales,
-                relu_first=True,
+                relu_first=self.cam_relu_first,
                 first_BChw=first_BChw if 1.0 in scales else None,
                 tags_BC=tags_BC,
             )

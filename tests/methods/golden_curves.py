@@ -77,6 +77,7 @@ def batch(method: Method, seed: int = 0, *, crop: int = CROP, classes: int = CLA
             tags[i, k] = 1.0
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in method.normalisation())
     views = {"view1": (pixels - mean) / std, "view2": (pixels.flip(-1) - mean) / std}
+    views["local"] = views["view1"]
     wanted = getattr(method, "view_names", ("view1",))
     masks = label if getattr(method, "targets", ()) == ("segmentation",) else None
     return Batch(tuple(map(str, range(images))), {n: views[n] for n in wanted}, tags, masks, None)

@@ -1,0 +1,58 @@
+"""Presets of `toco` by dataset family, tier and variant; no score has been recorded for them yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from harness.spec import Preset
+from methods.parts.sizes import card_family, card_knobs, sized_preset, small_knobs
+
+LATTICE = 0.55
+"""Share of the exact sum that the published filter of the dense energy returns (operators.md A8)."""
+RELEASED: dict[str, Any] = {
+    "imagenet_normalisation": True,
+    "separate_flips": True,
+    "literal_token_box": True,
+    "kaiming_decoder": False,
+    "w_reg": 0.05 * LATTICE,
+}
+"""toco.md section 7. The other quirks are the same numbers at more cost, or those of both variants."""
+COCO: dict[str, Any] = {
+    "ptc_start": 12000 / 80000,
+    "ctc_start": 12000 / 80000,
+    "top_start": 12000 / 80000,
+    "seg_start": 8000 / 80000,
+    "ctc_tau": 1.0,
+}
+CARD_BATCH = {"voc": 4, "coco": 8}
+"""Images of 2 and of 4 GPUs with 2 each (toco.md 3)."""
+LAB_VIEWS: dict[str, Any] = {"scale_to_crop": True, "blur_radius_max": 0.7}
+"""The card's views on smaller crops: the same share of the image, and of its detail."""
+SHAPES: dict[str, Any] = {
+    "lr": 1e-3,
+    "seg_start": 0.1,
+    "scale_to_crop": True,
+    "scale_min": 0.8,
+    "scale_max": 1.3,
+    "blur_radius_max": 0.5,
+    "grey_probability": 0.0,
+    "solarise_probability": 0.0,
+}
+"""A step costs two of `cam`'s, so its smoke run has fewer; colours and textures are cues on `shapes`."""
+
+
+def preset(family: str, tier: str, variant: str) -> Preset:
+    """The values of one dataset family, tier and variant (default or released)."""
+    card = card_family(family)
+    knobs: dict[str, Any] = {**card_knobs(family), **(COCO if card == "coco" else {})}
+    small = small_knobs(family, tier, tags=True)
+    if small:
+        knobs |= {**small, **(SHAPES if family == "shapes" else LAB_VIEWS)}
+    if variant == "released":
+        knobs |= RELEASED
+    sized = sized_preset(family, tier, knobs, smoke_iterations=45, lab_iterations=300)
+    if tier == "paper" and family != "shapes":
+        fusion = "sum" if card == "coco" else "max"  # toco.md 4
+        sized = dataclasses.replace(sized, batch=CARD_BATCH[card], fusion=fusion)
+    return sized
