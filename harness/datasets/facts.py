@@ -21,7 +21,7 @@ from PIL import Image
 
 from harness.datasets.images import read_index, stat_of, verify_image
 
-F = TypeVar("F", "ImageFacts", "MaskFacts")
+F = TypeVar("F", bound="ImageFacts | MaskFacts")
 Colours = tuple[tuple[int, int, int], ...]
 NO_COLOUR = (-1, -1, -1)
 """Of a label that the palette is too short for."""
@@ -93,10 +93,10 @@ def remembered(path: str | Path, part: str, kind: type[F], read: Callable[[], F]
     return found
 
 
-def known(path: str | Path, part: str = "") -> ImageFacts | MaskFacts | None:
+def known(path: str | Path, part: str, kind: type[F]) -> F | None:
     """What is remembered of a file as it is now; None where it was never read or has changed."""
     found = _known.get((str(path), part))
-    if found is None:
+    if found is None or not isinstance(found[1], kind):
         return None
     try:
         stat = os.stat(path)
@@ -107,7 +107,7 @@ def known(path: str | Path, part: str = "") -> ImageFacts | MaskFacts | None:
 
 def remember(path: str | Path, part: str, facts: ImageFacts | MaskFacts) -> None:
     """Keep what another process found in a file."""
-    if known(path, part) is None:
+    if known(path, part, type(facts)) is None:
         _known[str(path), part] = (stat_of(path), facts)
 
 

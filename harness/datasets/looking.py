@@ -74,20 +74,19 @@ def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looke
     chosen = list(dict.fromkeys(ids))
     if len(chosen) >= KEEP_FACTS_FROM:
         facts.load(root)
-    unknown = [image_id for image_id in chosen if not _is_known(dataset, image_id, images)]
+    known = {image_id: seen for image_id in chosen if (seen := _recalled(dataset, image_id, images)) is not None}
+    unknown = [image_id for image_id in chosen if image_id not in known]
     what = f"reading {dataset.name}" if images else f"reading masks of {dataset.name}"
     results = read_many(partial(see, dataset, images=images), unknown, what=what)
     found = dict(zip(unknown, results, strict=True))
     looked = Looked()
     for image_id in chosen:
-        seen = found.get(image_id)
-        if seen is None:
-            seen = see(dataset, image_id, images=images)
-        else:
-            _remember(dataset, image_id, seen)
+        seen = known[image_id] if image_id in known else found[image_id]
         looked.seen[image_id] = seen
         looked.errors += seen.errors
         looked.warnings += seen.warnings
+    for image_id, seen in found.items():
+        _remember(dataset, image_id, seen)
     if len(unknown) >= KEEP_FACTS_FROM:
         facts.save(root)
     return looked
@@ -96,7 +95,6 @@ def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looke
 def see(dataset: Readable, image_id: str, *, images: bool = True) -> Seen:
     """One picture's files, read whole and judged."""
     errors: list[Problem] = []
-    warnings: list[Problem] = []
     image = mask = None
     if images and image_id in dataset.layout.images:
         try:
@@ -108,6 +106,13 @@ def see(dataset: Readable, image_id: str, *, images: bool = True) -> Seen:
             mask = dataset.mask_facts(image_id)
         except BadInput as error:
             errors += error.problems
+    return _judged(dataset, image_id, image, mask, errors)
+
+
+def _judged(
+    dataset: Readable, image_id: str, image: ImageFacts | None, mask: MaskFacts | None, errors: list[Problem]
+) -> Seen:
+    warnings: list[Problem] = []
     if mask is not None:
         wrong, odd = dataset.judge_mask(image_id, mask)
         errors += wrong
@@ -176,7 +181,6 @@ def labels_in(seen: Mapping[str, Seen], ids: Collection[str]) -> set[int]:
 def _judge_sizes(
     dataset: Readable, image_id: str, image: ImageFacts, mask: MaskFacts | None
 ) -> tuple[list[Problem], list[Problem]]:
-    path = str(dataset.image_part(image_id)[0])
     turned = image.orientation != 1
     if mask is not None and mask.size != image.size:
         found = f"mask of {mask.size[1]}x{mask.size[0]} pixels, image of {image.size[1]}x{image.size[0]}"
@@ -187,15 +191,22 @@ def _judge_sizes(
         return [Problem(str(dataset.mask_part(image_id)[0]), found, fix)], []
     if turned:
         found = f"EXIF orientation {image.orientation}: viewers and some loaders turn it, masks lie on stored pixels"
-        return [], [Problem(path, found, f"drop the tag: {_DROP_TAG}")]
+        return [], [Problem(str(dataset.image_part(image_id)[0]), found, f"drop the tag: {_DROP_TAG}")]
     return [], []
 
 
-def _is_known(dataset: Readable, image_id: str, images: bool) -> bool:
-    layout = dataset.layout
-    if images and image_id in layout.images and facts.known(*dataset.image_part(image_id)) is None:
-        return False
-    return image_id not in layout.masks or facts.known(*dataset.mask_part(image_id)) is not None
+def _recalled(dataset: Readable, image_id: str, images: bool) -> Seen | None:
+    """What is remembered of a picture whose files stay as they were; None where one of them has to be read."""
+    image = mask = None
+    if images and image_id in dataset.layout.images:
+        image = facts.known(*dataset.image_part(image_id), ImageFacts)
+        if image is None:
+            return None
+    if image_id in dataset.layout.masks:
+        mask = facts.known(*dataset.mask_part(image_id), MaskFacts)
+        if mask is None:
+            return None
+    return _judged(dataset, image_id, image, mask, [])
 
 
 def _remember(dataset: Readable, image_id: str, seen: Seen) -> None:
