@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -16,7 +16,7 @@ from harness.spec import MethodSpec
 from harness.store import Results
 from reports.row import Filters, Row, Scored, Setting
 from reports.rows import rows_of
-from reports.studies import Runs, by_key, chosen_runs, from_json
+from reports.studies import Runs, by_key, chosen_runs, from_json, of_same_code
 from reports.verdicts import changed_knobs
 
 SIZES = ("crop", "batch", "group", "fidelity")
@@ -42,6 +42,10 @@ class Group:
     """By the table row's name."""
     sizes: tuple[str, ...] = ()
     """Crop and batch, in words."""
+    started: str = ""
+    """When the last of its runs began."""
+    older: bool = False
+    """Whether newer code ran rows in the same setting."""
 
 
 def groups_of(results: Results, paper: Paper, table: PaperTable, filters: Filters, **wanted: str | None) -> list[Group]:
@@ -52,7 +56,7 @@ def groups_of(results: Results, paper: Paper, table: PaperTable, filters: Filter
     spec = registry().choose(paper.method).spec
     runs = by_key(chosen_runs(results, filters))
     evals = {r["eval"]: r for r in results.evals.to_dicts()}
-    found: dict[str, list[tuple[Row, str]]] = {}
+    found: dict[tuple[str, str], list[tuple[Row, str]]] = {}
     pinned_of: dict[str, Mapping[str, Any]] = {}
     for row in rows_of(results, filters):
         if row.method != paper.method or any(v is not None and getattr(row, k) != v for k, v in wanted.items()):
@@ -63,9 +67,16 @@ def groups_of(results: Results, paper: Paper, table: PaperTable, filters: Filter
             continue
         where = _setting(row, run, pinned)
         pinned_of[where] = pinned
-        found.setdefault(where, []).append((row, name))
-    groups = [_group(table, pairs, pinned_of[where], evals, runs) for where, pairs in found.items()]
-    return sorted((g for g in groups if g.rows), key=lambda g: (-len(g.rows), str(g.head.dataset), g.head.study))
+        # Rows that other versions of the code ran are not compared with each other.
+        found.setdefault((where, str(runs[row.keys[0]]["versions"])), []).append((row, name))
+    newest_first: dict[str, list[Group]] = {}
+    for (where, _), pairs in found.items():
+        group = _group(table, pairs, pinned_of[where], evals, runs)
+        if group.rows:
+            newest_first.setdefault(where, []).append(group)
+            newest_first[where].sort(key=lambda g: g.started, reverse=True)
+    groups = [replace(g, older=i > 0) for same in newest_first.values() for i, g in enumerate(same)]
+    return sorted(groups, key=lambda g: (g.older, -len(g.rows), str(g.head.dataset), g.head.study))
 
 
 def row_of(
@@ -97,7 +108,7 @@ def _trial_0(results: Results, row: Row) -> str:
     """The run with the values that the study was planned with; its final where the table of trials has none."""
     first = results.trials.filter(
         pl.col("study") == row.study, pl.col("role") == "trial", pl.col("trial") == 0,
-        pl.col("protocol") == row.protocol, pl.col("key").is_in(results.runs["key"].implode()),
+        pl.col("protocol") == row.protocol, pl.col("key").is_in(of_same_code(results, row.keys[0]).implode()),
     )["key"]  # fmt: skip
     return str(first[0]) if len(first) else row.keys[0]
 
@@ -131,7 +142,8 @@ def _group(
             rows[line.name] = Found(mine[0], scored)
     config = from_json(runs[pairs[0][0].keys[0]]["config"])
     sizes = tuple(f"{name} {config[name]}" for name in ("crop", "batch") if name in config)
-    return Group(pairs[0][0], pinned, rows, sizes)
+    started = max(str(runs[key]["started"]) for row, _ in pairs for key in row.keys)
+    return Group(pairs[0][0], pinned, rows, sizes, started)
 
 
 def _scored(row: Row, column: TableColumn, evals: Mapping[str, Mapping[str, Any]]) -> Scored | None:

@@ -154,7 +154,8 @@ def _section(paper: Paper, table: PaperTable, one: Shown, names: Sequence[str], 
              "variant": head.variant, "tier": head.tier, "protocol": head.protocol, "backbone": head.backbone,
              "iterations": _iterations(one.group)}  # fmt: skip
     pinned = [f"{k}={v}" for k, v in one.group.pinned.items()]
-    parts = [head.backbone, head.decoder, f"{_iterations(one.group)} iterations", *one.group.sizes, *pinned]
+    parts = [head.backbone, head.decoder, f"{_iterations(one.group)} iterations", *one.group.sizes, *pinned,
+             "older versions of the code" if one.group.older else ""]  # fmt: skip
     return Section(heading, tuple(columns), tuple(rows), facts, ", ".join(p for p in parts if p), tuple(gains))
 
 

@@ -11,6 +11,7 @@ from harness.scoring.metrics import mious
 from harness.store import Results
 from reports.ranking import NO_RULE, ORACLE, Board, Counts, Place, resampled
 from reports.row import Filters, Row, Scored
+from reports.studies import of_same_code
 from reports.table import Cell, Column, Score, Section
 
 TITLES = {"cam": "CAM", "pseudo": "pseudo mask", "segmentation": "segmentation"}
@@ -82,6 +83,7 @@ def _trials(row: Row, place: Place, rule: str, results: Results, filters: Filter
         pl.col("status") == "done",
         pl.col("reached") >= 1.0,
         pl.col("protocol") == row.protocol,
+        pl.col("key").is_in(of_same_code(results, row.keys[0]).implode()),
     ).unique("trial")
     evals = results.evals.filter(
         pl.col("target") == place.target,

@@ -84,14 +84,30 @@ def by_key(runs: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def studies_of(results: Results, runs: Runs, filters: Filters) -> list[Study]:
+    """The studies of a store; one that was run again by other versions of the code is one study for each."""
     trials = _of_sweep(results.trials, filters)
     out = []
     for _, group in trials.group_by("sweep", "study", "protocol", maintain_order=True):
-        study = _study(group, runs)
-        if study is not None:
-            out.append(study)
+        out += [study for part in _by_versions(group, runs) if (study := _study(part, runs)) is not None]
     planned = set(results.trials["key"])
     return out + _single_runs([r for k, r in runs.items() if k not in planned and r["status"] == "done"])
+
+
+def of_same_code(results: Results, key: str) -> pl.Series:
+    """Keys of the runs that the same versions of the code made."""
+    runs = results.runs
+    return runs.filter(pl.col("versions").is_in(runs.filter(pl.col("key") == key)["versions"].implode()))["key"]
+
+
+def _by_versions(group: pl.DataFrame, runs: Runs) -> list[pl.DataFrame]:
+    """The trials of a study by the code that ran them; those that left no run stand with the newest."""
+    ran = sorted((runs[k] for k in group["key"].unique() if k in runs), key=lambda r: str(r["started"]))
+    versions = list(dict.fromkeys(r["versions"] for r in reversed(ran)))
+    if len(versions) < 2:
+        return [group]
+    of = [runs[k]["versions"] if k in runs else versions[0] for k in group["key"]]
+    marked = group.with_columns(versions=pl.Series(of))
+    return [marked.filter(pl.col("versions") == v).drop("versions") for v in versions]
 
 
 def _study(group: pl.DataFrame, runs: Runs) -> Study | None:

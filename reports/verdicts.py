@@ -76,7 +76,9 @@ class Judge:
         found = [(self._reasons(claim, row, chosen), row) for row in self._candidates(claim)]
         if not found:
             return Judged(claim, "not run", "no run with protocol fixed")
-        reasons, row = min(found, key=lambda f: (len(f[0]), -len(f[1].seeds), f[1].study))
+        # The newest of equals: a study that was run again by newer code is there twice.
+        newest = sorted(found, key=lambda f: self._started(f[1]), reverse=True)
+        reasons, row = min(newest, key=lambda f: (len(f[0]), -len(f[1].seeds)))
         values = self._values(claim, row)
         score = t_interval(values)
         if reasons:
@@ -89,6 +91,9 @@ class Judge:
             self._rows[claim.split] = rows_of(self._results, Filters(weights=self._weights, split=claim.split))
         rows = [r for r in self._rows[claim.split] if (r.method, r.protocol) == (claim.method, "fixed")]
         return [r for r in rows if _setting(claim) in r.scores]
+
+    def _started(self, row: Row) -> str:
+        return max(str(self._runs[k]["started"]) for k in row.keys)
 
     def _values(self, claim: Claim, row: Row) -> list[float]:
         """mIoU of each seed, percent."""

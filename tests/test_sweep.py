@@ -45,6 +45,16 @@ def test_the_same_command_again_does_nothing(undisturbed):
     assert not (undisturbed / "ray").exists()
 
 
+def test_the_same_sweep_as_rows_of_a_plan_file_does_nothing(undisturbed, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*.parquet")}
+    file = tmp_path / "plan.yaml"
+    file.write_text("search: rules\ntrials: 2\nseeds: 2\nrows:\n- methods: cam\n- {methods: full}\n")
+    again = sweep(f"plan={file}", f"store={undisturbed}", "mlflow=off")
+    assert again.returncode == 0, again.stderr
+    assert "2 studies" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*.parquet")} == before
+
+
 def test_finals_reuse_the_trial_with_their_seed(undisturbed):
     results = harness.store.load(undisturbed)
     finals = results.trials.filter(results.trials["role"] == "final")

@@ -115,6 +115,16 @@ def test_settings_stand_apart(toy: ToyStore) -> None:
     assert len(made(toy, "4", variant="released")[1]) == 1
 
 
+def test_rows_of_other_code_are_not_mixed(toy: ToyStore) -> None:
+    for name, swaps in (("none", 20), ("both", 10)):
+        scored(toy, lab_run(toy, name, versions='{"fsr": 1}', started="2026-01-01T00:00:00+00:00"), swaps, swaps)
+    scored(toy, lab_run(toy, "both", versions='{"fsr": 2}'), 8, 8)
+    result, sections = made(toy, "4")
+    assert [s["none"]["pred_ours"] is None for s in sections] == [True, False]
+    assert value(sections[0]["both"]["pred_ours"]) == pytest.approx(swapped_miou(8))
+    assert [s.caption.endswith("older versions of the code") for s in result.sections] == [False, True]  # type: ignore[attr-defined]
+
+
 def test_runs_that_are_no_row_are_left_out(toy: ToyStore) -> None:
     scored(toy, lab_run(toy, "unc_random_10"), 10, 10)
     scored(toy, lab_run(toy, "both", knobs={"mask_ratio": 0.3}), 10, 10)

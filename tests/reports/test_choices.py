@@ -48,6 +48,18 @@ def test_single_runs_of_one_config_are_one_row_whatever_they_were_called(toy: To
     assert [(r["method"], r["seeds"]) for r in rows if r["method"] == "fsr"] == [("fsr", 2)]
 
 
+def test_a_study_run_again_by_newer_code_is_two_rows(toy: ToyStore) -> None:
+    for version in (1, 2):
+        for seed in range(2):
+            key = toy.run(f"v{version}s{seed}", "fsr", seed=seed, study="s", versions=json.dumps({"fsr": version}),
+                          started=f"2026-01-0{version}T00:00:00+00:00")  # fmt: skip
+            toy.trial(key, "s", role="final")
+            toy.evaluate(key, "segmentation", 10 * version)
+    rows = [r for r in build(load(toy.root)).table.sections[0].rows if str(r["method"]).startswith("fsr")]
+    assert [r["seeds"] for r in rows] == [2, 2]
+    assert len({r["method"] for r in rows}) == 2
+
+
 def test_held_out_choice_oracle_choice_and_gap(toy: ToyStore) -> None:
     # Tuning prefers trial 1, the reported split trial 2; for CAMs trial 0 with the oracle's threshold.
     for trial, objective, held_out, oracle, seg in ((0, 0.5, 14, 8, 20), (1, 0.6, 13, 12, 16), (2, 0.4, 18, 10, 12)):
