@@ -13,6 +13,8 @@ from harness.ablations import overrides
 from harness.errors import BadInput, Problem, nearest
 from harness.knobs import knob_from_text, plain, preset_knobs, typed_knobs
 from harness.registry import Chosen, registry
+from harness.scoring.crf import crf_problems
+from harness.scoring.inference import Inference, inference_of, inference_problems
 from harness.spec import VARIANTS, MethodConfig, Preset, resolve
 from harness.words import Words, split_list
 
@@ -51,6 +53,9 @@ class RunConfig:
     fusion: str = "max"
     crf: str = "none"
     split: str | None = None
+    scoring: Mapping[str, Any] = field(default_factory=dict)
+    """Parts of the inference protocol that scales, flip and fusion do not say (`Inference.extras`); empty ones are no
+    part of the key."""
 
     @property
     def total(self) -> int:
@@ -66,9 +71,24 @@ class RunConfig:
         """The typed knobs. Raises BadInput when a rule between them does not hold."""
         return typed_knobs(self.chosen.spec, self.knobs)
 
+    @property
+    def inference(self) -> Inference:
+        """How the segmenter sees an image that is scored."""
+        usual = {"scales": self.scales, "flip": "add" if self.flip else "none", "fusion": self.fusion}
+        return Inference(**{**usual, **self.scoring})
+
+    def with_inference(self, how: Inference) -> RunConfig:
+        """The same run, scored by another inference protocol."""
+        return dataclasses.replace(
+            self, scales=how.scales, flip=how.flip != "none", fusion=how.fusion, scoring=how.extras()
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values; `from_dict` is the inverse."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not values["scoring"]:
+            del values["scoring"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -160,12 +180,9 @@ def resolve_run(
         precision=precision,
         seed=seed,
         cam_threshold=preset.cam_threshold,
-        scales=tuple(float(s) for s in split_list(words.scales)) or preset.scales,
-        flip=preset.flip if words.flip is None else words.flip,
-        fusion=words.fusion or preset.fusion,
         crf=words.crf,
         split=words.split,
-    )
+    ).with_inference(inference_of(words.scales, words.flip, words.fusion, preset.inference))
     problems.extend(_size_rules(run, words))
     if problems:
         raise BadInput(problems)
@@ -186,11 +203,11 @@ def check_words(words: Words) -> list[Problem]:
     one_of("protocol", words.protocol, PROTOCOLS)
     one_of("search", words.search, ("tpe", "rules"))
     one_of("precision", words.precision, ("auto", "fp32", "bf16"))
-    one_of("fusion", words.fusion, ("max", "sum", "mean"))
     one_of("retry", words.retry, ("failed",))
     one_of("data.tune", words.data.tune, ("auto", "val", "carve"))
     one_of("split", words.split, ("train", "val", "test"))
-    one_of("crf", words.crf, ("none",))
+    problems.extend(inference_problems(words.scales, words.flip, words.fusion))
+    problems.extend(crf_problems(words.crf))
     for part in split_list(words.keep):
         one_of("keep", part, ("last", "best", "maps", "none"))
     for name in ("crop", "batch", "iterations", "group", "trials", "seeds", "workers", "threads", "checkpoint_every"):
@@ -205,13 +222,6 @@ def check_words(words: Words) -> list[Problem]:
         problems.append(Problem("gpus", f"{words.gpus} is negative", "gpus=0 runs on the CPU"))
     if words.seed < 0:
         problems.append(Problem("seed", f"{words.seed} is negative", "give a whole number of at least 0"))
-    for part in split_list(words.scales):
-        try:
-            good = 0 < float(part) <= 8
-        except ValueError:
-            good = False
-        if not good:
-            problems.append(Problem("scales", f"{part!r} is no scale in (0,8]", "for instance scales=1,1.25,1.5"))
     return problems
 
 

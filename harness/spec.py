@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.errors import Problem
+from harness.scoring.inference import PROTOCOLS, Inference
 
 Fit = Literal["none", "ema", "width"]
 VARIANTS = ("default", "released", "paper")
@@ -67,9 +68,18 @@ class Preset:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     fusion: str = "max"
+    scoring: str | None = None
+    """Name of the card's inference protocol (`harness.scoring.inference`), instead of the three fields above."""
     trials: int = 2
     seeds: int = 1
     knobs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inference(self) -> Inference:
+        """How the segmenter sees an image that is scored, where the command line does not say."""
+        if self.scoring is not None:
+            return PROTOCOLS[self.scoring]
+        return Inference(self.scales, "add" if self.flip else "none", self.fusion)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,10 +76,14 @@ class Words:
     precision: str = word("auto", "fp32 or bf16; default bf16 on GPU, fp32 on CPU")
     checkpoint_every: int | None = word(None, "steps between checkpoints; default about every 30 seconds")
     keep: str = word("last,best", "what stays on disk after a run: last, best, maps, none; a list")
-    scales: str | None = word(None, "scales of segmentation scoring, a list; default by tier")
-    flip: bool | None = word(None, "score the mirrored image too; default by tier")
+    scales: str | None = word(
+        None, "scales of segmentation scoring, a list, or a protocol by name (docs/evaluate.md); default by tier"
+    )
+    flip: str | None = word(
+        None, "score the mirrored image too: false, true (scores added), mean or max; default by tier"
+    )
     fusion: str | None = word(None, "how scales are fused: max, sum or mean; default by tier")
-    crf: str = word("none", "dense CRF preset of scoring; only none so far")
+    crf: str = word("none", "score with a dense CRF beside without: toco, toco-cam, afa, irn, fsae, deeplab")
     split: str | None = word(None, "split that is reported; default test where it has masks, else val")
     ablation: str | None = word(None, "named sets of overrides of a method, a list: fsr.no_unc")
     plan: str | None = word(None, "YAML file of these same words, also of rows (sets of words); the line wins")

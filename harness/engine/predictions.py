@@ -9,11 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from harness.engine.context import Artifact, Context
+from harness.engine.passes import Passes, resample
 from harness.method import Method, Prediction
+from harness.scoring.inference import Inference
 
 CHUNK = 16
 """Images per forward pass of scoring."""
@@ -27,32 +28,14 @@ def batches(ids: Sequence[str], size: int = CHUNK) -> Iterator[list[str]]:
         yield list(ids[at : at + size])
 
 
-def network_input(
-    context: Context, method: Method, ids: Sequence[str], side: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Images resized to (side,side) whatever their aspect (fsr.md section 4) and normalised, and their tags.
-
-    `side` is the run's crop unless given. Returns (B,3,side,side) float32 and (B,C) on the worker's device.
-    """
-    side = side or context.run.crop
-    mean, std = method.normalisation()
-    resized = [Image.fromarray(context.dataset.image(i)).resize((side, side), Image.Resampling.BILINEAR) for i in ids]
-    pixels = torch.from_numpy(np.stack([np.asarray(r) for r in resized]))
-    pixels = pixels.permute(0, 3, 1, 2).to(context.session.device).float() / 255
-    shape = (1, 3, 1, 1)
-    images = (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
-    tags = torch.from_numpy(np.stack([context.dataset.tags(i) for i in ids])).to(context.session.device)
-    return images, tags
-
-
 @dataclass(frozen=True)
 class ScoreMaps:
     """Scores of the classes that an image's tags name, at network resolution."""
 
     classes: NDArray[np.int16]
     """Foreground class indices (0-based), n of them."""
-    scores: Mapping[str, NDArray[np.float16]]
-    """Per target (cam, pseudo): (n,h,w) in [0,1]."""
+    scores: Mapping[str, NDArray[np.floating]]
+    """Per target (cam, pseudo): (n,h,w) in [0,1]; half precision where they are a run's own."""
 
     @staticmethod
     def of(prediction: Prediction, tags_BC: Tensor) -> list[ScoreMaps]:
@@ -89,53 +72,43 @@ def predict(
     wanted: frozenset[str],
     weights: str,
 ) -> tuple[list[ScoreMaps], list[NDArray[np.uint8]]]:
-    """Score maps and segmentation label maps of a batch of images; what is not wanted stays empty.
+    """Score maps and segmentation label maps of a batch of images by the run's own inference protocol.
 
-    Segmentation logits are resized to the image, those of the two mirror images added, scales fused by the run's
-    rule (fsr.md section 4). Raises ValueError for a target that the method does not make.
+    What is not wanted stays empty. Raises ValueError for a target that the method does not make.
     """
-    run = context.run
-    images, tags = network_input(context, method, ids)
-    plain = run.scales == (1.0,) and not run.flip
-    first = wanted if plain else wanted - {"segmentation"}
+    maps, fused = forward(context, method, ids, sizes, wanted, weights, context.run.inference)
+    labels = {n: scores_KHW.argmax(0).to(torch.uint8).cpu().numpy() for n, scores_KHW in fused}
+    return maps, [labels[n] for n in sorted(labels)]
+
+
+def forward(
+    context: Context,
+    method: Method,
+    ids: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    wanted: frozenset[str],
+    weights: str,
+    how: Inference,
+) -> tuple[list[ScoreMaps], Iterator[tuple[int, Tensor]]]:
+    """Score maps of a batch of images, and of each image its place in `ids` with the segmenter's scores (K,H,W).
+
+    The segmenter sees the images as `how` says; score maps are made at the training size in any case. The scores
+    come image by image, so that few are held at once. Raises ValueError for a target that the method does not make.
+    """
+    passes = Passes(context.dataset, method, context.run.crop, context.session.device, weights)
+    first = wanted if how.single else wanted - {"segmentation"}
     maps: list[ScoreMaps] = []
     logits: Tensor | None = None
     if first:
+        images = passes.squares(ids, context.run.crop)
+        tags = torch.from_numpy(np.stack([context.dataset.tags(i) for i in ids])).to(context.session.device)
         prediction = method.predict(images, tags, want=first, weights=weights)
         maps = ScoreMaps.of(prediction, tags) if first & set(MAPS) else []
         logits = prediction.segmentation_BKhw
     if "segmentation" not in wanted:
-        return maps, []
-    if plain:
-        assert logits is not None
-        fused: list[Tensor] = [_resize(one, size) for one, size in zip(logits, sizes, strict=True)]
-    else:
-        fused = _fused_scales(context, method, ids, sizes, weights)
-    return maps, [f.argmax(0).to(torch.uint8).cpu().numpy() for f in fused]
-
-
-def _fused_scales(
-    context: Context, method: Method, ids: Sequence[str], sizes: Sequence[tuple[int, int]], weights: str
-) -> list[Tensor]:
-    run = context.run
-    fused: list[Tensor] = []
-    for scale in run.scales:
-        images, _ = network_input(context, method, ids, max(32, round(run.crop * scale / 16) * 16))
-        straight = _logits(method, images, weights)
-        mirrored = _logits(method, images.flip(-1), weights).flip(-1) if run.flip else None
-        here = [_resize(m, size) for m, size in zip(straight, sizes, strict=True)]
-        if mirrored is not None:
-            here = [h + _resize(m, size) for h, m, size in zip(here, mirrored, sizes, strict=True)]
-        rule = torch.maximum if run.fusion == "max" else torch.add
-        fused = [rule(a, b) for a, b in zip(fused, here, strict=True)] if fused else here
-    return fused
-
-
-def _logits(method: Method, images: Tensor, weights: str) -> Tensor:
-    found = method.predict(images, None, want=frozenset({"segmentation"}), weights=weights).segmentation_BKhw
-    assert found is not None
-    return found
-
-
-def _resize(maps_Khw: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps_Khw[None].float(), size, mode="bilinear", align_corners=False)[0]
+        return maps, iter(())
+    if logits is not None:
+        return maps, (
+            (n, resample(one, (1.0, 1.0), size)) for n, (one, size) in enumerate(zip(logits, sizes, strict=True))
+        )
+    return maps, passes.fused(ids, sizes, how)
