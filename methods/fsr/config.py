@@ -190,6 +190,7 @@ METHOD = MethodSpec(
     title="FSR: Progressive Feature Self-Reinforcement, AAAI 2024",
     variants=("default", "released", "paper"),
     ablations=ABLATIONS,
+    published="methods.fsr.published:published",
     tables="methods.fsr.tables:PAPER",
     version=2,
     uses=(

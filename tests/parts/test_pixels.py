@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from methods.parts.pixels import denormalise
+from methods.parts.single_stage import IMAGENET_MEAN, IMAGENET_STD
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -24,3 +25,9 @@ def test_parts_of_a_level_are_truncated_and_the_range_is_kept() -> None:
     levels = torch.tensor([10.9, 254.99, 255.4, -3.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
     found = denormalise(levels / 127.5 - 1, *HALF)
     assert found[0, 0, 0].tolist() == [10, 254, 255, 0]
+
+
+def test_imagenet_numbers_of_the_card() -> None:
+    """A1: means 123.675/116.28/103.53 and deviations 58.395/57.12/57.375 of 0..255."""
+    assert [255 * m for m in IMAGENET_MEAN] == pytest.approx([123.675, 116.28, 103.53])
+    assert [255 * s for s in IMAGENET_STD] == pytest.approx([58.395, 57.12, 57.375])
