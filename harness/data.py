@@ -94,6 +94,76 @@ def _check(values: Mapping[str, Any]) -> int:
     return report.exit_code
 
 
+def _opened(values: Mapping[str, Any]) -> Any:
+    from harness.datasets import open_dataset
+
+    return open_dataset(
+        values["data"],
+        root=values["data.root"],
+        masks=values["data.masks"],
+        classes=values["data.classes"],
+        options=values["options"],
+    )
+
+
+def _needed(values: Mapping[str, Any], *words: str) -> None:
+    missing = [word for word in words if values[word] is None]
+    if missing:
+        raise BadInput([Problem(w, "not given", f"write {LABEL_WORDS[w].example}") for w in missing])
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("true or false")
+    return text.lower() == "true"
+
+
+def _weak_labels(values: Mapping[str, Any]) -> int:
+    """Write sparse labels derived from masks."""
+    from harness.datasets.weak.write import SHEET, write_weak_labels
+
+    _needed(values, "kind", "out")
+    kind = values["kind"] if values["kind"] != "clicks" else f"clicks{values['number']}"
+    folder = write_weak_labels(_opened(values), kind, Path(values["out"]), seed=values["seed"], split=values["split"])
+    print(f"{kind} of {values['split']} are in {folder}; look at {folder / SHEET}, then add data.weak={values['out']}")
+    return EXIT_DONE
+
+
+def _import_cams(values: Mapping[str, Any]) -> int:
+    """Convert the CAM folder of another repository."""
+    from harness.datasets.importing import import_cams, lacking
+
+    _needed(values, "cams", "out")
+    dataset, out = _opened(values), Path(values["out"])
+    ids = [image_id for split in dataset.splits() for image_id in dataset.ids(split)]
+    done = import_cams(
+        Path(values["cams"]), out, ids, dataset.num_classes, normalise=values["normalise"], again=values["again"]
+    )
+    print(f"{done.written} files converted into {out}, {done.kept} were there already")
+    for line in (lacking("images have none", done.missing), lacking("files are of no image here", done.foreign)):
+        print(line, end="\n" if line else "")
+    return EXIT_DONE
+
+
+def _import_tags(values: Mapping[str, Any]) -> int:
+    """Convert image-level labels to JSON."""
+    from harness.datasets.importing import lacking
+    from harness.datasets.tag_files import read_tags, write_tags
+
+    _needed(values, "tags", "out")
+    dataset, out = _opened(values), Path(values["out"])
+    classes = dataset.class_names[int(dataset.has_background) :]
+    ids = [image_id for split in dataset.splits() for image_id in dataset.ids(split)]
+    tags = read_tags(Path(values["tags"]), classes, ids, pickles=True)
+    try:
+        write_tags(out, tags, classes)
+    except OSError as error:
+        raise BadInput(Problem("out", f"cannot write {out} ({error.strerror})", "name another file")) from error
+    print(f"tags of {len(tags)} images are in {out}: add data.tags={out}")
+    print(lacking("images have none", [i for i in ids if i not in tags]))
+    return EXIT_DONE
+
+
 DATA_WORDS: dict[str, Word] = {
     "data": Word(str, "shapes", "shapes, voc, coco, cityscapes, acdc or folder", "data=voc"),
     "data.root": Word(str, None, "where the dataset lies", "data.root=VOCdevkit"),
@@ -102,11 +172,47 @@ DATA_WORDS: dict[str, Word] = {
 }
 """Which dataset, for every subcommand that reads one; with `options` it takes `data.<option>` too."""
 
+LABEL_WORDS: dict[str, Word] = {
+    "kind": Word(str, None, "points, scribbles, clicks, clicks20, clicks50, clicks100 or blocks", "kind=points"),
+    "number": Word(_whole(1), 20, "how many clicks an image, for kind=clicks", "number=50"),
+    "seed": Word(_whole(0), 0, "other seeds place other labels; those made on the fly have seed 0", "seed=1"),
+    "split": Word(str, "train", "whose images", "split=train"),
+    "cams": Word(str, None, "folder of .npy files of CLIP-ES, SIPE, IRN, SFC, MCTformer, ...", "cams=output/cams"),
+    "tags": Word(str, None, "cls_labels*.npy, JSON, or a folder of VOC XML", "tags=cls_labels_onehot.npy"),
+    "out": Word(str, None, "folder (import-tags: JSON file) that is written", "out=labels"),
+    "normalise": Word(_yes, False, "cut maps at 0 and divide each by its maximum", "normalise=true"),
+    "again": Word(_yes, False, "convert files anew that an earlier call has converted", "again=true"),
+}
+"""Words of the subcommands that write labels."""
+
+
+def _words(*names: str) -> dict[str, Word]:
+    return {**{name: LABEL_WORDS[name] for name in names}, **DATA_WORDS}
+
+
 COMMANDS: dict[str, Command] = {
     "check": Command(
         "read every file of a dataset: all problems at once with their fixes, images by class, fingerprints",
         DATA_WORDS,
         _check,
+        options=True,
+    ),
+    "weak-labels": Command(
+        "derive points, scribbles, clicks or blocks from masks: PNGs, a manifest, a contact sheet of ten examples",
+        _words("kind", "number", "seed", "split", "out"),
+        _weak_labels,
+        options=True,
+    ),
+    "import-cams": Command(
+        "convert another repository's CAM folder once, for harness.evaluate cams=; nothing in it is executed",
+        _words("cams", "out", "normalise", "again"),
+        _import_cams,
+        options=True,
+    ),
+    "import-tags": Command(
+        "convert image-level labels to JSON, for data.tags=; nothing in a pickle is executed",
+        _words("tags", "out"),
+        _import_tags,
         options=True,
     ),
     "make-backbones": Command(

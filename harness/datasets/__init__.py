@@ -32,6 +32,10 @@ DATASETS: tuple[str, ...] = _found()
 """Names that `data.name` can take."""
 
 
+LABEL_OPTIONS = ("weak", "tags")
+"""`data.<option>` words of every dataset on disk: a folder of sparse labels, a file or folder of tags."""
+
+
 def open_dataset(
     name: str,
     *,
@@ -40,17 +44,23 @@ def open_dataset(
     classes: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """Open a dataset by name; `options` are its own `data.<option>` words.
+    """Open a dataset by name; `options` are its own `data.<option>` words, and `LABEL_OPTIONS`.
 
     Raises BadInput for unknown names (with the nearest ones), unknown options, and all that the dataset finds.
     """
     if name not in DATASETS:
         raise BadInput(Problem("data.name", f"no dataset {name!r}", nearest(name, DATASETS)))
     opener = importlib.import_module(f"harness.datasets.{name}").open
+    labels = {option: text for option, text in (options or {}).items() if option in LABEL_OPTIONS}
+    options = {option: text for option, text in (options or {}).items() if option not in LABEL_OPTIONS}
     own = [word for word in inspect.signature(opener).parameters if word not in ("root", "masks", "classes")]
-    unknown = [option for option in options or {} if option not in own]
+    unknown = [option for option in options if option not in own]
     if unknown:
-        known = {option: nearest(option, own) if own else f"{name} has no options" for option in unknown}
+        known = {
+            option: nearest(option, [*own, *LABEL_OPTIONS]) if own else f"{name} has no options" for option in unknown
+        }
         raise BadInput([Problem(f"data.{option}", f"{name} has no such option", known[option]) for option in unknown])
-    dataset: Dataset = opener(root=root, masks=masks, classes=classes, **(options or {}))
+    dataset: Dataset = opener(root=root, masks=masks, classes=classes, **options)
+    if labels:
+        dataset.use_labels(**labels)
     return dataset

@@ -77,9 +77,16 @@ class Dataset(ABC):
         """
         if kind == "masks":
             return self.mask(image_id)
+        return self.derived(image_id, kind)
+
+    def derived(self, image_id: str, kind: str, seed: int = 0) -> NDArray[np.uint8]:
+        """Sparse labels (H,W) made from the mask, 255 = unlabelled; `weak` gives those of seed 0.
+
+        Raises BadInput for an unknown kind, or where the mask cannot be read.
+        """
         from harness.datasets.weak.derive import derive
 
-        return derive(self.mask(image_id), kind, image_id, has_background=self.has_background)
+        return derive(self.mask(image_id), kind, image_id, has_background=self.has_background, seed=seed)
 
     def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
         """What decides these images' weak labels besides `fingerprint`: the version that derives them, or the
@@ -88,6 +95,22 @@ class Dataset(ABC):
         from harness.datasets.weak.derive import VERSION
 
         return f"derived {VERSION}"
+
+    def use_labels(self, weak: str | None = None, tags: str | None = None) -> None:
+        """Take sparse labels from below the folder `weak`, and tags from the file or folder `tags`.
+
+        Raises BadInput where that is not there, or where labels come with the dataset, as written here.
+        """
+        from harness.errors import BadInput, Problem
+
+        given = {"data.weak": weak, "data.tags": tags}
+        raise BadInput(
+            [
+                Problem(w, f"{self.name} makes its own labels", f"leave {w} out")
+                for w, v in given.items()
+                if v is not None
+            ]
+        )
 
     @abstractmethod
     def fingerprint(self, ids: tuple[str, ...]) -> str:

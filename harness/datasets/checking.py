@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.datasets import DATASETS, facts, open_dataset
+from harness.datasets import DATASETS, LABEL_OPTIONS, facts, open_dataset
 from harness.datasets.base import IGNORE, Dataset
 from harness.datasets.files import FileDataset
 from harness.datasets.images import merged
 from harness.datasets.layout import WORDS, Survey
 from harness.datasets.looking import Seen, absent, look
+from harness.datasets.weak import KINDS
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
 
 
@@ -100,14 +101,21 @@ def survey(
     module = importlib.import_module(f"harness.datasets.{name}")
     if not hasattr(module, "survey"):
         return Survey(open_dataset(name, root=root, masks=masks, classes=classes, options=options))
+    labels = {option: text for option, text in (options or {}).items() if option in LABEL_OPTIONS}
+    options = {option: text for option, text in (options or {}).items() if option not in LABEL_OPTIONS}
     own = [word for word in module.survey.__kwdefaults__ or {} if word not in ("root", "masks", "classes")]
-    unknown = [option for option in options or {} if option not in own]
+    unknown = [option for option in options if option not in own]
     if unknown:
-        words = ["root", "masks", "classes", *own]
+        words = ["root", "masks", "classes", *own, *LABEL_OPTIONS]
         raise BadInput(
             [Problem(f"data.{option}", f"{name} has no such option", nearest(option, words)) for option in unknown]
         )
-    found: Survey = module.survey(root=root, masks=masks, classes=classes, **(options or {}))
+    found: Survey = module.survey(root=root, masks=masks, classes=classes, **options)
+    if labels and found.dataset is not None:
+        try:
+            found.dataset.use_labels(**labels)
+        except BadInput as error:
+            found.errors += error.problems
     of_words = [problem for problem in found.errors if problem.where in WORDS]
     if of_words and found.dataset is None:
         raise BadInput(found.errors)
@@ -130,6 +138,9 @@ def check(found: Survey) -> Report:
         layout = dataset.layout
         files = sum((i in layout.images) + (i in layout.masks) for i in looked.seen)
         splits = [_split_of(dataset, split, looked.seen) for split in dataset.splits()]
+        wrong, odd = _sparse_labels(dataset)
+        errors += wrong
+        warnings += odd
     elif dataset is not None:
         splits, problems = _generated(dataset)
         errors += problems
@@ -143,6 +154,22 @@ def check(found: Survey) -> Report:
         time.perf_counter() - start,
         files,
     )
+
+
+def _sparse_labels(dataset: FileDataset) -> tuple[list[Problem], list[Problem]]:
+    """Errors in the label files that lie beside the training images; a warning where some images have none."""
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+    train = dataset.ids("train") if "train" in dataset.splits() else ()
+    for kind in KINDS:
+        try:
+            files = dataset.weak_files(kind)
+            if files is not None:
+                warnings += files.absent(train)
+                files.check([image_id for image_id in train if files.covers(image_id)], dataset.size)
+        except BadInput as error:
+            errors += error.problems
+    return errors, warnings
 
 
 def _split_of(dataset: FileDataset, split: str, seen: Mapping[str, Seen]) -> SplitReport:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from harness.datasets import facts
 from harness.datasets.base import IGNORE, Dataset
 from harness.datasets.facts import ImageFacts, MaskFacts
-from harness.datasets.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask
+from harness.datasets.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask, some_of
 from harness.datasets.layout import Layout
 from harness.datasets.looking import absent, illegal_labels, look
+from harness.datasets.tag_files import Tags, read_tags
+from harness.datasets.weak.files import WeakFiles, find
 from harness.errors import BadInput, Problem, nearest
 
 CACHE_BYTES = 256 << 20
@@ -46,6 +48,9 @@ class FileDataset(Dataset):
         """Whether it is meant to hold every class: one that is scored but in no training image is then an error."""
         self._cache = ArrayCache(cache_bytes)
         self._sparse = SparseCache(SPARSE_BYTES)
+        self._weak_root: Path | None = None
+        self._weak_files: dict[str, WeakFiles | None] = {}
+        self._tags: Tags = {}
 
     def splits(self) -> dict[str, bool]:
         """Each split that exists, and whether it has masks."""
@@ -77,7 +82,9 @@ class FileDataset(Dataset):
         return image_size(self.image_part(image_id)[0])
 
     def tags(self, image_id: str) -> NDArray[np.float32]:
-        """Image-level labels (C,) in {0,1}: classes with at least one pixel in the mask."""
+        """Image-level labels (C,) in {0,1}: of `data.tags`, else classes with at least one pixel in the mask."""
+        if image_id in self._tags:
+            return self._tags[image_id].copy()
         offset = int(self.has_background)
         labels = self.legal_facts(image_id).labels
         tags = np.zeros(self.num_classes, np.float32)
@@ -85,10 +92,62 @@ class FileDataset(Dataset):
         return tags
 
     def weak(self, image_id: str, kind: str) -> NDArray[np.uint8]:
-        """Sparse labels (H,W) derived from the mask, 255 = unlabelled, or the mask itself, which is read-only."""
+        """Sparse labels (H,W), 255 = unlabelled, of files where there are some, else derived from the mask.
+
+        `masks` gives the mask itself, which is read-only. Raises BadInput naming the file and the fix.
+        """
         if kind == "masks":
             return self.mask(image_id)
-        return self._sparse.get((kind, image_id), lambda: super(FileDataset, self).weak(image_id, kind))
+        files = self.weak_files(kind)
+        derived = super().weak
+
+        def read() -> NDArray[np.uint8]:
+            return derived(image_id, kind) if files is None else files.read(image_id, self.size(image_id))
+
+        return self._sparse.get((kind, image_id), read)
+
+    def weak_files(self, kind: str) -> WeakFiles | None:
+        """The label files of a kind below `data.weak` or the root; None where labels are derived from masks."""
+        if kind not in self._weak_files:
+            self._weak_files[kind] = find(self._weak_root or self.layout.root, kind, self.class_names)
+        return self._weak_files[kind]
+
+    def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
+        """Digest of the label files of these images, or the version that derives them.
+
+        Raises BadInput with every file that is missing or wrong.
+        """
+        files = self.weak_files(kind)
+        return super().weak_fingerprint(ids, kind) if files is None else f"files {files.check(ids, self.size)}"
+
+    def use_labels(self, weak: str | None = None, tags: str | None = None) -> None:
+        """Take sparse labels from below `weak`, tags from `tags`; relative paths start at the root or, else, here.
+
+        Images of val and test that `tags` leaves out have the tags of their masks. Raises BadInput where a path is
+        not there, tags cannot be read, or a training image has none.
+        """
+        problems: list[Problem] = []
+        if weak is not None:
+            self._weak_root = self._below(weak)
+            if not self._weak_root.is_dir():
+                problems.append(Problem("data.weak", f"{self._weak_root} is no folder", "data.weak=<folder of labels>"))
+        if tags is not None:
+            try:
+                classes = self.class_names[int(self.has_background) :]
+                known = [image_id for split in self.layout.lists.values() for image_id in split]
+                self._tags = read_tags(self._below(tags), classes, known)
+            except BadInput as error:
+                problems += error.problems
+            lacking = [image_id for image_id in self.layout.lists.get("train", ()) if image_id not in self._tags]
+            if lacking and not problems:
+                found = f"no tags for {len(lacking)} training images: {some_of(lacking)}"
+                problems.append(Problem(tags, found, "add them, or take the ids out of the list"))
+        if problems:
+            raise BadInput(problems)
+
+    def _below(self, path: str) -> Path:
+        inside = self.layout.root / path
+        return inside if inside.exists() else Path(path).expanduser().absolute()
 
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """Digest of class names and of these images' ids, order and label values, wherever the folder lies."""
@@ -99,6 +158,8 @@ class FileDataset(Dataset):
         for image_id in ids:
             mask = masks[image_id].digest if image_id in masks else "no mask"
             digest.update(f"\n{image_id!r} {mask}".encode())
+            if image_id in self._tags:
+                digest.update(f" tags {self._tags[image_id].tolist()}".encode())
         return digest.hexdigest()
 
     def check(self, ids: tuple[str, ...]) -> None:

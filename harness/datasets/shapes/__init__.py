@@ -153,6 +153,11 @@ class Shapes(Dataset):
         made_of = ["shapes", GENERATOR_VERSION, o.seed, o.point_jitter, o.tag_noise, ids]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
+    def derived(self, image_id: str, kind: str, seed: int = 0) -> Array:
+        if seed:
+            raise BadInput(Problem("seed", "labels of shapes follow its own seed", f"data.seed={seed}"))
+        return self.weak(image_id, kind)
+
     def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
         return ""  # they come from the generator, whose version is in the fingerprint
 

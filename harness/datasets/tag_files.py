@@ -1,0 +1,146 @@
+"""Image-level labels from files: VOC's XML, JSON, and the field's `cls_labels*.npy` through the restricted reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets.images import attempt, merged, some_of
+from harness.datasets.listing import files_of
+from harness.datasets.restricted import read_npy
+from harness.datasets.weak.drawn import MAX_XML_BYTES, OTHER_NAMES, load_json
+from harness.errors import BadInput, Problem, nearest
+
+Tags = dict[str, NDArray[np.float32]]
+_FORMS = "a folder of VOC XML files, a JSON file {id: [class names]}, or cls_labels*.npy"
+
+
+def read_tags(source: Path, classes: Sequence[str], ids: Iterable[str], *, pickles: bool = False) -> Tags:
+    """Image-level labels (C,) in {0,1} by image id; `classes` are the C foreground names in label order.
+
+    Of the file's images those in `ids` are kept: its keys may be ids, file names, or IRN's whole numbers
+    (2007000032, 42). `.npy` needs `pickles`. Raises BadInput with everything that is wrong.
+    """
+    if source.is_dir():
+        return _from_xml(source, classes, set(ids))
+    if source.suffix == ".npy":
+        if not pickles:
+            fix = f"python -m harness.data import-tags tags={source} out=tags.json ..., then data.tags=tags.json"
+            raise BadInput(Problem(str(source), "a pickled file is read by import-tags alone", fix))
+        content = read_npy(source)
+    elif source.suffix == ".json":
+        content = load_json(source)
+    else:
+        found = "no such file" if not source.exists() else f"a {source.suffix or 'nameless'} file"
+        raise BadInput(Problem(str(source), found, f"give {_FORMS}"))
+    if isinstance(content, dict) and isinstance(content.get("tags"), dict):
+        content = content["tags"]
+    if not isinstance(content, dict):
+        raise BadInput(Problem(str(source), "no dict of tags by image id", f"give {_FORMS}"))
+    return _chosen(source, content, classes, list(ids))
+
+
+def write_tags(path: Path, tags: Mapping[str, NDArray[np.float32]], classes: Sequence[str]) -> None:
+    """Tags as JSON: `{"classes": names, "tags": {id: names}}`, ids sorted; equal tags give equal bytes."""
+    named = {image_id: [classes[c] for c in np.flatnonzero(tags[image_id]).tolist()] for image_id in sorted(tags)}
+    lines = ",\n".join(f"  {json.dumps(image_id)}: {json.dumps(names)}" for image_id, names in named.items())
+    path.write_text(f'{{"classes": {json.dumps(list(classes))},\n "tags": {{\n{lines}\n }}\n}}\n', encoding="utf-8")
+
+
+def _chosen(source: Path, content: Mapping[Any, Any], classes: Sequence[str], ids: list[str]) -> Tags:
+    by_name = {image_id: image_id for image_id in ids}
+    by_number = {_number_of(image_id): image_id for image_id in ids}
+    found: Tags = {}
+    wrong: list[str] = []
+    reason = ""
+    for key, value in content.items():
+        name = str(key).rpartition("/")[2]
+        image_id = by_name.get(str(key)) or by_name.get(name) or by_name.get(name.rpartition(".")[0])
+        if image_id is None and str(key).isdigit():
+            image_id = by_number.get(str(key).lstrip("0"))
+        if image_id is None:
+            continue
+        try:
+            found[image_id] = _vector(value, classes)
+        except ValueError as error:
+            wrong.append(image_id)
+            reason = reason or str(error)
+    if wrong:
+        fix = f"names of {some_of(classes, 3)}, or {len(classes)} numbers 0 or 1"
+        raise BadInput(Problem(str(source), f"{len(wrong)} images have no tags: {some_of(wrong)} ({reason})", fix))
+    if not found:
+        shown = some_of(map(repr, content), 3)
+        raise BadInput(
+            Problem(str(source), f"none of its {len(content)} keys is an image here: {shown}", "other data?")
+        )
+    return found
+
+
+def _number_of(image_id: str) -> str:
+    """The digits that IRN's number of an image holds: all of VOC's, those behind COCO's last underscore."""
+    tail = image_id.rpartition("_")[2] if image_id.startswith("COCO_") else image_id
+    return "".join(letter for letter in tail if letter.isdigit()).lstrip("0")
+
+
+def _vector(value: Any, classes: Sequence[str]) -> NDArray[np.float32]:
+    """Tags from class names, or from C (or, with background first, C+1) numbers 0 and 1."""
+    out = np.zeros(len(classes), np.float32)
+    if isinstance(value, list | tuple) and any(isinstance(v, str) for v in value):
+        for name in map(str, value):
+            known = OTHER_NAMES.get(name, name) if name not in classes else name
+            if known not in classes:
+                raise ValueError(f"class {name!r}; {nearest(name, classes)}"[:120])
+            out[list(classes).index(known)] = 1.0
+        return out
+    if isinstance(value, list | tuple) and not value:
+        return out
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "biuf" or numbers.ndim != 1 or numbers.size not in (out.size, out.size + 1):
+        raise ValueError(f"{numbers.dtype} of shape {numbers.shape}")
+    if not np.isin(numbers, (0, 1)).all():
+        raise ValueError("numbers other than 0 and 1")
+    return numbers[-out.size :].astype(np.float32)
+
+
+def _from_xml(folder: Path, classes: Sequence[str], ids: set[str]) -> Tags:
+    problems: list[Problem] = []
+    files = files_of(folder, (".xml",), problems, f"give {_FORMS}")
+    if problems:
+        raise BadInput(problems)
+    here = sorted(ids & set(files or {}))
+    if not here:
+        raise BadInput(Problem(str(folder), "no XML file of an image of this dataset", f"give {_FORMS}"))
+    found: Tags = {}
+    for image_id, tags in attempt(lambda i: _objects(folder / (files or {})[i], classes), here):
+        if isinstance(tags, np.ndarray):
+            found[image_id] = tags
+        else:
+            problems += tags
+    if problems:
+        raise BadInput(merged(problems))
+    return found
+
+
+def _objects(path: Path, classes: Sequence[str]) -> NDArray[np.float32]:
+    """Classes of the `object` elements of one VOC annotation, difficult ones too, as the field takes them."""
+    again = "take the annotation of VOC again"
+    try:
+        data = path.read_bytes()
+        if len(data) > MAX_XML_BYTES or b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+            raise BadInput(Problem(str(path), "no annotation (too long, or it defines entities)", again))
+        root = ElementTree.fromstring(data)
+    except OSError as error:
+        raise BadInput(Problem(str(path), f"cannot be read ({error.strerror})", "check its permissions")) from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise BadInput(Problem(str(path), f"damaged XML ({error})", again)) from error
+    names = [(entry.findtext("name") or "").strip() for entry in root.iter("object")]
+    try:
+        return _vector(names, classes)
+    except ValueError as error:
+        raise BadInput(Problem(str(path), str(error), "name the classes as the dataset does")) from error
