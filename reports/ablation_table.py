@@ -15,6 +15,7 @@ from reports.main_results import remarks_of
 from reports.ranking import Counts, resampled
 from reports.row import Filters
 from reports.table import Cell, Column, Score, Section, Signed, Table
+from reports.verdicts import BACKBONES
 
 SCHEMA: dict[str, pl.DataType] = {
     **dict.fromkeys(("paper", "table", "row", "column", "dataset", "split", "tier", "variant", "protocol", "backbone"),
@@ -60,7 +61,7 @@ def build(results: Results, paper: Paper, table: PaperTable, filters: Filters, r
     for group in groups:
         one, gains = _shown(results, table, group, names, claims)
         shown.append(one)
-        sections.append(_section(paper, table, one, names, gains))
+        sections.append(_section(paper, table, one, names, [*_other_setting(group, claims), *gains]))
     sources = tuple(dict.fromkeys(c.source for c in claims.values()))
     remarks = remarks_of([c for (row, _), c in claims.items() if row in names])
     notes = (*table.notes, *remarks, f"printed numbers: {'; '.join(sources)}")
@@ -91,7 +92,7 @@ def _shown(
         found = {n: f for n, f in cells.items() if column.name in f.scored}
         scores, gaps = _scores(results, table, column, found)
         for name, gap in gaps.items():
-            text = f"{gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
+            text = f"{Signed(gap.value)} [{Signed(gap.low)}, {Signed(gap.high)}]"
             printed = _printed_gap(claims, table, column, name)
             gains.append(f"{column.title} {name} − {table.baseline}: {text}{printed}")
         for name in names:
@@ -123,9 +124,20 @@ def _scores(
     )
 
 
+def _other_setting(group: Group | None, claims: Mapping[tuple[str, str], Claim]) -> list[str]:
+    """Says so where the printed numbers are of other data or another network than ours."""
+    printed = {(c.dataset, c.backbone) for c in claims.values()}
+    if group is None or len(printed) != 1:
+        return []
+    dataset, backbone = printed.pop()
+    if (group.head.dataset, group.head.backbone) == (dataset, BACKBONES.get(backbone or "", backbone)):
+        return []
+    return [f"printed on {dataset} with {backbone}: diff. is between different settings"]
+
+
 def _printed_gap(claims: Mapping[tuple[str, str], Claim], table: PaperTable, column: TableColumn, name: str) -> str:
     row, base = claims.get((name, column.name)), claims.get((table.baseline or "", column.name))
-    return f" (printed {row.value - base.value:+.1f})" if row and base else ""
+    return f" (printed {Signed(row.value - base.value)})" if row and base else ""
 
 
 def _section(paper: Paper, table: PaperTable, one: Shown, names: Sequence[str], gains: Sequence[str]) -> Section:

@@ -76,7 +76,8 @@ class Signed:
     value: float
 
     def __str__(self) -> str:
-        return f"{self.value:+.1f}".replace("-", "−")
+        shown = f"{self.value:+.1f}".replace("-", "−")
+        return "0.0" if shown in ("+0.0", "−0.0") else shown
 
 
 Cell = str | int | Score | Rank | Amount | Same | Signed | None

@@ -56,7 +56,7 @@ TABLE_4 = PaperTable(
     columns=COLUMNS,
     words=WORDS,
     baseline="none",
-    notes=("the ticks of unc.FSR are read as absent in the three rows of cer.FSR alone", SCALE_NOTE),
+    notes=(SCALE_NOTE,),
 )
 TABLE_5 = PaperTable(
     table="5",

@@ -93,6 +93,7 @@ def test_ours_stands_beside_the_row_whose_knobs_it_has(toy: ToyStore) -> None:
     assert isinstance(unc["pred_difference"], Signed)
     assert unc["pred_difference"].value == pytest.approx(swapped_miou(12) - 72.5)
     gap = swapped_miou(8) - swapped_miou(16)
+    assert result.sections[0].notes[0] == "printed on voc with ViT-B: diff. is between different settings"  # type: ignore[attr-defined]
     assert f"Pred. both − none: {gap:+.1f} [{gap:+.1f}, {gap:+.1f}] (printed +5.7)" in result.sections[0].notes  # type: ignore[attr-defined]
     # Table 3 names the same run by its ratio.
     _, third = made(toy, "3")
