@@ -35,7 +35,10 @@ def chosen_methods(words: Words, single: bool, problems: list[Problem]) -> list[
 
 
 def open_data(words: Words, options: Mapping[str, str], problems: list[Problem]) -> tuple[Dataset, SplitPlan] | None:
-    """The dataset and its splits, every image and mask in use checked; None where that found problems."""
+    """The dataset and its splits, every image and mask of them checked; None where there are problems.
+
+    Files are read only where words, folders and lists are right: reading may take a minute the first time.
+    """
     if words.data.name not in DATASETS:
         problems.append(Problem("data", f"{words.data.name!r} is unknown", nearest(words.data.name, DATASETS)))
         return None
@@ -43,8 +46,11 @@ def open_data(words: Words, options: Mapping[str, str], problems: list[Problem])
         dataset = open_dataset(
             words.data.name, root=words.data.root, masks=words.data.masks, classes=words.data.classes, options=options
         )
+        if problems:
+            return None
+        used = [split for split, has_masks in dataset.splits().items() if has_masks or split == "train"]
+        dataset.check(tuple(image_id for split in used for image_id in dataset.ids(split)))
         splits = plan_splits(dataset, words.data.tune, words.protocol, report=words.split)
-        dataset.check((*splits.train, *splits.tune, *splits.report))
     except BadInput as e:
         problems.extend(e.problems)
         return None

@@ -145,7 +145,7 @@ class Voc(FileDataset):
         errors, warnings = illegal_labels(path, mask, CLASSES, "number the classes 0..20 in VOC's order, 255 = ignore")
         if errors or not mask.colours:
             return errors, warnings
-        told = dict(zip(mask.labels, mask.colours, strict=True))
+        told = {c: colour for c, colour in zip(mask.labels, mask.colours, strict=True) if c < len(CLASSES)}
         other = {c: COLOURS.index(v) for c, v in told.items() if v in COLOURS and COLOURS.index(v) != c}
         if other and set(told.values()) <= set(COLOURS) and len(set(told.values())) == len(told):
             says = some_of(f"{c} has the colour of {_class_of(o)}" for c, o in other.items())
