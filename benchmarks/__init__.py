@@ -21,5 +21,7 @@ class Case:
     """Least ratio reference / ours of process CPU time; None: only shown."""
     agree: Callable[[Any, Any], str] | None = None
     """Checks what the two return in each timed round, where that is possible. Raises AssertionError."""
+    prepare: Callable[[], Any] | None = None
+    """Makes the input, where that is not done by the first call; not counted as memory."""
     unit: str = ""
     """What one call works on, for the table."""

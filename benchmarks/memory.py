@@ -19,6 +19,8 @@ def peak(suite: str, name: str, side: str, quick: bool) -> dict[str, float]:
     from benchmarks.run import collect
 
     case = next(c for _, c in collect([suite], quick, name) if c.name == name)
+    if case.prepare is not None:
+        case.prepare()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
     getattr(case, side)()
     return {"before": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB}

@@ -50,9 +50,10 @@ def measure(case: Case, rounds: int, *, relaxed: float = 1.0) -> Timed:
 
     Raises AssertionError where the sides disagree.
     """
-    equality = case.equal()
-    case.reference()
-    case.ours()
+    equality, agreed = case.equal(), ""
+    first = case.reference(), case.ours()
+    if case.agree is not None:
+        case.agree(*first)
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         results = []
@@ -61,7 +62,9 @@ def measure(case: Case, rounds: int, *, relaxed: float = 1.0) -> Timed:
             results.append(call())
             side.append(time.process_time() - start)
         if case.agree is not None:
-            equality = case.agree(*results)
+            agreed = case.agree(*results)
+    if agreed:
+        equality = f"{equality}; timed: {agreed}"
     reference, ours = (statistics.median(s) for s in seconds)
     return Timed(
         name=case.name,
