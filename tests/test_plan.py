@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.ablations import overrides
 from harness.config import RunConfig, content_key
 from harness.errors import BadInput
-from harness.knobs import knob_from_text, typed_knobs
+from harness.knobs import knob_from_text, preset_knobs, typed_knobs
 from harness.plan import Plan, make_plan
 from harness.registry import registry
+from harness.spec import resolve
 from harness.versions import versions
 from harness.words import Words, parse, parse_rows
 
@@ -287,3 +289,12 @@ def test_unknown_ablations(ablation, says):
 def test_the_ablation_that_changes_nothing_has_the_key_of_the_method():
     assert key("methods=fsr", "ablation=both") == key("methods=fsr")
     assert key("methods=fsr", "ablation=none") != key("methods=fsr")
+
+
+@pytest.mark.parametrize("name", registry().names())
+def test_every_ablation_is_a_legal_config(name):
+    spec = registry().spec(name)
+    for variant in spec.variants:
+        preset = resolve(spec.preset)("voc", "paper", variant)
+        for ablation in spec.ablations:
+            typed_knobs(spec, preset_knobs(spec, preset) | overrides(spec, f"{name}.{ablation}"))
