@@ -37,7 +37,9 @@ class Inference:
 
     def __str__(self) -> str:
         parts = [f"scale{'s' if ',' in self.scales else ''} {self.scales}"]
-        parts += ["flip"] * self.flip + [f"fused by {self.fusion}"] * (self.flip or "," in self.scales)
+        parts += ["flip"] * self.flip + [f"fused by {self.fusion}"] * (
+            self.flip or "," in self.scales or " " in self.fusion
+        )
         return ", ".join(parts)
 
 

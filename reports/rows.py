@@ -57,12 +57,15 @@ def _ways(table: pl.DataFrame) -> list[tuple[Inference, pl.DataFrame]]:
         pl.col("tags").fill_null("none"),
     )
     options = ["scales", "flip", "fusion", "crf"]
-    several = table.group_by("target", "tags", "threshold_rule").agg(pl.struct(options).n_unique())[options[0]].max()
-    if several == 1 and table["crf"].n_unique() == 1:
-        last = max(table["target"], key=lambda t: TARGETS.index(t) if t in TARGETS else -1)
-        head = table.filter(pl.col("target") == last).row(0, named=True)
-        return [(Inference(*(head[o] for o in options)), table)]
-    return [(Inference(*key), part) for key, part in sorted(table.partition_by(options, as_dict=True).items())]
+    last = max(table["target"], key=lambda t: TARGETS.index(t) if t in TARGETS else -1)
+    main, others = table.filter(pl.col("target") == last), table.filter(pl.col("target") != last)
+    each = others.group_by("target", "tags", "threshold_rule").agg(pl.struct(options).n_unique())[options[0]].max()
+    if others.height and each != 1:
+        return [(Inference(*key), part) for key, part in sorted(table.partition_by(options, as_dict=True).items())]
+    ways = {Inference(*key): part for key, part in main.partition_by(options, as_dict=True).items()}
+    # Maps are made in one way, whatever the segmenter's: they stand beside its plainest.
+    order = sorted(ways, key=lambda w: (w.crf != "none", w.scales.count(","), w.flip, w.scales, w.fusion, w.crf))
+    return [(w, pl.concat([ways[w], others]) if n == 0 else ways[w]) for n, w in enumerate(order)]
 
 
 def _row(
