@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,16 +22,19 @@ from harness.errors import BadInput, Problem
 T = TypeVar("T")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
+_JPEG_SUFFIXES = (".jpg", ".jpeg")
 _FORMATS = ("JPEG", "PNG")
 _RENEW = "copy or download the file again, or take its id out of the lists"
 _INDEX = "save the mask as a one-channel 8-bit PNG of label numbers (palette or grey), 255 = ignore"
 _NUMBERS = re.compile(r"\d+(, \d+)*(, \.\.\.)?")
+MAX_PIXELS = 1 << 26
+"""More is no photo of these datasets: a damaged header, or a file made to fill the memory."""
 ORIENTATION_TAG = 0x0112
 _THREADS = min(8, os.cpu_count() or 1)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """RGB image (H,W,3), orientation tags not applied (masks are drawn on the stored pixels).
+    """RGB image (H,W,3), orientation tags not applied (masks are drawn on the stored pixels); PIL's pixels.
 
     Raises BadInput when the file is missing, damaged, cut off, or has more than 8 bits a channel.
     """
@@ -42,7 +46,26 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             )
         return np.asarray(image.convert("RGB"))
 
-    return _decoded(path, decode)
+    fast = _fast_jpeg(path)
+    return _decoded(path, decode) if fast is None else fast
+
+
+def _fast_jpeg(path: str | Path) -> NDArray[np.uint8] | None:
+    """A plain colour JPEG by libjpeg-turbo itself, the bytes that PIL gives; None for whatever PIL should judge.
+
+    That is: grey, CMYK and RGB files, pictures that PIL finds too large, and everything damaged.
+    """
+    if not str(path).lower().endswith(_JPEG_SUFFIXES):
+        return None
+    try:
+        data = Path(path).read_bytes()
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        if space != "YCbCr" or height * width > MAX_PIXELS:
+            return None
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except (OSError, ValueError, RuntimeError, MemoryError):
+        return None
+    return pixels
 
 
 def read_mask(path: str | Path) -> NDArray[np.uint8]:
@@ -222,6 +245,9 @@ def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool =
         if whole and not data.getbuffer().nbytes:
             raise BadInput(Problem(str(path), "empty file", _RENEW))
         with Image.open(data, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                found = f"{image.width}x{image.height} pixels, more than {MAX_PIXELS >> 20} Mi"
+                raise BadInput(Problem(str(path), found, "its header is damaged, or it has to be made smaller"))
             return decode(image)
     except BadInput:
         raise

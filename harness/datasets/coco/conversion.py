@@ -53,12 +53,12 @@ def read_instances(path: Path) -> Instances:
     annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for annotation in parts["annotations"]:
         number = annotation.get("image_id")
-        annotations[number if isinstance(number, int) else -1].append(annotation)
+        annotations[number if type(number) is int else -1].append(annotation)
     sizes: dict[int, tuple[int, int]] = {}
     odd, twice = [], []
     for image in parts["images"]:
         number, height, width = image.get("id"), image.get("height"), image.get("width")
-        if not all(isinstance(v, int) for v in (number, height, width)) or not _possible(number, height, width):
+        if not all(type(v) is int for v in (number, height, width)) or not _possible(number, height, width):
             odd.append(repr(number))
         elif number in sizes:
             twice.append(str(number))
@@ -132,13 +132,14 @@ def _make(instances: Instances, names: Mapping[str, int], folder: Path, source: 
 
 
 def _categories(path: Path, categories: list[dict[str, Any]]) -> list[Problem]:
-    found = {entry.get("id"): entry.get("name") for entry in categories}
     expected = dict(zip(CATEGORY_IDS, CLASSES[1:], strict=True))
-    wrong = [f"{number}: {found.get(number)!r}" for number, name in expected.items() if found.get(number) != name]
-    if not wrong and len(found) == len(expected):
+    pairs = [(entry.get("id"), entry.get("name")) for entry in categories]
+    wrong = [
+        f"{number}: {name!r}" for number, name in pairs if not isinstance(number, int) or name != expected.get(number)
+    ]
+    if not wrong and sorted(number for number, _ in pairs if isinstance(number, int)) == list(CATEGORY_IDS):
         return []
-    extra = [str(number) for number in found if number not in expected]
-    odd = some_of([*wrong, *extra], 3)
+    odd = some_of(wrong, 3) or f"{len(pairs)} of them"
     return [Problem(str(path), f"categories are not COCO's 80 ({odd})", "take the instances files of COCO 2014")]
 
 

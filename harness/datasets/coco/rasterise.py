@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ def label_map(height: int, width: int, annotations: Sequence[Mapping[str, Any]])
             out[pixels] = IGNORE
         else:
             area = annotation.get("area")
-            size = float(area) if isinstance(area, (int, float)) and math.isfinite(area) else float(pixels.sum())
+            size = float(area) if _is_number(area) else float(pixels.sum())
             objects.append((size, place, label, pixels))
     for _, _, label, pixels in sorted(objects, key=lambda o: o[:2], reverse=True):
         out[pixels] = label
@@ -94,13 +93,18 @@ def _polygons(polygons: list[Any], height: int, width: int) -> NDArray[np.bool_]
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise Unreadable("a polygon that is no list of at least three x, y pairs")
-        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in polygon):
+        if not all(map(_is_number, polygon)):
             raise Unreadable("a polygon whose coordinates are not all numbers")
         xs, ys = polygon[::2], polygon[1::2]
         if min(xs) < -width or max(xs) > 2 * width or min(ys) < -height or max(ys) > 2 * height:
             raise Unreadable(f"a polygon far outside the image of {width}x{height} pixels")
     merged = coco.merge(coco.frPyObjects([[float(v) for v in polygon] for polygon in polygons], height, width))
     return np.asarray(coco.decode(merged), np.bool_)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    # Python's whole numbers can be too large for math.isfinite.
+    return isinstance(value, (int, float)) and -1e15 < value < 1e15
 
 
 def _whole(value: Any) -> int:
