@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks import Case
@@ -27,13 +28,13 @@ def cases(quick: bool) -> list[Case]:
             cams = [(m.cam_kHW, m.labels_k) for m in inputs()]
             return threshold_loop(cams, [m.truth_HW for m in inputs()], thresholds, labels)
 
+        def one(m: Maps) -> ImageCurve:
+            score, slot = torch.from_numpy(m.cam_kHW).max(dim=0)
+            best = m.labels_k.astype(np.uint8)[slot.numpy()]
+            return ImageCurve.of(score.numpy(), best, m.truth_HW, THRESHOLDS, labels)
+
         def ours() -> Curve:
-            return Curve.sum(
-                ImageCurve.of(
-                    m.cam_kHW.max(axis=0), m.labels_k[m.cam_kHW.argmax(axis=0)], m.truth_HW, THRESHOLDS, labels
-                )
-                for m in inputs()
-            )
+            return Curve.sum(one(m) for m in inputs())
 
         def equal() -> str:
             curve = ours()
