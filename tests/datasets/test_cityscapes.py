@@ -49,6 +49,15 @@ def test_train_ids_come_from_either_file(tmp_path: Path, whole: None, train_ids:
     assert dataset.fingerprint(TRAIN)[:8] == "a179e9e7"
 
 
+def test_clicks_of_agmm_are_read_with_their_own_value_for_unlabelled(tmp_path: Path, whole: None) -> None:
+    dataset = open_dataset("cityscapes", root=str(miniatures.cityscapes(tmp_path, clicks=True)))
+    for kind, every in (("clicks20", 9), ("clicks50", 4), ("clicks100", 2)):
+        clicks = dataset.weak(TRAIN[0], kind)
+        assert np.array_equal(clicks, miniatures.sparse(miniatures.city_mask(TRAIN[0]), every, 3))
+        assert not (clicks == 19).any(), "19 is no class, and unlabelled is not background"
+        assert dataset.weak_fingerprint(dataset.ids("train"), kind).startswith("files ")
+
+
 def test_the_table_of_ids_is_cityscapess() -> None:
     assert cityscapes.TRAIN_IDS[[7, 8, 11, 24, 26, 33]].tolist() == [0, 1, 2, 11, 13, 18]
     assert (cityscapes.TRAIN_IDS != 255).sum() == 19

@@ -55,6 +55,11 @@ def test_agmms_folder_loads_with_its_own_lists(tmp_path: Path) -> None:
     assert dataset.splits() == {"train": True, "val": True}
     dataset.check(dataset.ids("train") + dataset.ids("val"))
     assert dataset.name == f"voc:{tmp_path.name}", "a part is told from the whole"
+    first = miniatures.VOC_TRAIN[0]
+    mask = miniatures.objects(miniatures.voc_labels(first))
+    assert np.array_equal(dataset.weak(first, "points"), miniatures.sparse(mask, 8, 3))
+    assert np.array_equal(dataset.weak(first, "scribbles"), miniatures.sparse(mask, 1, 3))
+    assert dataset.weak_fingerprint(dataset.ids("train"), "points").startswith("files ")
 
 
 def test_lists_in_every_style_of_the_field_read_alike(tmp_path: Path, official: None) -> None:
