@@ -60,7 +60,7 @@ class Report:
         lines += [*self._classes(), *_told("error", self.errors), *_told("warning", self.warnings)]
         pace = f", {self.files / self.seconds:.0f} a second" if self.files and self.seconds else ""
         lines.append(
-            f"{len(self.errors)} errors, {len(self.warnings)} warnings; "
+            f"{_counted(len(self.errors), 'error')}, {_counted(len(self.warnings), 'warning')}; "
             f"{self.files} files read in {self.seconds:.1f} s{pace}"
         )
         return "\n".join(lines)
@@ -116,8 +116,7 @@ def survey(
             found.dataset.use_labels(**labels)
         except BadInput as error:
             found.errors += error.problems
-    of_words = [problem for problem in found.errors if problem.where in WORDS]
-    if of_words and found.dataset is None:
+    if any(problem.where in WORDS for problem in found.errors):
         raise BadInput(found.errors)
     return found
 
@@ -198,6 +197,10 @@ def _generated(dataset: Dataset) -> tuple[list[SplitReport], list[Problem]]:
             continue
         reports.append(SplitReport(split, len(ids), len(ids) if has_masks else 0, dataset.fingerprint(ids)))
     return reports, problems
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _told(kind: str, problems: tuple[Problem, ...]) -> list[str]:
