@@ -14,7 +14,7 @@ from harness.datasets.base import IGNORE, Dataset
 from harness.datasets.facts import ImageFacts, MaskFacts
 from harness.datasets.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask, some_of
 from harness.datasets.layout import Layout
-from harness.datasets.looking import absent, illegal_labels, look
+from harness.datasets.looking import absent, illegal_labels, look, recall
 from harness.datasets.tag_files import Tags, read_tags
 from harness.datasets.weak.files import WeakFiles, find
 from harness.errors import BadInput, Problem, nearest
@@ -219,6 +219,7 @@ class FileDataset(Dataset):
 
     def legal_facts(self, image_id: str) -> MaskFacts:
         """Facts of a mask whose labels are legal. Raises BadInput."""
+        recall(self)
         mask = self.mask_facts(image_id)
         errors, _ = self.judge_mask(image_id, mask)
         if errors:

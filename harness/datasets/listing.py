@@ -261,7 +261,7 @@ def judge_count(
 
 def _lines_in(path: Path) -> int:
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
+        if not path.resolve().is_relative_to(path.parent.resolve()) or path.stat().st_size > MAX_TEXT_BYTES:
             return -1
         return sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
     except OSError:

@@ -70,10 +70,8 @@ def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looke
 
     Pictures without an image file (or mask file) are judged by what they have.
     """
-    root = dataset.layout.root
     chosen = list(dict.fromkeys(ids))
-    if len(chosen) >= KEEP_FACTS_FROM:
-        facts.load(root)
+    recall(dataset)
     known = {image_id: seen for image_id in chosen if (seen := _recalled(dataset, image_id, images)) is not None}
     unknown = [image_id for image_id in chosen if image_id not in known]
     what = f"reading {dataset.name}" if images else f"reading masks of {dataset.name}"
@@ -88,8 +86,14 @@ def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looke
     for image_id, seen in found.items():
         _remember(dataset, image_id, seen)
     if len(unknown) >= KEEP_FACTS_FROM:
-        facts.save(root)
+        facts.save(dataset.layout.root)
     return looked
+
+
+def recall(dataset: Readable) -> None:
+    """Take in, once, what earlier processes kept of a large dataset."""
+    if len(dataset.layout.images) >= KEEP_FACTS_FROM:
+        facts.load(dataset.layout.root)
 
 
 def see(dataset: Readable, image_id: str, *, images: bool = True) -> Seen:

@@ -119,6 +119,9 @@ def test_later_processes_read_what_has_changed_alone(
     dataset.check(every)
     assert dataset.fingerprint(every) == first
     assert files == []
+    as_new_process(root)
+    assert dataset.tags("a0").tolist() == [1.0, 0.0]
+    assert files == []
     mask = np.asarray(Image.open(root / "SegmentationClass/a3.png")).copy()
     mask[0, 0] = 2
     Image.fromarray(mask).save(root / "SegmentationClass/a3.png")

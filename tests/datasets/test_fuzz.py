@@ -243,6 +243,10 @@ def test_no_file_outside_the_folder_is_opened(tmp_path: Path, opened: Opened, na
     (base / "val_part.txt").unlink(missing_ok=True)
     (base / "val_part.txt").symlink_to(f"{secret}.txt")
     good = train.read_text()
+    if name != "coco":
+        val = train.with_name("val.txt")
+        val.unlink()
+        val.symlink_to(f"{secret}.txt")
     up = "../" * 8 + str(secret).lstrip("/")
     opened.paths.clear()
     for line in (str(secret), up, f"{up}.jpg {up}.png", f"x/{up}", f"..\\..\\{secret.name}", "~/secret", f"{secret}\0"):
@@ -261,6 +265,15 @@ def test_no_file_outside_the_folder_is_opened(tmp_path: Path, opened: Opened, na
     assert any(str(base) in path for path in opened.paths)
     leaks = [path for path in opened.paths if os.path.realpath(path).startswith(os.path.realpath(outside))]
     assert not leaks
+
+
+def test_an_annotation_file_that_is_a_link_out_is_refused(tmp_path: Path) -> None:
+    root = miniatures.COCO_LAYOUTS["annotations"](tmp_path / "in")
+    path = root / "annotations/instances_train2014.json"
+    path.rename(tmp_path / "secret.json")
+    path.symlink_to(tmp_path / "secret.json")
+    with pytest.raises(BadInput, match="a link that leaves its folder"):
+        open_dataset("coco", root=str(root))
 
 
 def test_links_out_of_a_list_folder_are_refused(tmp_path: Path) -> None:

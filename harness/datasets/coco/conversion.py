@@ -36,6 +36,8 @@ class Instances:
 
 def read_instances(path: Path) -> Instances:
     """The images of an instances JSON that have at least one annotation. Raises BadInput with all that is wrong."""
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise BadInput(Problem(str(path), "a link that leaves its folder", "link the folder, or put the file there"))
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
