@@ -1,0 +1,183 @@
+"""`run=<key>`: a finished run scored again in another way, with the weights that it left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.config import RunConfig
+from harness.datasets import open_dataset
+from harness.datasets.base import Dataset
+from harness.datasets.splits import plan_splits
+from harness.engine.build import build_method
+from harness.engine.checkpoint import load_weights
+from harness.engine.counting import Target
+from harness.engine.evals import NO_RULE, Tables, eval_columns
+from harness.engine.predictions import MAPS
+from harness.errors import BadInput, Problem, nearest
+from harness.evaluation.scoring import Job, device_of, precision_of, score, scored_ids, threads_of
+from harness.evaluation.words import AUTO, EvaluateWords
+from harness.pretrained import RANDOM
+from harness.scoring.inference import inference_of
+from harness.store import Results, Store, latest_runs, load
+from harness.words import Parsed
+
+SHORTEST_KEY = 4
+
+
+@dataclass(frozen=True)
+class Again:
+    """A run that is scored again: what is scored, and the file of its weights."""
+
+    job: Job
+    weights: Path
+
+    def score(self, store: Store) -> Tables:
+        """The one eval. Raises BadInput where the weights do not fit the code of today."""
+        method = build_method(self.job.run, self.job.dataset, RANDOM)
+        try:
+            load_weights(self.weights, method)
+        except RuntimeError as e:
+            found = f"{self.weights.name} does not fit {self.job.run.method} as it is now: {str(e).splitlines()[0]}"
+            raise BadInput(Problem("run", found, "check out the commit that the table runs names")) from e
+        return score(self.job, method, store)
+
+
+def plan_again(parsed: Parsed, store: Store) -> Again:
+    """What `run=` asks for. Raises BadInput with every problem of words, run, weights and data at once."""
+    words: EvaluateWords = parsed.words
+    results = load(store.root, ["runs", "evals", "artifacts"])
+    row = _find(results, str(words.run))
+    config = json.loads(row["config"])
+    if {"foreign", "published"} & set(config):
+        fix = "score its files again with preds= or cams=, or the weights file with weights="
+        raise BadInput(Problem("run", f"{row['key']} is {row['method']}, which was not trained here", fix))
+    run = RunConfig.from_dict(config)
+    problems: list[Problem] = []
+    target = _target(words, run, problems)
+    how = inference_of(words.scales, words.flip, words.fusion, run.inference)
+    if target.name in MAPS:
+        for name in ("scales", "flip", "fusion", "crf"):
+            if name in parsed.given:
+                fix = "target=segmentation, or train with other cam_scales"
+                problems.append(Problem(name, f"is for segmenters; CAM scales are a knob of {run.method}", fix))
+    elif "crf" not in parsed.given:
+        target = dataclasses.replace(target, crf=run.crf)
+    weights = _weights(results, row["key"], store, problems)
+    opened = _open(words, run, row, store, problems)
+    device = device_of(words, problems)
+    if opened is None or weights is None or problems:
+        raise BadInput(problems)
+    dataset, split, ids = opened
+    maps = target.name in MAPS and dataset.has_background
+    asked = str(row["protocol"]) if words.protocol == AUTO else words.protocol
+    rule = asked if maps else NO_RULE
+    columns = eval_columns(row["key"], run, target, split, rule, how)
+    threshold = {"fixed": run.cam_threshold, "held-out": _held_out(results, columns)}.get(rule)
+    if rule == "held-out" and threshold is None:
+        fix = "protocol=fixed or protocol=oracle"
+        raise BadInput(Problem("protocol", "the run has no threshold that was chosen on a held-out split", fix))
+    precision = precision_of(words, run.precision, device)
+    job = Job(
+        run=dataclasses.replace(run, precision=precision),
+        key=row["key"],
+        columns=columns,
+        target=target,
+        how=how,
+        dataset=dataset,
+        split=split,
+        ids=ids,
+        threshold=threshold,
+        protocol=str(row["protocol"]),
+        threads=threads_of(words),
+        device=device,
+    )
+    return Again(job, weights)
+
+
+def _find(results: Results, key: str) -> dict[str, Any]:
+    runs = latest_runs(results.runs)
+    keys = runs["key"].to_list()
+    found = [k for k in keys if k == key] or [k for k in keys if k.startswith(key) and len(key) >= SHORTEST_KEY]
+    if len(found) != 1:
+        what = f"{key!r} starts {len(found)} keys" if found else f"{key!r} is not in the store"
+        fix = "write more of it" if found else (nearest(key, keys) if keys else "name the store with store=")
+        raise BadInput(Problem("run", what, fix[:300]))
+    row = runs.row(by_predicate=pl.col("key") == found[0], named=True)
+    if row["status"] != "done":
+        raise BadInput(Problem("run", f"{found[0]} is {row['status']}", "only finished runs have weights to score"))
+    return row
+
+
+def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Target:
+    made = run.chosen.spec.targets
+    name = words.target or made[-1]
+    if name not in made:
+        problems.append(Problem("target", f"{run.method} makes no {name}", f"it makes: {', '.join(made)}"))
+    return Target(name, words.weights or "student", words.crf)
+
+
+def _weights(results: Results, key: str, store: Store, problems: list[Problem]) -> Path | None:
+    rows = results.artifacts.filter((pl.col("key") == key) & (pl.col("kind") == "weights"))
+    path = store.root / rows["path"][0] if rows.height else None
+    if path is not None and path.is_file():
+        return path
+    found = "left no weights (keep=none)" if path is None else f"its weights are gone from {path} (gc, or moved)"
+    problems.append(Problem("run", f"{key} {found}", "train it again with keep=last: harness.train retrains the rest"))
+    return None
+
+
+def _open(
+    words: EvaluateWords, run: RunConfig, row: Mapping[str, Any], store: Store, problems: list[Problem]
+) -> tuple[Dataset, str, tuple[str, ...]] | None:
+    """The run's dataset, found where the words say or where its sweep had it, with equal classes and labels."""
+    given = _given(store, str(row["sweep"]), run.dataset)
+    options = {k: v for k, v in run.options.items() if k != "tune"}
+    try:
+        dataset = open_dataset(
+            run.dataset,
+            root=words.data.root or given.get("data.root"),
+            masks=run.masks,
+            classes=words.data.classes or given.get("data.classes"),
+            options=options,
+        )
+        splits = plan_splits(dataset, run.options.get("tune", "auto"), str(row["protocol"]), report=run.split)
+        split, ids = scored_ids(dataset, words.split or splits.report_name, problems)
+        dataset.check(ids)
+    except BadInput as e:
+        problems.extend(e.problems)
+        return None
+    known = json.loads(row["config"]).get("class_names")
+    if known and list(dataset.class_names) != known:
+        names = ", ".join(dataset.class_names[:5])
+        problems.append(Problem("data", f"has classes {names}, ..., not those of the run", "name the run's own data"))
+    before = json.loads(row["split_fingerprints"] or "{}").get("report")
+    if split == splits.report_name and before and dataset.fingerprint(splits.report) != before:
+        found = f"{split} of {dataset.name} is not what the run was reported on: images or labels differ"
+        problems.append(Problem("data", found, "data.root=<the folder that it was trained on>"))
+    return dataset, split, ids
+
+
+def _given(store: Store, sweep: str, dataset: str) -> Mapping[str, str]:
+    """The words of the sweep that made a run, for where its data lies; empty where nobody knows."""
+    try:
+        rows = json.loads((store.root / "sweeps" / f"{sweep}.json").read_text())["words"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    for given in rows if isinstance(rows, list) else [rows]:
+        if given.get("data", given.get("data.name", "shapes")) == dataset:
+            return dict(given)
+    return {}
+
+
+def _held_out(results: Results, columns: Mapping[str, Any]) -> float | None:
+    """The threshold that the run chose for this target on its tuning split."""
+    same = [pl.col(name) == columns[name] for name in ("key", "target", "weights")]
+    rows = results.evals.filter(*same, pl.col("threshold_rule") == "held-out")
+    return None if rows.is_empty() else float(rows["threshold"][0])

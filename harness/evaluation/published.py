@@ -1,0 +1,203 @@
+"""`weights=<file> method=...`: a published checkpoint, read without running anything in it, under our names."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from harness.ablations import unknown_names
+from harness.config import RunConfig, digest_of, resolve_run
+from harness.datasets import open_dataset
+from harness.engine.build import build_method
+from harness.engine.checkpoint import file_digest
+from harness.engine.counting import Target
+from harness.engine.evals import NO_RULE, Tables, eval_columns
+from harness.engine.predictions import MAPS
+from harness.engine.run import run_row
+from harness.errors import BadInput, Problem
+from harness.evaluation.scoring import Job, device_of, precision_of, score, scored_ids, threads_of
+from harness.evaluation.words import AUTO, EvaluateWords
+from harness.keymap import KeyMap
+from harness.method import Method
+from harness.pretrained import RANDOM
+from harness.registry import registry
+from harness.spec import MethodSpec, resolve
+from harness.store import Store
+from harness.versions import versions
+from harness.words import Parsed
+
+NESTED = ("state_dict", "model", "model_state_dict", "net", "network", "teacher", "student")
+"""Where a checkpoint that holds more than a state dict has it, most likely first."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint that is scored, and the row of `runs` that it stands for."""
+
+    job: Job
+    state: Mapping[str, Tensor]
+    row: Mapping[str, Any]
+
+    def score(self, store: Store) -> Tables:
+        """The one eval. Raises BadInput naming every tensor that does not fit."""
+        method = fitted(build_method(self.job.run, self.job.dataset, RANDOM), self.job.run.chosen.spec, self.state)
+        return score(self.job, method, store)
+
+
+def fitted(method: Method, spec: MethodSpec, state: Mapping[str, Tensor]) -> Method:
+    """The method with a published state dict, by its key map (`MethodSpec.published`), else under equal names.
+
+    Raises BadInput naming every missing, unknown and wrong-shaped tensor.
+    """
+    names: KeyMap = resolve(spec.published)(method) if spec.published else KeyMap(rules=())
+    method.load_state_dict(names.convert(state, method.state_dict()))
+    return method
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict of a `.pth` or safetensors file: tensors by name, whatever holds them. Nothing in it is run.
+
+    Raises BadInput for a file that is missing or damaged, holds other objects than tensors, or several networks.
+    """
+    where = "weights"
+    if not path.is_file():
+        raise BadInput(Problem(where, f"{path} is no file", "give a .pth or .safetensors file"))
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        found = f"{path.name} holds more than tensors, which is not run: {str(e).splitlines()[0]:.200}"
+        fix = "save its state dict alone where you trust it: torch.save(torch.load(path)['state_dict'], new)"
+        raise BadInput(Problem(where, found, fix)) from e
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, SafetensorError) as e:
+        found = f"{path.name} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__:.200}"
+        raise BadInput(Problem(where, found, "download it again")) from e
+    if _is_state(content):
+        return dict(content)
+    inside = {k: v for k, v in content.items() if _is_state(v)} if isinstance(content, Mapping) else {}
+    chosen = next((n for n in NESTED if n in inside), next(iter(inside), None) if len(inside) == 1 else None)
+    if chosen is None:
+        found = f"{path.name} holds {', '.join(map(str, inside)) or 'no dict of tensors'}"
+        raise BadInput(Problem(where, found, f"save one network's state dict, or name it {NESTED[0]}"))
+    return dict(inside[chosen])
+
+
+def plan_published(parsed: Parsed, store: Store) -> Published:
+    """What `weights=` asks for. Raises BadInput with every problem of words, data and file at once."""
+    words: EvaluateWords = parsed.words
+    problems: list[Problem] = []
+    path = Path(str(words.weights)).expanduser()
+    state: dict[str, Tensor] = {}
+    run = dataset = None
+    split, ids = "", tuple[str, ...]()
+    try:
+        state = read_state(path)
+    except BadInput as e:
+        problems.extend(e.problems)
+    try:
+        data = words.data
+        dataset = open_dataset(
+            data.name, root=data.root, masks=data.masks, classes=data.classes, options=parsed.options
+        )
+        split, ids = scored_ids(dataset, words.split, problems)
+        dataset.check(ids)
+    except BadInput as e:
+        problems.extend(e.problems)
+    device = device_of(words, problems)
+    try:
+        chosen = registry().choose(str(words.method))
+        problems.extend(unknown_names(words.ablation, [chosen.spec]))
+        run = resolve_run(
+            chosen,
+            words,
+            family=dataset.family if dataset else "voc",
+            dataset=words.data.name,
+            labels=words.labels or chosen.spec.labels[0],
+            precision=precision_of(words, "bf16", device),
+            options=parsed.options,
+            knobs=parsed.knobs,
+            seed=words.seed,
+        )
+    except BadInput as e:
+        problems.extend(p for p in e.problems if p not in problems)
+    if run is None or dataset is None or problems:
+        raise BadInput(problems)
+    made = run.chosen.spec.targets
+    target = Target(words.target or made[-1], "student", words.crf)
+    if target.name not in made:
+        raise BadInput(Problem("target", f"{run.method} makes no {target.name}", f"it makes: {', '.join(made)}"))
+    maps = target.name in MAPS
+    if maps and target.crf != "none":
+        raise BadInput(Problem("crf", "is for segmenters", "target=segmentation, or leave crf out"))
+    asked = "fixed" if words.protocol == AUTO else words.protocol
+    rule = asked if maps and dataset.has_background else NO_RULE
+    if rule == "held-out":
+        raise BadInput(Problem("protocol", "nothing is tuned here", "protocol=fixed or protocol=oracle"))
+    protocol = rule if rule != NO_RULE else "fixed"
+    identity = {"published": file_digest(path), "run": run.to_dict(), "name": words.name, "protocol": protocol}
+    row = _row(words, run, path, digest_of(_without_scoring(identity)), dataset, split, ids, protocol)
+    job = Job(
+        run=run,
+        key=str(row["key"]),
+        columns=eval_columns(str(row["key"]), run, target, split, rule, run.inference),
+        target=target,
+        how=run.inference,
+        dataset=dataset,
+        split=split,
+        ids=ids,
+        threshold=run.cam_threshold if rule == "fixed" else None,
+        protocol=protocol,
+        threads=threads_of(words),
+        device=device,
+    )
+    return Published(job, state, row)
+
+
+def _without_scoring(identity: dict[str, Any]) -> dict[str, Any]:
+    """Without the words of scoring: one file is one row, however often it is scored."""
+    ways = ("scales", "flip", "fusion", "crf", "split", "scoring", "precision")
+    return {**identity, "run": {k: v for k, v in identity["run"].items() if k not in ways}}
+
+
+def _row(
+    words: EvaluateWords,
+    run: RunConfig,
+    path: Path,
+    key: str,
+    dataset: Any,
+    split: str,
+    ids: tuple[str, ...],
+    protocol: str,
+) -> dict[str, Any]:
+    payload = {
+        "key": key,
+        "config": {**run.to_dict(), "method": words.name or f"{run.method}-published"},
+        "machine": {"threads": threads_of(words), "protocol": protocol},
+        "labels": {"sweep": "", "study": ""},
+        "versions": versions(run.chosen.spec, run.chosen.base),
+        "pretraining": path.name,
+        "fingerprints": {"report": dataset.fingerprint(ids)},
+        "described": {
+            "dataset": dataset.name,
+            "class_names": list(dataset.class_names),
+            "has_background": dataset.has_background,
+            "published": {"file": path.name, "method": run.method, "split": split},
+        },
+    }
+    # Nobody here knows for how long it was trained.
+    return {**run_row(payload, "done", seconds=json.dumps({})), "iterations": None}
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
