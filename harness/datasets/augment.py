@@ -144,7 +144,9 @@ def random_resized_crop(
 
 def hflip(image: Pixels, label: Pixels | None) -> tuple[Pixels, Pixels | None]:
     """Image and label mirrored left to right."""
-    return image[:, ::-1], None if label is None else label[:, ::-1]
+    # PIL mirrors whole pixels; numpy would copy a mirrored view byte by byte as soon as it is used.
+    mirrored = Image.fromarray(np.ascontiguousarray(image)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(mirrored), None if label is None else label[:, ::-1]
 
 
 def random_hflip(

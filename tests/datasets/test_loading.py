@@ -252,8 +252,13 @@ def test_labels_reach_only_those_who_read_them(dataset: Dataset) -> None:
     assert digest(tags_only) != digest(masked)
     for a, b in zip(tags_only, masked, strict=True):
         assert all(torch.equal(a.views[name], b.views[name]) for name in a.views)
-    with pytest.raises(BadInput, match="has no points"):
-        next(iter(loader(dataset, labels="points")))
+    sparse = [batch for made in loader(dataset, labels="points") for batch in made]
+    assert all(
+        torch.equal(a.views[name], b.views[name]) for a, b in zip(sparse, masked, strict=True) for name in a.views
+    )
+    assert all((batch.label_BHW == 255).float().mean() > 0.5 for batch in sparse)
+    with pytest.raises(BadInput, match="no weak labels are called 'dots'"):
+        next(iter(loader(dataset, labels="dots")))
 
 
 @pytest.mark.parametrize("loaders", [0, 1])

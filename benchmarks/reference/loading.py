@@ -1,0 +1,76 @@
+"""A training batch as the field loads it: PIL, torchvision transforms one after another, numpy labels, torch.stack.
+
+Mirrors the loaders of FSR and of most single-stage repositories (RandomResizedCrop bicubic, flip, ColorJitter at p .5,
+ToTensor, Normalize). Only the random numbers come from the caller, so that both sides can be compared byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from harness.datasets.augment import crop_window
+from harness.datasets.colour import draw_jitter
+from methods.parts.knobs import ViewKnobs
+from methods.parts.views import CROP_AREA_MAX, CROP_ASPECT
+
+_ADJUST = {
+    "brightness": F.adjust_brightness,
+    "contrast": F.adjust_contrast,
+    "saturation": F.adjust_saturation,
+    "hue": F.adjust_hue,
+}
+
+
+def read(path: Path) -> Image.Image:
+    """An image as the field opens it."""
+    return Image.open(path).convert("RGB")
+
+
+def view(
+    image: Image.Image,
+    mask: np.ndarray,
+    crop: int,
+    k: ViewKnobs,
+    mean: Sequence[float],
+    std: Sequence[float],
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """One training view float32 (3,crop,crop) and its labels int64 (crop,crop)."""
+    label = Image.fromarray(mask)
+    window = crop_window(image.height, image.width, (k.crop_area_min, CROP_AREA_MAX), CROP_ASPECT, rng)
+    square = [crop, crop]
+    image = F.resize(F.crop(image, *window), square, InterpolationMode.BICUBIC)
+    label = F.resize(F.crop(label, *window), square, InterpolationMode.NEAREST)
+    if rng.random() < k.flip_probability:
+        image, label = F.hflip(image), F.hflip(label)
+    if rng.random() < k.jitter_probability:
+        spread = (k.jitter_brightness, k.jitter_contrast, k.jitter_saturation, k.jitter_hue)
+        for name, factor in draw_jitter(*spread, rng).steps:
+            image = _ADJUST[name](image, factor)
+    tensor = F.normalize(F.to_tensor(image), list(mean), list(std))
+    return tensor, torch.from_numpy(np.array(label)).long()
+
+
+def batch(
+    images: Sequence[Path],
+    masks: Sequence[Path],
+    crop: int,
+    k: ViewKnobs,
+    mean: Sequence[float],
+    std: Sequence[float],
+    rngs: Sequence[np.random.Generator],
+) -> tuple[Tensor, Tensor]:
+    """Views (B,3,crop,crop) and labels (B,crop,crop), every file opened anew."""
+    made = [
+        view(read(image), np.array(Image.open(mask)), crop, k, mean, std, rng)
+        for image, mask, rng in zip(images, masks, rngs, strict=True)
+    ]
+    return torch.stack([v for v, _ in made]), torch.stack([label for _, label in made])
