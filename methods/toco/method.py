@@ -212,7 +212,8 @@ class Toco(TagSegmenter):
         """L_seg and L_reg on pseudo labels from a CAM (A5, A7, A8)."""
         images = group.views["view1"]
         label_BHW = self.pseudo_mask(images, cam_BCHW, group.tags_BC, group.content_BHW)
-        logits_BKHW = resize(self.net.segment(tokens.top_BND, tokens.hw).float(), tuple(label_BHW.shape[-2:]))
+        logits_BKhw = self.net.segment(tokens.top_BND, tokens.hw).float()
+        logits_BKHW = resize(logits_BKhw, (label_BHW.shape[-2], label_BHW.shape[-1]))
         losses = {}
         if "seg" in terms:
             losses["seg"] = self.segmentation_loss(logits_BKHW, label_BHW)

@@ -36,7 +36,9 @@ def values(method, progress=LATE, data=None):
 
 @pytest.mark.parametrize("variant", METHOD.variants)
 def test_golden_curve(variant):
-    curve = golden.train(golden.make("toco", variant))
+    # A CAM of a random network is flat: crops without object are seen with a higher limit only.
+    curve = golden.train(golden.make("toco", variant, negative_limit=1.0))
+    assert curve["ctc"][-1] > 0.1
     golden.check("toco", variant, curve)
     assert curve["cls"][-1] < curve["cls"][0]
 
