@@ -15,6 +15,10 @@ class TestFull(MethodTests):
     together = {"warmup_start": {"warmup": 0.5}}
 
 
+class TestFullDeepLab(TestFull):
+    words = {"decoder": "deeplabv3plus"}
+
+
 class TestPce(MethodTests):
     method = "pce"
     labels = "scribbles"
