@@ -120,12 +120,6 @@ class UniaConfig(TagSegmenterKnobs):
         False, "refined labels are resized to tokens bilinearly, ids and all; true as published", unit="bool",
         source="unia.md 2.8 c",
     )  # fmt: skip
-    kaiming_decoder: bool = knob(
-        True,
-        "the decoder starts as its initialiser says, which the published code never calls",
-        unit="bool",
-        source="operators.md A9",
-    )
     aux_block: int = knob(
         10, "block that feeds the auxiliary head, of 12; fitted by design section 4 e", unit="1-based block",
         source="unia.md 2.1, log",

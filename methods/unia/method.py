@@ -62,7 +62,6 @@ class Unia(TagSegmenter):
             aux_block=fitting.aux_block(encoder.depth, config.aux_block, CARD_DEPTH),
             uncertainty=module,
             attention_logits=config.aff_source == "logits",
-            kaiming=config.kaiming_decoder,
         )
         if config.freeze_aff_bias:
             net.affinity.freeze_bias()

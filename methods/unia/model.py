@@ -44,8 +44,8 @@ class UniaNet(ViTSegmenter):
     """`ViTSegmenter` with a class token in self-attention, auxiliary classifier, uncertainty module and affinity head.
 
     `uncertainty` None leaves the module out: tokens pass as they are. `attention_logits`: the affinity reads attention
-    before its softmax. `kaiming` false starts the LargeFOV decoder as PyTorch does (operators.md A9).
-    Raises BadInput for decoders and networks that do not fit.
+    before its softmax. The LargeFOV decoder starts as PyTorch does, at a cross-entropy of ln K (unia.md 8.4). Raises
+    BadInput for decoders and networks that do not fit.
     """
 
     def __init__(
@@ -59,13 +59,12 @@ class UniaNet(ViTSegmenter):
         aux_block: int,
         uncertainty: UncertaintyInference | None,
         attention_logits: bool,
-        kaiming: bool,
     ):
         super().__init__(encoder, num_classes=num_classes, num_labels=num_labels, decoder=decoder, width=width)
         if not encoder.heads:
             found, fix = "the attention of this network cannot be read", f"for instance backbone={EXAMPLE}"
             raise BadInput(Problem("backbone.name", found, fix))
-        if not kaiming and isinstance(self.decoder, LargeFOV):
+        if isinstance(self.decoder, LargeFOV):
             self.decoder = LargeFOV(encoder.dim, num_labels, width, kaiming=False)
         self.aux_block, self.attention_logits = aux_block, attention_logits
         self.classifier_aux = class_maps(encoder.dim, num_classes)

@@ -35,7 +35,6 @@ RELEASED: dict[str, Any] = {
     "aff_over_batch": True,
     "freeze_aff_bias": True,
     "bilinear_label_ids": True,
-    "kaiming_decoder": False,
     "w_reg": 0.05 * LATTICE,
 }
 RELEASED_W_AFF = {"voc": 0.1, "coco": 0.05}

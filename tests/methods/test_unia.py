@@ -279,8 +279,7 @@ def test_variants_differ_where_the_card_says():
     assert [m.net.affinity.conv.bias.requires_grad for m in (default, released)] == [True, False]
     one, other = preset("coco", "paper", "default").knobs, preset("coco", "paper", "released").knobs
     assert {k for k in other if one.get(k) != other[k]} == {
-        "imagenet_normalisation", "aff_source", "aff_over_batch", "freeze_aff_bias", "bilinear_label_ids",
-        "kaiming_decoder", "w_aff",
+        "imagenet_normalisation", "aff_source", "aff_over_batch", "freeze_aff_bias", "bilinear_label_ids", "w_aff",
         "w_reg"}  # fmt: skip
     assert not released.config.separate_mu_head, "the shared head is in both: the published number has it"
 
@@ -293,9 +292,9 @@ def test_network_of_the_card():
     assert net.encoder.cls_token.requires_grad
     assert isinstance(net.decoder, LargeFOV)
     spread = float(net.decoder.second.weight.detach().std())
-    assert spread == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.1), "Kaiming by fan-out (operators.md A9)"
-    spread = float(golden.make("unia", "released").net.decoder.second.weight.detach().std())
-    assert spread == pytest.approx(1 / math.sqrt(3 * 64 * 9), rel=0.1), "PyTorch's own start"
+    assert spread == pytest.approx(1 / math.sqrt(3 * 64 * 9), rel=0.1), "PyTorch's own start (operators.md A9)"
+    start = values(golden.make("unia", w_seg=1.0))["seg"]
+    assert start == pytest.approx(math.log(4), rel=0.05), "unia.md 8.4: ln K at the start"
     assert not hasattr(net.uncertainty, "conv"), "what the published code never calls is not built"
     assert net.uncertainty.leave_mean is None
     assert golden.make("unia", separate_mu_head=True).net.uncertainty.leave_mean is not None
