@@ -59,7 +59,26 @@ def world(tmp_path_factory):
         "data.n_test=4",
     ]
     assert run("harness.train", words) == 0
-    return {"<VOC-layout folder>": str(voc), "results": str(store)}
+    masks, cams = root / "masks", root / "cams"
+    masks.mkdir()
+    cams.mkdir()
+    for name in ids["test"]:
+        (masks / f"{name}.png").write_bytes((voc / f"SegmentationClass/{name}.png").read_bytes())
+        np.save(cams / f"{name}.npy", np.zeros((1, 4, 5), np.float32))
+    (weights,) = store.glob("cache/*/weights.safetensors")
+    return {
+        "<VOC-layout folder>": str(voc),
+        "<folder of PNG>": str(masks),
+        "<folder of CAMs>": str(cams),
+        "<file>": str(weights),
+        "<key>": key_of(store),
+        "results": str(store),
+    }
+
+
+def key_of(store: Path) -> str:
+    (file,) = (store / "params").glob("*.parquet")
+    return file.stem
 
 
 def run(module: str, argv: list[str]) -> int:
@@ -76,9 +95,10 @@ def run(module: str, argv: list[str]) -> int:
 
 @pytest.mark.parametrize(("page", "command"), commands(), ids=lambda value: value[:60])
 def test_the_command_runs(page, command, world, monkeypatch):
-    command = command.replace("<VOC-layout folder>", "VOC")
+    for name, value in world.items():
+        if name.startswith("<"):
+            command = command.replace(name, shlex.quote(value))
     module, *words = shlex.split(command)
-    words = [w.replace("=VOC", "=" + world["<VOC-layout folder>"]) for w in words]
     words = ["store=" + world["results"] if w == "store=results" else w for w in words]
     if module == "pytest":
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from harness.store.reading import Results
 from harness.store.schema import SCHEMAS, empty
@@ -55,6 +55,15 @@ def mdice_array(counts_K3: NDArray[np.generic]) -> NDArray[np.float64]:
     present = ~np.isnan(dice)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(present, dice, 0.0).sum(-1) / present.sum(-1))
+
+
+def image_f1(logits_BC: ArrayLike, tags_BC: ArrayLike) -> float:
+    """Image-level F1 in [0,1] (operators.md A11, "cls score"): mean over images of 2tp/(2tp+fp+fn) of logits above 0
+    against tags in {0,1}; an image without tags and without predictions counts 0, as scikit-learn has it."""
+    predicted, true = np.asarray(logits_BC) > 0, np.asarray(tags_BC) > 0
+    wrong = (predicted != true).sum(1)
+    right = 2 * (predicted & true).sum(1)
+    return float((right / np.maximum(right + wrong, 1)).mean())
 
 
 def class_counts(counts: pl.DataFrame) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import f1_score
 
 from harness.scoring.confusion import image_counts
 from harness.scoring.curves import THRESHOLDS, Curve, ImageCurve
@@ -15,6 +16,7 @@ from harness.scoring.metrics import (
     class_counts,
     counts_frame,
     curves_frame,
+    image_f1,
     iou,
     iou_array,
     miou,
@@ -138,3 +140,21 @@ def test_frames_check_their_lengths() -> None:
     with pytest.raises(ValueError, match="2 images"):
         counts_frame("e", ["a", "b"], COUNTS_IK3)
     assert counts_frame("e", [], np.zeros((0, 2, 3), np.int64)).height == 0
+
+
+def test_a11_image_f1_is_scikit_learns():
+    rng = np.random.default_rng(3)
+    logits, tags = rng.normal(size=(40, 6)), (rng.random((40, 6)) < 0.3).astype(np.float32)
+    logits[0], tags[0] = -1, 0
+    expected = np.mean([f1_score(t, row > 0, zero_division=0) for t, row in zip(tags, logits, strict=True)])
+    assert image_f1(logits, tags) == pytest.approx(expected)
+    assert image_f1([[1.0, -1.0], [-1.0, 1.0]], [[1, 0], [1, 1]]) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_a11_by_hand():
+    """agmm.md self-check 6: pred 0,0,1,1, truth 0,1,1,255: IoU 1/2 and 1/2; the third label occurs nowhere."""
+    pred, truth = np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 1, 1, 255]], np.uint8)
+    counts = image_counts(pred, truth, 3)
+    assert iou_array(counts)[:2].tolist() == [0.5, 0.5]
+    assert np.isnan(iou_array(counts)[2])
+    assert miou(counts_frame("e", ["a"], counts[None]), 3) == (0.5, 1)
