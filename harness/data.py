@@ -237,7 +237,9 @@ def usage(command: str | None = None) -> str:
             for word, w in entry.words.items():
                 default = ",".join(w.default) if isinstance(w.default, tuple) else w.default
                 shown = "" if default is None else f" (default {default})"
-                lines.append(f"    {word:<10} {w.help}{shown}")
+                lines.append(f"    {word:<12} {w.help}{shown}")
+            if entry.options:
+                lines.append("    data.<option> per dataset, as in a sweep; data.weak and data.tags name label files")
     return "\n".join(lines)
 
 
