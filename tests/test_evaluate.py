@@ -109,6 +109,7 @@ def test_masks_of_another_program_equal_scikit_learn(voc, tmp_path, capsys):
     assert f"mIoU {100 * miou(results.counts)[0]:.1f} [" in text
     assert all(name in text for name in NAMES)
     board = build(results)
+    assert "hours leave out" not in board.render("markdown")
     assert board.boards[0].group.head.method == "Mine"
     assert board.per_class().height == 3
 

@@ -206,6 +206,9 @@ def test_weights_that_do_not_fit_are_named(store, published, capsys):
     assert "holds no dict of tensors" in refused({"epoch": 3})
     assert "holds a, b" in refused({"a": dict(published), "b": dict(published)})
     (store / "theirs.pth").write_bytes(b"PK\x03\x04 cut off")
+    words = [f"weights={store}/theirs.pth", "method=cam", f"store={store}", "backbone=vit_nano"]
+    assert main(evaluate.run, words) == 2
+    assert "backbone 'vit_nano'" in capsys.readouterr().err
     words = [f"weights={store}/theirs.pth", "method=camm", "data=shapez", f"store={store}"]
     assert main(evaluate.run, words) == 2
     text = capsys.readouterr().err

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from harness.datasets.base import IGNORE, Dataset
@@ -76,11 +77,17 @@ def count(counter: Counter, ids: tuple[str, ...], *, what: str, processes: int |
     """Counts of every image, in threads or processes. Raises BadInput with everything that is wrong, at once."""
     out: list[Scored] = []
     problems: list[Problem] = []
-    for result in read_many(counter, ids, what=what, processes=processes):
-        if isinstance(result, list):
-            problems += result
-        else:
-            out.append(result)
+    # Cores are shared out by image; a forked process could also wait for ever for threads that it does not have.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for result in read_many(counter, ids, what=what, processes=processes):
+            if isinstance(result, list):
+                problems += result
+            else:
+                out.append(result)
+    finally:
+        torch.set_num_threads(threads)
     if problems:
         raise BadInput(merged(problems))
     return out

@@ -201,4 +201,4 @@ def _row(parsed: Parsed, dataset: Dataset, ids: tuple[str, ...], rule: str) -> d
         "fingerprints": {"report": fingerprint},
         "described": described,
     }
-    return {**run_row(payload, "done", seconds=json.dumps({})), "iterations": None}
+    return {**run_row(payload, "done", seconds=json.dumps({"score": 0.0})), "iterations": None}

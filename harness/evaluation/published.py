@@ -29,7 +29,7 @@ from harness.evaluation.scoring import Job, device_of, precision_of, score, scor
 from harness.evaluation.words import AUTO, EvaluateWords
 from harness.keymap import KeyMap
 from harness.method import Method
-from harness.pretrained import RANDOM
+from harness.pretrained import RANDOM, find
 from harness.registry import registry
 from harness.spec import MethodSpec, resolve
 from harness.store import Store
@@ -129,6 +129,7 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
             knobs=parsed.knobs,
             seed=words.seed,
         )
+        find(run.backbone, RANDOM)
     except BadInput as e:
         problems.extend(p for p in e.problems if p not in problems)
     if run is None or dataset is None or problems:
@@ -196,7 +197,7 @@ def _row(
         },
     }
     # Nobody here knows for how long it was trained.
-    return {**run_row(payload, "done", seconds=json.dumps({})), "iterations": None}
+    return {**run_row(payload, "done", seconds=json.dumps({"score": 0.0})), "iterations": None}
 
 
 def _is_state(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.config import PROTOCOLS, TIERS
+from harness.config import DECODERS, PROTOCOLS, TIERS
 from harness.errors import BadInput, Problem, nearest
 from harness.inputs import LABELS
 from harness.scoring.crf import NONE, PRESETS, crf_problems
@@ -93,8 +93,10 @@ def mode_of(parsed: Parsed) -> str:
 def _values(words: EvaluateWords, mode: str) -> list[Problem]:
     """Rules on words alone."""
     problems = []
-    allowed = {"target": TARGETS, "tier": TIERS, "variant": VARIANTS, "protocol": (AUTO, *PROTOCOLS), "labels": LABELS,
-               "split": ("train", "val", "test"), "precision": ("auto", "fp32", "bf16")}  # fmt: skip
+    allowed: dict[str, tuple[str, ...]] = {
+        "target": TARGETS, "tier": TIERS, "variant": VARIANTS, "protocol": (AUTO, *PROTOCOLS), "labels": LABELS,
+        "split": ("train", "val", "test"), "decoder": DECODERS, "precision": ("auto", "fp32", "bf16"),
+    }  # fmt: skip
     for name, values in allowed.items():
         value = getattr(words, name)
         if value is not None and value not in values:

@@ -98,9 +98,10 @@ def dense_crf(image_HW3: NDArray[np.uint8], unary_KN: NDArray[np.float32], prese
 
     h, w = image_HW3.shape[:2]
     crf = DenseCRF2D(w, h, len(unary_KN))
-    crf.setUnaryEnergy(np.ascontiguousarray(unary_KN, np.float32))
+    crf.setUnaryEnergy(np.require(unary_KN, np.float32, ["C", "W"]))
     crf.addPairwiseGaussian(sxy=preset.pos_xy_std, compat=preset.pos_w)
-    image = np.ascontiguousarray(image_HW3)
+    # Datasets hand out read-only arrays, which pydensecrf's buffers do not take.
+    image = np.require(image_HW3, np.uint8, ["C", "W"])
     crf.addPairwiseBilateral(sxy=preset.bi_xy_std, srgb=preset.bi_rgb_std, rgbim=image, compat=preset.bi_w)
     return np.array(crf.inference(preset.iterations), np.float32).reshape(-1, h, w)
 

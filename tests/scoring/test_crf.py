@@ -72,6 +72,16 @@ def test_one_label_needs_no_crf():
 
 
 @needs_crf
+def test_arrays_of_datasets_are_read_only():
+    image, probs = picture(20, 24)
+    soft = Soft.of(probs)
+    free = crf_labels(image, soft, PRESETS["toco"])
+    image.setflags(write=False)
+    soft.probs_nHW.setflags(write=False)
+    assert (crf_labels(image[:, ::-1][:, ::-1], soft, PRESETS["toco"]) == free).all()
+
+
+@needs_crf
 @pytest.mark.parametrize("name", ["toco", "afa", "irn"])
 def test_labels_that_occur_are_enough(name):
     """The restriction may change 0.05 % of pixels (performance.md section 3)."""
