@@ -1,4 +1,4 @@
-"""Learning-rate factors by step, and which parameters weight decay spares."""
+"""Learning-rate factors by step, which parameters weight decay spares, and the optimiser of ToCo and UniA."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
+
+from harness.method import OptimizerPlan
 
 VERSION = 1
 
@@ -58,3 +61,28 @@ def decay_groups(
         {"params": spared, "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def power_adamw(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    lr: float,
+    head_lr: float,
+    weight_decay: float,
+    total: int,
+    warmup: int,
+    start_ratio: float,
+    power: float,
+) -> OptimizerPlan:
+    """AdamW that decays every trained parameter, with `warmup_poly` (toco 3, unia 3).
+
+    Parameters named `encoder.*` learn at `lr`, all others at `head_lr`; total and warmup in steps.
+    """
+    encoder: list[nn.Parameter] = []
+    heads: list[nn.Parameter] = []
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            (encoder if name.startswith("encoder.") else heads).append(parameter)
+    groups = [{"params": encoder, "lr": lr}, {"params": heads, "lr": head_lr}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+    return OptimizerPlan(optimizer, lambda step: warmup_poly(step, total, warmup, start_ratio, power))

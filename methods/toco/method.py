@@ -23,8 +23,8 @@ from methods.parts.losses import multilabel_soft_margin
 from methods.parts.pixels import denormalise
 from methods.parts.projector import Projector
 from methods.parts.relations import ptc_loss, token_relations
-from methods.parts.schedules import warmup_poly
-from methods.parts.single_stage import HEADS, TagSegmenter
+from methods.parts.schedules import power_adamw
+from methods.parts.single_stage import TagSegmenter
 from methods.parts.teacher import ema_update, make_teacher
 from methods.parts.vit_segmenter import mode, pooled_logits
 from methods.toco.config import TocoConfig
@@ -83,16 +83,19 @@ class Toco(TagSegmenter):
 
     def optimizers(self) -> list[OptimizerPlan]:
         """AdamW that decays every parameter, warm-up and power (toco.md 3)."""
-        config, total, warmup = self.config, self.info.iterations, self.warmup_steps
+        config = self.config
         lr = config.lr * config.lr_factor
-        named = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for n, p in named if not n.startswith(HEADS)], "lr": lr},
-            {"params": [p for n, p in named if n.startswith(HEADS)], "lr": lr * config.head_lr_scale},
-        ]
-        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         return [
-            OptimizerPlan(optimizer, lambda step: warmup_poly(step, total, warmup, config.warmup_start, config.power))
+            power_adamw(
+                self.net.named_parameters(),
+                lr=lr,
+                head_lr=lr * config.head_lr_scale,
+                weight_decay=config.weight_decay,
+                total=self.info.iterations,
+                warmup=self.warmup_steps,
+                start_ratio=config.warmup_start,
+                power=config.power,
+            )
         ]
 
     def active(self, progress: Progress) -> frozenset[str]:

@@ -20,7 +20,7 @@ from methods.parts.energy import dense_energy_loss
 from methods.parts.losses import multilabel_soft_margin
 from methods.parts.pixels import denormalise
 from methods.parts.relations import ptc_loss, token_relations
-from methods.parts.schedules import warmup_poly
+from methods.parts.schedules import power_adamw
 from methods.parts.single_stage import TagSegmenter
 from methods.parts.vit_segmenter import mode, pooled_logits
 from methods.unia.config import UniaConfig
@@ -187,17 +187,19 @@ class Unia(TagSegmenter):
 
     def optimizers(self) -> list[OptimizerPlan]:
         """AdamW with decay on every parameter, heads faster, warm-up and polynomial decay (unia.md 3)."""
-        config, total = self.config, self.info.iterations
+        config = self.config
         lr = config.lr * config.lr_factor
-        trained = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for n, p in trained if n.startswith("encoder.")], "lr": lr},
-            {"params": [p for n, p in trained if not n.startswith("encoder.")], "lr": lr * config.head_lr_scale},
-        ]
-        warmup = self.warmup_steps
-        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
         return [
-            OptimizerPlan(optimizer, lambda step: warmup_poly(step, total, warmup, config.warmup_start, config.power))
+            power_adamw(
+                self.net.named_parameters(),
+                lr=lr,
+                head_lr=lr * config.head_lr_scale,
+                weight_decay=config.weight_decay,
+                total=self.info.iterations,
+                warmup=self.warmup_steps,
+                start_ratio=config.warmup_start,
+                power=config.power,
+            )
         ]
 
     def describe(self) -> dict[str, Any]:
