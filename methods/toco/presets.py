@@ -51,8 +51,8 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         knobs |= {**small, **(SHAPES if family == "shapes" else LAB_VIEWS)}
     if variant == "released":
         knobs |= RELEASED
-    sized = sized_preset(family, tier, knobs, smoke_iterations=45, lab_iterations=300)
+    sized = sized_preset(family, tier, knobs, smoke_iterations=40, lab_iterations=300)
     if tier == "paper" and family != "shapes":
-        fusion = "sum" if card == "coco" else "max"  # toco.md 4
-        sized = dataclasses.replace(sized, batch=CARD_BATCH[card], fusion=fusion)
+        scoring = "toco-coco" if card == "coco" else "toco"
+        sized = dataclasses.replace(sized, batch=CARD_BATCH[card], scoring=scoring)
     return sized

@@ -61,5 +61,5 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     sized = sized_preset(family, tier, knobs, smoke_iterations=50, lab_iterations=300)
     if tier == "paper" and family != "shapes":
         batch, group = CARD_BATCH[card]
-        sized = dataclasses.replace(sized, batch=batch, group=group)
+        sized = dataclasses.replace(sized, batch=batch, group=group, scoring="unia")
     return sized

@@ -5,7 +5,7 @@ from harness.testing import MethodTests
 
 class TestToco(MethodTests):
     method = "toco"
-    steps = 4
+    steps = 5
     # Their targets move: relations, crops and pseudo labels of CAMs that still form; the energy falls to be negative.
     may_rise = frozenset({"ptc", "ctc", "seg", "reg"})
     other = {"drop_path": 0.5, "scale_max": 1.5, "blur_radius_min": 0.4, "w_reg": 1.0, "negative_limit": 1.0}

@@ -1,4 +1,4 @@
-"""UniA against unia.md: module, routing of labels, passes, terms, variants, optimiser, presets."""
+"""UniA against unia.md: routing of labels, passes, terms, variants, presets."""
 
 from __future__ import annotations
 
@@ -421,5 +421,5 @@ def test_paper_presets_are_the_card():
     assert [getattr(config, w) for w in weights] == [1, 1, 0.1, 0.3, 0.0125, 0.15, 0.05]
     assert [getattr(other, w) for w in weights] == [1, 1, 0.1, 0.2, 0.0125, 0.12, 0.05]
     assert registry().spec("unia") is METHOD
-    assert voc.scales == (1.0, 1.25, 1.5)
-    assert (voc.flip, voc.fusion) == (True, "max")
+    assert (voc.scoring, coco.scoring) == ("unia", "unia")
+    assert voc.inference.scales == (1.0, 1.25, 1.5)

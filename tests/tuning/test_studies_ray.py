@@ -31,7 +31,7 @@ def test_one_sweep_overlaps_survives_a_kill_and_equals_the_local_one(
 
     def act(study: Any, knobs: Any, seed: int) -> str:
         dies = study.method == "dier" and knobs["x"] == 0.5
-        return "die once" if dies else {"slow1": "sleep", "slow2": "sleep", "raiser": "bug"}.get(study.method, "")
+        return "die once" if dies else {"slow1": "meet", "slow2": "meet", "raiser": "bug"}.get(study.method, "")
 
     plan = [
         study("a", method="slow1", search="rules", trials=2, seeds=(0, 1)),

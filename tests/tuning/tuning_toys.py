@@ -42,7 +42,11 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
         raise ValueError("broken on purpose")
     if act == "oom" and not payload.get("low_memory"):
         raise MemoryError("too much")
-    if act == "sleep":
+    if act == "meet" and root is not None:
+        # On a busy machine actors start far apart: the first one waits for the second before both stay a while.
+        (root / f"here-{payload['key']}").write_text("")
+        while len(list(root.glob("here-*"))) < 2 and time.time() < started + 120:
+            time.sleep(0.05)
         time.sleep(1.5)
     if act == "die once" and root is not None:
         mark = root / f"died-{payload['key']}"
