@@ -31,8 +31,14 @@ def main(store: str) -> None:
     for name, counts in rows.items():
         found = interval([counts])
         print(f"{name:<26}{100 * found.value:6.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]")
-    order = ["all background", "cam cam fixed", "fsr cam fixed", "cam segmentation", "fsr segmentation",
-             "full segmentation"]
+    order = [
+        "all background",
+        "cam cam fixed",
+        "fsr cam fixed",
+        "cam segmentation",
+        "fsr segmentation",
+        "full segmentation",
+    ]
     print()
     for low in order[:-1]:
         for high in (o for o in order if o != low):
