@@ -8,7 +8,10 @@ import resource
 import subprocess
 import sys
 
+# One thread unless the environment says otherwise.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from benchmarks.catalogue import collect
 
 MIB = 1024.0
 """ru_maxrss counts KiB on Linux."""
@@ -16,8 +19,6 @@ MIB = 1024.0
 
 def peak(suite: str, name: str, side: str, quick: bool) -> dict[str, float]:
     """MiB before and after one call of `side` (reference or ours), in this process."""
-    from benchmarks.run import collect
-
     case = next(c for _, c in collect([suite], quick, name) if c.name == name)
     if case.prepare is not None:
         case.prepare()

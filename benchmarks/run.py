@@ -5,10 +5,8 @@ Suites are the modules of `benchmarks/suites`; adding one edits nothing here.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import pkgutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +14,10 @@ from pathlib import Path
 # One thread unless the environment says otherwise: the numbers are process CPU time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks import Case, suites
+from benchmarks import memory
+from benchmarks.catalogue import collect, known_suites
 from benchmarks.timing import Timed, machine, measure
-from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
+from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem
 from harness.words import help_text, main, parse, split_list, word
 
 ABOUT = """Checks that both sides agree, then times interleaved rounds in process CPU time, one thread.
@@ -38,24 +37,6 @@ class BenchmarkWords:
     json: str | None = word(None, "also write the result to this file")
     memory: bool = word(False, "peak memory of each side in a fresh process instead of time")
     dry_run: bool = word(False, "list the cases with their goals")
-
-
-def known_suites() -> list[str]:
-    """Names of the suites that exist."""
-    return sorted(m.name for m in pkgutil.iter_modules(suites.__path__))
-
-
-def collect(names: list[str], quick: bool, part: str | None) -> list[tuple[str, Case]]:
-    """Cases by suite. Raises BadInput for suites and cases that do not exist."""
-    known = known_suites()
-    problems = [Problem("suite", f"{n!r} is unknown", nearest(n, known)) for n in names if n not in known]
-    if problems:
-        raise BadInput(problems)
-    found = [(n, c) for n in names for c in importlib.import_module(f"benchmarks.suites.{n}").cases(quick)]
-    chosen = [(n, c) for n, c in found if part is None or part in c.name]
-    if not chosen:
-        raise BadInput(Problem("case", f"{part!r} is in no name", nearest(str(part), [c.name for _, c in found])))
-    return chosen
 
 
 def line(suite: str, timed: Timed) -> str:
@@ -82,9 +63,7 @@ def run(argv: list[str]) -> int:
             print(f"{suite:<10} {case.name:<34} {case.unit}  goal {case.goal or '-'}")
         return EXIT_DONE
     if words.memory:
-        from benchmarks.memory import report
-
-        rows = [report(suite, case.name, words.quick) for suite, case in chosen]
+        rows = [memory.report(suite, case.name, words.quick) for suite, case in chosen]
         return _finish(rows, words, failed=False)
     rows, failed = [], False
     for suite, case in chosen:

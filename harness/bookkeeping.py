@@ -12,12 +12,13 @@ from typing import Any
 import polars as pl
 
 from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
+from harness.engine.outcome import Outcome
 from harness.engine.run import param_rows, run_row
 from harness.engine.score import objective_from_evals
 from harness.errors import StoreError
 from harness.plan import Part, Plan
 from harness.store import Store, latest_runs, load
-from harness.tuning.studies import Outcome, Past, Resolved, Study
+from harness.tuning.studies import Past, Resolved, Study
 
 SWEEPS = "sweeps"
 """Folder of the store with the plan of each sweep, for `harness.sweep status`."""

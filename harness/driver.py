@@ -12,7 +12,7 @@ from harness.errors import BadInput, Problem
 from harness.plan import Plan
 from harness.store import Store
 from harness.store.mlflow_export import Exporter, Leaderboard
-from harness.tuning.studies import run_local, run_studies
+from harness.tuning.drivers import run_local, run_studies
 
 
 def drive(plan: Plan, *, mlflow: str | None = None, leaderboard: Leaderboard | None = None) -> list[str]:

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.datasets.base import IGNORE
 from harness.datasets.colour import (
     Jitter,
     Pixels,
@@ -27,6 +26,7 @@ from harness.datasets.colour import (
     grayscale,
     solarize,
 )
+from harness.datasets.labels import IGNORE
 
 __all__ = [
     "Crop",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = 255
+from harness.datasets.labels import IGNORE
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.datasets import DATASETS, LABEL_OPTIONS, facts, open_dataset
-from harness.datasets.base import IGNORE, Dataset
+from harness.datasets.base import Dataset
 from harness.datasets.files import FileDataset
 from harness.datasets.images import merged
+from harness.datasets.labels import IGNORE
 from harness.datasets.layout import WORDS, Survey
 from harness.datasets.looking import Seen, absent, look
 from harness.datasets.weak import KINDS

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets import facts
-from harness.datasets.base import IGNORE
 from harness.datasets.facts import MaskFacts
 from harness.datasets.files import FileDataset
 from harness.datasets.images import read_mask
+from harness.datasets.labels import IGNORE
 from harness.datasets.layout import Layout, Survey
 from harness.datasets.listing import (
     disjoint,

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets import facts
-from harness.datasets.base import IGNORE, Dataset
+from harness.datasets.base import Dataset
 from harness.datasets.facts import ImageFacts, MaskFacts
 from harness.datasets.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask, some_of
+from harness.datasets.labels import IGNORE
 from harness.datasets.layout import Layout
 from harness.datasets.looking import absent, illegal_labels, look, recall
 from harness.datasets.tag_files import Tags, read_tags

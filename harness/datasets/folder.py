@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.datasets.base import IGNORE
 from harness.datasets.files import CACHE_BYTES, FileDataset
+from harness.datasets.labels import IGNORE
 from harness.datasets.layout import Layout, Survey, inspect
 from harness.datasets.looking import look
 from harness.errors import Problem

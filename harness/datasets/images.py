@@ -16,7 +16,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.errors import BadInput, Problem
 
 T = TypeVar("T")

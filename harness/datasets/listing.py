@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from harness.datasets.base import IGNORE
 from harness.datasets.images import IMAGE_SUFFIXES, some_of
+from harness.datasets.labels import IGNORE
 from harness.errors import Problem
 
 MAX_TEXT_BYTES = 64 << 20

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.datasets import facts
-from harness.datasets.base import IGNORE
 from harness.datasets.facts import ImageFacts, MaskFacts
 from harness.datasets.images import some_of
+from harness.datasets.labels import IGNORE
 from harness.datasets.layout import Layout
 from harness.datasets.reading import read_many
 from harness.errors import BadInput, Problem

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.datasets.base import IGNORE
 from harness.datasets.facts import MaskFacts
 from harness.datasets.files import FileDataset
 from harness.datasets.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
+from harness.datasets.labels import IGNORE
 from harness.datasets.layout import IMAGES, LISTS, Layout, Survey, below, other_folders
 from harness.datasets.listing import (
     disjoint,

@@ -14,8 +14,8 @@ from harness.config import RunConfig, digest_of
 from harness.engine.counting import Scored, Target
 from harness.engine.predictions import MAPS
 from harness.scoring.curves import Curve, ImageCurve, threshold_index
+from harness.scoring.frames import counts_frame, curves_frame
 from harness.scoring.inference import Inference
-from harness.scoring.metrics import counts_frame, curves_frame
 
 NO_RULE = "none"
 """Threshold rule of what has no threshold."""

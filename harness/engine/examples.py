@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.engine.checkpoint import file_digest
 from harness.engine.context import Context
 from harness.engine.predictions import predict

@@ -24,6 +24,7 @@ from harness.engine.context import Artifact, Context, Machine
 from harness.engine.examples import write_examples
 from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.heartbeat import Heartbeat
+from harness.engine.outcome import Outcome
 from harness.engine.parallel import barrier
 from harness.engine.phases import Phases
 from harness.engine.score import Tables, score_run
@@ -31,7 +32,6 @@ from harness.engine.session import Session
 from harness.engine.stages import clean, run_stages
 from harness.spec import resolve
 from harness.store import Store
-from harness.tuning.studies import Outcome
 
 
 def execute(payload: Mapping[str, Any], session: Session) -> Outcome:

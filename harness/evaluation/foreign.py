@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.datasets.base import IGNORE, Dataset
+from harness.datasets.base import Dataset
 from harness.datasets.images import merged, read_mask
+from harness.datasets.labels import IGNORE
 from harness.datasets.reading import read_many
 from harness.engine.counting import Scored, map_curve
 from harness.engine.predictions import ScoreMaps

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from harness.config import RunConfig
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.engine.session import LocalSession
 from harness.errors import BadInput
 from harness.knobs import typed_knobs

@@ -10,9 +10,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from harness.engine.outcome import Outcome
 from harness.tuning.faults import BUG, PREEMPTED, finite
 from harness.tuning.points import read_points, remove_point, write_point
-from harness.tuning.studies import Hooks, Outcome, Record, Study, check_studies
+from harness.tuning.studies import Hooks, Record, Study, check_studies
 from harness.tuning.study_state import Slot, StudyState
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.engine.outcome import Execute, Outcome
 from harness.engine.session import Session
 from harness.errors import BadInput
-from harness.tuning.studies import Execute, Outcome
 
 PREEMPTED = "preempted"
 """The process or node was taken away: run again for free."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
+from harness.engine.outcome import Execute, Outcome
 from harness.engine.session import LocalSession
 from harness.spec import resolve
 from harness.tuning.conductor import Conductor, Job, Sign
 from harness.tuning.faults import attempt
 from harness.tuning.progress import Progress
-from harness.tuning.studies import Execute, Outcome
 
 
 def drive(
     conductor: Conductor, progress: Progress, execute: str | Execute, *, session: LocalSession, show: bool
 ) -> None:
-    """Run what is left. See `harness.tuning.studies.run_local`."""
+    """Run what is left. See `harness.tuning.drivers.run_local`."""
     function: Execute = resolve(execute) if isinstance(execute, str) else execute
     with ExitStack() as stack:
         if show:

@@ -11,9 +11,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from harness.engine.outcome import Outcome
 from harness.tuning.conductor import Conductor, Job, Sign
 from harness.tuning.faults import PREEMPTED
-from harness.tuning.studies import Outcome
 
 
 class Routing(Searcher):

@@ -51,7 +51,7 @@ def drive(
     parallel: int | None,
     show: bool,
 ) -> None:
-    """Run what is left. See `harness.tuning.studies.run_studies`."""
+    """Run what is left. See `harness.tuning.drivers.run_studies`."""
     shapes: dict[Shape, list[str]] = {}
     for study in (state.study for state in conductor.states):
         shapes.setdefault((study.workers, study.cores_per_run, study.gpus), []).append(study.id)

@@ -17,11 +17,11 @@ from ray import tune
 from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from harness.engine.outcome import Outcome
 from harness.engine.session import Session
 from harness.spec import resolve
 from harness.tuning.faults import BUG, OOM, PREEMPTED, attempt, clean_process, failed, with_low_memory, worst
 from harness.tuning.sessions import TrainSession, TuneSession
-from harness.tuning.studies import Outcome
 
 Trainer: Any = TorchTrainer
 """Train V2, which this Ray runs; the annotations of the package are those of V1."""

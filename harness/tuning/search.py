@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from harness.engine.outcome import Outcome
 from harness.tuning import studies
 from harness.tuning.sobol import sobol_row
 from harness.tuning.space import Space
-from harness.tuning.studies import Outcome
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -1,47 +1,19 @@
-"""Studies: what is searched, with what budget, and how to run many of them at once."""
+"""Studies: what is searched, with what budget, and how the search reaches plan and store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
-from harness.engine.session import LocalSession, Session
+from harness.engine.outcome import Outcome
 from harness.errors import BadInput, Problem, nearest
 from harness.tuning.space import Space
 
-if TYPE_CHECKING:
-    from harness.tuning.conductor import Conductor
-    from harness.tuning.progress import Progress
-
-Status = Literal["done", "pruned", "failed"]
 Role = Literal["trial", "final"]
 SEARCHES = ("tpe", "rules")
-EXECUTE = "harness.engine.run:execute"
 ASHA_FROM_TRIALS = 4
 """Fewer trials than this are never stopped early (design section 7)."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended. `error_class` is a fault class of `harness.tuning.faults`, empty unless failed."""
-
-    status: Status
-    objective: float | None = None
-    """mIoU in [0,1]; of the last rung where pruned; None where failed."""
-    reached: float = 1.0
-    """Share of T."""
-    error_class: str = ""
-    error_message: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
-
-
-Execute = Callable[[Mapping[str, Any], Session], Outcome]
-"""One run from payload to store, on one worker."""
 
 
 @dataclass(frozen=True)
@@ -175,64 +147,3 @@ def check_studies(studies: Sequence[Study]) -> None:
     problems += [p for study in studies for p in study.problems()]
     if problems:
         raise BadInput(problems)
-
-
-def run_studies(
-    studies: Sequence[Study],
-    hooks: Hooks,
-    *,
-    execute: str = EXECUTE,
-    store_root: str | Path,
-    address: str | None = None,
-    retry: str | None = None,
-    parallel: int | None = None,
-    show: bool = True,
-) -> list[Record]:
-    """Runs all studies through Ray Tune and returns their records in the order of closing.
-
-    `execute`: `module:function`, called as `execute(payload, session) -> Outcome` inside the workers.
-    `address`: a Ray cluster; None starts one on this machine, unless everything is known already.
-    `retry="failed"` runs failed rows again. `parallel` caps the runs at a time below what resources allow.
-    Raises BadInput for studies that cannot run; KeyboardInterrupt, also for SIGTERM, after a clean stop.
-    """
-    root = Path(store_root)
-    conductor, progress = _opened(studies, hooks, root, retry)
-    if not conductor.idle():
-        from harness.tuning.ray_driver import drive
-
-        drive(conductor, progress, execute=execute, store_root=root, address=address, parallel=parallel, show=show)
-    return conductor.records
-
-
-def run_local(
-    studies: Sequence[Study],
-    hooks: Hooks,
-    execute: str | Execute = EXECUTE,
-    *,
-    session: LocalSession | None = None,
-    store_root: str | Path | None = None,
-    retry: str | None = None,
-    show: bool = False,
-) -> list[Record]:
-    """Runs all studies one after another in this process: same decisions and records, without Ray.
-
-    `session` tells the device. Without `store_root` an interrupted TPE trial is proposed anew on resume.
-    """
-    conductor, progress = _opened(studies, hooks, None if store_root is None else Path(store_root), retry)
-    if not conductor.idle():
-        from harness.tuning.local_driver import drive
-
-        drive(conductor, progress, execute, session=session or LocalSession(), show=show)
-    return conductor.records
-
-
-def _opened(
-    studies: Sequence[Study], hooks: Hooks, store_root: Path | None, retry: str | None
-) -> tuple[Conductor, Progress]:
-    """The sweep as it stands before anything runs, and its display."""
-    from harness.tuning.conductor import Conductor
-    from harness.tuning.progress import Progress
-
-    progress = Progress(store_root)
-    conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
-    return conductor, progress

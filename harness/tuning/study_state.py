@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.engine.outcome import Outcome
 from harness.tuning.scheduler import Asha
 from harness.tuning.search import make_search
-from harness.tuning.studies import Outcome, Past, Record, Role, Study
+from harness.tuning.studies import Past, Record, Role, Study
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.errors import Problem
 from harness.spec import MethodSpec, knob
 from methods.parts.knobs import TagSegmenterKnobs, between, not_negative
+from methods.parts.uses import TAG_SEGMENTER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +38,5 @@ METHOD = MethodSpec(
     targets=("cam", "pseudo", "segmentation"),
     title="CAM baseline: max-pooled ViT classifier, PAR pseudo masks, LargeFOV decoder",
     version=1,
-    uses=(
-        "methods.parts.backbones",
-        "methods.parts.cam",
-        "methods.parts.decoders",
-        "methods.parts.losses",
-        "methods.parts.par",
-        "methods.parts.pixels",
-        "methods.parts.pseudo",
-        "methods.parts.schedules",
-        "methods.parts.shapes_nets",
-        "methods.parts.single_stage",
-        "methods.parts.views",
-        "methods.parts.vit_segmenter",
-    ),
+    uses=TAG_SEGMENTER,
 )

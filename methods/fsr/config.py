@@ -9,6 +9,7 @@ from typing import Any
 from harness.errors import Problem, nearest
 from harness.spec import MethodSpec, knob
 from methods.parts.knobs import TagSegmenterKnobs, between, not_negative, ordered, positive
+from methods.parts.uses import TAG_SEGMENTER, parts
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "mask_view": ("view1", "view2"),
@@ -193,24 +194,5 @@ METHOD = MethodSpec(
     published="methods.fsr.published:published",
     tables="methods.fsr.tables:PAPER",
     version=2,
-    uses=(
-        "methods.parts.backbones",
-        "methods.parts.cam",
-        "methods.parts.decoders",
-        "methods.parts.distillation",
-        "methods.parts.energy",
-        "methods.parts.losses",
-        "methods.parts.masking",
-        "methods.parts.par",
-        "methods.parts.pixels",
-        "methods.parts.projector",
-        "methods.parts.pseudo",
-        "methods.parts.relations",
-        "methods.parts.schedules",
-        "methods.parts.shapes_nets",
-        "methods.parts.single_stage",
-        "methods.parts.teacher",
-        "methods.parts.views",
-        "methods.parts.vit_segmenter",
-    ),
+    uses=(*TAG_SEGMENTER, *parts("distillation", "energy", "masking", "projector", "relations", "teacher")),
 )

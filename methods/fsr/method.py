@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness import fitting
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.method import Batch, BuildInfo, Progress, StepOutput
 from methods.fsr.config import FsrConfig
 from methods.fsr.losses import masked_patch_loss

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.spec import MethodSpec
 from methods.parts.knobs import SegmenterKnobs
+from methods.parts.uses import SUPERVISED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,17 +24,5 @@ METHOD = MethodSpec(
     title="Full supervision: the same encoder and decoder on true masks",
     baseline_of=True,
     version=1,
-    uses=(
-        "methods.parts.backbones",
-        "methods.parts.decoders",
-        "methods.parts.deeplab",
-        "methods.parts.losses",
-        "methods.parts.pyramids",
-        "methods.parts.schedules",
-        "methods.parts.shapes_nets",
-        "methods.parts.single_stage",
-        "methods.parts.supervised",
-        "methods.parts.views",
-        "methods.parts.vit_segmenter",
-    ),
+    uses=SUPERVISED,
 )

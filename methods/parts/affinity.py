@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 
 VERSION = 1
 

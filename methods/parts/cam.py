@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 
 VERSION = 1
 

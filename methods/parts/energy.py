@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from methods.parts.cam import resize
 
 VERSION = 2

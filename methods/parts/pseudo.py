@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from methods.parts.cam import gather_classes, present_classes, resize, scatter_classes
 from methods.parts.par import DILATIONS, GROWTH, par
 

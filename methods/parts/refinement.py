@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from methods.parts.affinity import spread
 from methods.parts.cam import gather_classes, present_classes, resize
 from methods.parts.par import DILATIONS, GROWTH, par

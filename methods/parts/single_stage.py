@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.fitting import fit_widths
 from harness.method import BuildInfo, Method, OptimizerPlan, Prediction
 from methods.parts.backbones import Encoder, build_encoder

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.spec import MethodSpec, knob
 from methods.parts.knobs import SegmenterKnobs
+from methods.parts.uses import SUPERVISED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +31,5 @@ METHOD = MethodSpec(
     title="Partial cross-entropy: the same encoder and decoder on sparse labels",
     baseline_of=True,
     version=1,
-    uses=(
-        "methods.parts.backbones",
-        "methods.parts.decoders",
-        "methods.parts.deeplab",
-        "methods.parts.losses",
-        "methods.parts.pyramids",
-        "methods.parts.schedules",
-        "methods.parts.shapes_nets",
-        "methods.parts.single_stage",
-        "methods.parts.supervised",
-        "methods.parts.views",
-        "methods.parts.vit_segmenter",
-    ),
+    uses=SUPERVISED,
 )

@@ -9,6 +9,7 @@ from typing import Any
 from harness.errors import Problem
 from harness.spec import MethodSpec, knob
 from methods.parts.knobs import TagSegmenterKnobs, between, not_negative, positive
+from methods.parts.uses import TAG_SEGMENTER, parts
 
 WEIGHTS = ("w_cls", "w_aux", "w_ptc", "w_ctc", "w_seg", "w_reg")
 STARTS = ("ptc_start", "ctc_start", "seg_start", "top_start")
@@ -162,23 +163,5 @@ METHOD = MethodSpec(
     ablations=ABLATIONS,
     published="methods.toco.published:key_map",
     version=1,
-    uses=(
-        "methods.parts.backbones",
-        "methods.parts.cam",
-        "methods.parts.crops",
-        "methods.parts.decoders",
-        "methods.parts.energy",
-        "methods.parts.losses",
-        "methods.parts.par",
-        "methods.parts.pixels",
-        "methods.parts.projector",
-        "methods.parts.pseudo",
-        "methods.parts.relations",
-        "methods.parts.schedules",
-        "methods.parts.shapes_nets",
-        "methods.parts.single_stage",
-        "methods.parts.teacher",
-        "methods.parts.views",
-        "methods.parts.vit_segmenter",
-    ),
+    uses=(*TAG_SEGMENTER, *parts("crops", "energy", "projector", "relations", "teacher")),
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness import fitting
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.errors import BadInput, Problem
 from harness.method import Batch, BuildInfo, OptimizerPlan, Progress, StepOutput
 from methods.parts.backbones import Encoder

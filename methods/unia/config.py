@@ -10,6 +10,7 @@ from typing import Any
 from harness.errors import Problem
 from harness.spec import MethodSpec, knob
 from methods.parts.knobs import TagSegmenterKnobs, between, not_negative, positive
+from methods.parts.uses import TAG_SEGMENTER, parts
 
 LABELS = {"seg_label": ("par", "mcr"), "aff_label": ("aux", "mcr"), "kl_label": ("aux", "mcr")}
 WORDS = LABELS | {
@@ -189,24 +190,5 @@ METHOD = MethodSpec(
     ablations=ABLATIONS,
     published="methods.unia.published:key_map",
     version=1,
-    uses=(
-        "methods.parts.affinity",
-        "methods.parts.attention",
-        "methods.parts.backbones",
-        "methods.parts.cam",
-        "methods.parts.decoders",
-        "methods.parts.energy",
-        "methods.parts.losses",
-        "methods.parts.par",
-        "methods.parts.pixels",
-        "methods.parts.projector",
-        "methods.parts.pseudo",
-        "methods.parts.refinement",
-        "methods.parts.relations",
-        "methods.parts.schedules",
-        "methods.parts.shapes_nets",
-        "methods.parts.single_stage",
-        "methods.parts.views",
-        "methods.parts.vit_segmenter",
-    ),
+    uses=(*TAG_SEGMENTER, *parts("affinity", "attention", "energy", "projector", "refinement", "relations")),
 )

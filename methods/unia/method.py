@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness import fitting
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.method import Batch, BuildInfo, OptimizerPlan, Progress, StepOutput
 from methods.parts.affinity import affinity_pairs, contrastive_affinity_loss, radius_mask
 from methods.parts.backbones import Encoder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harness.datasets import open_dataset
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.datasets.shapes import (
     GENERATOR_VERSION,
     Options,

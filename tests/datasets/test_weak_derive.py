@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from harness.datasets import open_dataset
 from harness.datasets.augment import pad_crop, resize_sparse_label
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.datasets.loading import collate
 from harness.datasets.weak import KINDS, strokes
 from harness.datasets.weak.derive import STROKE, VERSION, derive, pieces

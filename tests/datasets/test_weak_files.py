@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from harness.datasets import open_dataset
-from harness.datasets.base import IGNORE
 from harness.datasets.checking import check, survey
+from harness.datasets.labels import IGNORE
 from harness.datasets.voc import CLASSES as VOC
 from harness.datasets.weak.drawn import Stroke, draw, parse_scribbles, read_points
 from harness.datasets.weak.files import find, folders

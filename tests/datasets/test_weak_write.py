@@ -13,7 +13,7 @@ from PIL import Image
 
 from harness import data
 from harness.datasets import open_dataset
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.datasets.weak.sheet import PAINT, TILE, contact_sheet
 from harness.datasets.weak.write import MANIFEST, SHEET
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.datasets import open_dataset
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.datasets.loading import Loader
 from harness.method import Batch, Progress
 from methods.parts.sizes import supervised_preset

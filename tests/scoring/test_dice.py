@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from harness.scoring.frames import counts_frame
 from harness.scoring.intervals import resample
-from harness.scoring.metrics import counts_frame, dice, dice_array, mdice_array
+from harness.scoring.metrics import dice, dice_array, mdice_array
 
 
 def test_dice_by_hand() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from harness.scoring.frames import counts_frame
 from harness.scoring.intervals import Row, difference, holm, interval, rank, resample
-from harness.scoring.metrics import counts_frame, miou
+from harness.scoring.metrics import miou
 
 
 def images(count: int) -> list[str]:

@@ -11,11 +11,10 @@ from sklearn.metrics import f1_score
 
 from harness.scoring.confusion import image_counts
 from harness.scoring.curves import THRESHOLDS, Curve, ImageCurve
+from harness.scoring.frames import counts_frame, curves_frame
 from harness.scoring.metrics import (
     all_background,
     class_counts,
-    counts_frame,
-    curves_frame,
     image_f1,
     iou,
     iou_array,

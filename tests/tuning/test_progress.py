@@ -14,9 +14,11 @@ import pytest
 from tuning_toys import MemoryHooks, execute, study
 
 from harness.engine.heartbeat import Heartbeat
+from harness.engine.outcome import Outcome
 from harness.engine.session import Session
 from harness.tuning import progress as module
 from harness.tuning.conductor import Conductor, Job
+from harness.tuning.drivers import run_local
 from harness.tuning.progress import (
     Progress,
     RunView,
@@ -29,7 +31,7 @@ from harness.tuning.progress import (
     summary_text,
     view_of,
 )
-from harness.tuning.studies import Outcome, Record, run_local
+from harness.tuning.studies import Record
 
 
 def test_time_left_hand_computed() -> None:

@@ -16,12 +16,14 @@ import pytest
 import torch
 from tuning_toys import PRESET, SPACE, MemoryHooks, execute, peak, study
 
+from harness.engine.outcome import Outcome
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
 from harness.tuning.conductor import Conductor, Job, Sign
+from harness.tuning.drivers import run_local
 from harness.tuning.search import Tpe
 from harness.tuning.sobol import sobol_row
-from harness.tuning.studies import Outcome, Past, Study, run_local
+from harness.tuning.studies import Past, Study
 
 
 def slots(records: Any) -> list[tuple[str, int, str, int]]:
@@ -361,7 +363,8 @@ def test_neither_ray_nor_torch_is_imported_when_all_is_known(tmp_path: Path) -> 
     code = """
 import sys
 from tuning_toys import MemoryHooks, study
-from harness.tuning.studies import Outcome, run_studies
+from harness.engine.outcome import Outcome
+from harness.tuning.drivers import run_studies
 hooks = MemoryHooks()
 resolved = hooks.resolve(study(), study().preset_knobs, 0)
 hooks.runs[resolved.key] = Outcome("done", 0.5)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tuning_toys import MemoryHooks, execute, study
 
-from harness.tuning.studies import run_local, run_studies
+from harness.tuning.drivers import run_local, run_studies
 
 pytestmark = pytest.mark.ray
 TOY = "tuning_toys:execute"

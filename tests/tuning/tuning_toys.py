@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.engine.outcome import Outcome
 from harness.engine.session import Session
 from harness.tuning.space import Float, Gap, Space
-from harness.tuning.studies import Outcome, Past, Resolved, Study
+from harness.tuning.studies import Past, Resolved, Study
 
 SPACE = Space({"x": Float(0.0, 1.0), ("low", "high"): Gap(low=(0.1, 0.4), gap=(0.1, 0.5))})
 PRESET = {"x": 0.5, "low": 0.2, "high": 0.5, "fixed": 7}

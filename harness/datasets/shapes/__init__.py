@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.base import IGNORE, Dataset
+from harness.datasets.base import Dataset
+from harness.datasets.labels import IGNORE
 from harness.datasets.shapes.objects import CLASSES
 from harness.datasets.shapes.scene import SIDE, generator, render
 from harness.datasets.weak import CLICKS, KINDS, strokes

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.base import IGNORE
 from harness.datasets.images import attempt, merged, read_mask, some_of
+from harness.datasets.labels import IGNORE
 from harness.datasets.listing import files_of
 from harness.datasets.weak import CLICKS
 from harness.datasets.weak.drawn import MAX_XML_BYTES, Stroke, draw, parse_scribbles, read_points

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from harness.datasets.base import IGNORE
+from harness.datasets.labels import IGNORE
 from harness.datasets.voc import COLOURS
 
 TILE = (240, 320)

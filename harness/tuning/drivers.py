@@ -1,0 +1,72 @@
+"""Runs many studies at once: through Ray Tune, or one after another in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.engine.outcome import Execute
+from harness.engine.session import LocalSession
+from harness.tuning.conductor import Conductor
+from harness.tuning.progress import Progress
+from harness.tuning.studies import Hooks, Record, Study
+
+EXECUTE = "harness.engine.run:execute"
+
+
+def run_studies(
+    studies: Sequence[Study],
+    hooks: Hooks,
+    *,
+    execute: str = EXECUTE,
+    store_root: str | Path,
+    address: str | None = None,
+    retry: str | None = None,
+    parallel: int | None = None,
+    show: bool = True,
+) -> list[Record]:
+    """Runs all studies through Ray Tune and returns their records in the order of closing.
+
+    `execute`: `module:function`, called as `execute(payload, session) -> Outcome` inside the workers.
+    `address`: a Ray cluster; None starts one on this machine, unless everything is known already.
+    `retry="failed"` runs failed rows again. `parallel` caps the runs at a time below what resources allow.
+    Raises BadInput for studies that cannot run; KeyboardInterrupt, also for SIGTERM, after a clean stop.
+    """
+    root = Path(store_root)
+    conductor, progress = _opened(studies, hooks, root, retry)
+    if not conductor.idle():
+        from harness.tuning.ray_driver import drive
+
+        drive(conductor, progress, execute=execute, store_root=root, address=address, parallel=parallel, show=show)
+    return conductor.records
+
+
+def run_local(
+    studies: Sequence[Study],
+    hooks: Hooks,
+    execute: str | Execute = EXECUTE,
+    *,
+    session: LocalSession | None = None,
+    store_root: str | Path | None = None,
+    retry: str | None = None,
+    show: bool = False,
+) -> list[Record]:
+    """Runs all studies one after another in this process: same decisions and records, without Ray.
+
+    `session` tells the device. Without `store_root` an interrupted TPE trial is proposed anew on resume.
+    """
+    conductor, progress = _opened(studies, hooks, None if store_root is None else Path(store_root), retry)
+    if not conductor.idle():
+        from harness.tuning.local_driver import drive
+
+        drive(conductor, progress, execute, session=session or LocalSession(), show=show)
+    return conductor.records
+
+
+def _opened(
+    studies: Sequence[Study], hooks: Hooks, store_root: Path | None, retry: str | None
+) -> tuple[Conductor, Progress]:
+    """The sweep as it stands before anything runs, and its display."""
+    progress = Progress(store_root)
+    conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
+    return conductor, progress
