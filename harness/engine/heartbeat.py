@@ -30,10 +30,12 @@ class Heartbeat:
         """Remembers `fields` (JSON values) and writes all of them when due; answers whether it wrote.
 
         Known fields: key, study, trial, role, seed, method, stage, step, total, losses.
-        `force` writes at once (change of stage, end). Times are seconds since the epoch.
+        `force` writes at once (change of stage, end). Times are seconds since the epoch; `stage_started` is kept here.
         """
-        self._fields.update(fields)
         now = self._clock()
+        if "stage" in fields and fields["stage"] != self._fields.get("stage"):
+            self._fields["stage_started"] = now
+        self._fields.update(fields)
         if not force and self._last is not None and now - self._last < self._every_s:
             return False
         self._last = now

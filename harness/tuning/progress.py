@@ -29,6 +29,8 @@ class RunView:
     role: str
     elapsed: float
     beat: Mapping[str, Any]
+    in_stage: float
+    """Seconds since the stage that the heartbeat names began."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def view_of(conductor: Conductor, store_root: Path | None, now: float) -> View:
         beat = beats.get(job.key, {})
         # A heartbeat from before this job started was left by an interrupted attempt.
         fresh = beat if beat.get("updated", 0.0) >= job.started else {}
-        runs.append(RunView(job.study.id, job.slot.trial, job.slot.role, now - job.started, fresh))
+        in_stage = now - fresh.get("stage_started", job.started)
+        runs.append(RunView(job.study.id, job.slot.trial, job.slot.role, now - job.started, fresh, in_stage))
     studies = tuple(
         StudyView(
             s.study.id,
@@ -87,13 +90,14 @@ def view_of(conductor: Conductor, store_root: Path | None, now: float) -> View:
 def seconds_left(view: View, parallel: int) -> float | None:
     """Estimated seconds until the sweep ends; None while nothing is known of any run's length.
 
-    A run takes the mean of its study, else what running ones of its study promise, else the mean of all.
+    A run takes the mean of its study, else what running ones of its study promise (the end of their present stage),
+    else the mean of all.
     """
     promised: dict[str, list[float]] = {}
     for run in view.runs:
         step, total = run.beat.get("step", 0), run.beat.get("total", 0)
         if step and total and step <= total:
-            promised.setdefault(run.study, []).append(run.elapsed * total / step)
+            promised.setdefault(run.study, []).append(run.elapsed + run.in_stage * (total - step) / step)
     length = {
         s.id: s.seconds if s.seconds is not None else mean(promised[s.id]) if s.id in promised else None
         for s in view.studies

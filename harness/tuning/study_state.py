@@ -60,15 +60,15 @@ class StudyState:
 
     @property
     def closed(self) -> int:
-        """Closed slots, finals included."""
-        return len(self.trials) + len(self.finals)
+        """Closed runs. The chosen config with the trials' own seed is the trial that chose it, not another run."""
+        return len(self.trials) + sum(record.seed != self.study.seeds[0] for record in self.finals)
 
     @property
     def total(self) -> int:
-        """Slots of the whole study, finals included; fewer once there is nothing to choose from."""
+        """Runs of the whole study, finals included; fewer once there is nothing to choose from."""
         if len(self.trials) == self.study.budget and not self.has_next and not self.running:
             return self.closed
-        return self.study.budget + len(self.study.seeds)
+        return self.study.budget + len(self.study.seeds) - 1
 
     @property
     def best(self) -> Record | None:

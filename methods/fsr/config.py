@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import Problem, nearest
 from harness.spec import MethodSpec, knob
-from methods.parts.knobs import TagSegmenterKnobs, between, not_negative, ordered, positive
+from methods.parts.knobs import AuxSegmenterKnobs, between, not_negative, ordered, positive
 from methods.parts.uses import TAG_SEGMENTER, parts
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -29,7 +29,7 @@ def one_of(name: str, value: str, words: tuple[str, ...]) -> list[Problem]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FsrConfig(TagSegmenterKnobs):
+class FsrConfig(AuxSegmenterKnobs):
     """Classification, token contrast and segmentation, reinforced by a teacher on masked uncertain tokens."""
 
     mask_ratio: float = knob(0.4, "share of the cells of view 2 that is masked", source="fsr.md 2.3, paper")
@@ -106,12 +106,6 @@ class FsrConfig(TagSegmenterKnobs):
     centre_momentum: float = knob(0.9, "EMA momentum of the two centres", source="fsr.md 2.5, code", fit="ema")
     card_iterations: int = knob(20000, "T that the momenta are meant for; COCO 80000", unit="steps", source="fsr.md 3")
     aggregation_blocks: int = knob(2, "cross-attention blocks of the class vector", source="fsr.md 2.2, paper")
-    aux_block: int = knob(
-        10,
-        "block that feeds the auxiliary head, of 12; fitted by design section 4 e",
-        unit="1-based block",
-        source="fsr.md 2.2, code",
-    )
     projector_hidden: int = knob(
         2048, "hidden width of the projector", unit="channels", source="operators.md A10", fit="width"
     )
@@ -158,7 +152,7 @@ class FsrConfig(TagSegmenterKnobs):
             found += between(name, getattr(self, name), 1, float("inf"), open_high=True)
         for name, words in CHOICES.items():
             found += one_of(name, getattr(self, name), words)
-        return found + between("aux_block", self.aux_block, 1, 12)
+        return found
 
 
 UNC: dict[str, Any] = {"w_class": 0.0}

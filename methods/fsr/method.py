@@ -13,26 +13,20 @@ import torch
 from torch import Tensor
 
 from harness import fitting
-from harness.datasets.labels import IGNORE
 from harness.method import Batch, BuildInfo, Progress, StepOutput
 from methods.fsr.config import FsrConfig
 from methods.fsr.losses import masked_patch_loss
 from methods.fsr.masks import masked_tokens
 from methods.fsr.model import FsrNet, Tokens
 from methods.fsr.views import FsrViews
+from methods.parts.aux_segmenter import AuxTagSegmenter
 from methods.parts.backbones import Encoder
-from methods.parts.cam import multi_scale_cam, resize, threshold_labels
 from methods.parts.distillation import class_loss, ema_centre, ema_momentum, teacher_temperature
-from methods.parts.energy import dense_energy_loss
 from methods.parts.losses import multilabel_soft_margin
 from methods.parts.pixels import denormalise
 from methods.parts.projector import Projector
-from methods.parts.relations import ptc_loss, token_relations
-from methods.parts.single_stage import TagSegmenter
 from methods.parts.teacher import ema_update, make_teacher
-from methods.parts.vit_segmenter import mode, pooled_logits
-
-CARD_DEPTH = 12
+from methods.parts.vit_segmenter import pooled_logits
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class Passes:
     masked_BN: Tensor | None = None
 
 
-class Fsr(TagSegmenter):
+class Fsr(AuxTagSegmenter):
     """FSR. Loss terms: `cls`, `class`, `patch`, and from their starts on `ptc`, `seg` and `reg`."""
 
     view_names = ("view1", "view2")
@@ -71,7 +65,7 @@ class Fsr(TagSegmenter):
             decoder=info.decoder,
             width=config.decoder_width,
             projector=projector,
-            aux_block=fitting.aux_block(encoder.depth, config.aux_block, CARD_DEPTH),
+            aux_block=self.aux_block(encoder),
             aggregation=config.aggregation,
             aggregation_blocks=config.aggregation_blocks,
         )
@@ -87,6 +81,11 @@ class Fsr(TagSegmenter):
             std=std,
             augmentation=self.config.augmentation,
         )
+
+    @property
+    def reuse_cam(self) -> bool:
+        """The knob of that name (fsr.md 7.2)."""
+        return self.config.reuse_cam
 
     def active(self, progress: Progress) -> frozenset[str]:
         """Names of the loss terms that have weight and have started."""
@@ -106,11 +105,14 @@ class Fsr(TagSegmenter):
             losses["cls"] = self.classification(passes.view1, group.tags_BC)
         stats = self.distil(group, terms, passes, progress, losses)
         if terms & {"ptc", "seg", "reg"}:
-            aux_BCHW, top_BCHW = self.view1_cams(group.views["view1"], group.tags_BC, passes.view1, terms)
+            images, tokens = group.views["view1"], passes.view1
+            with_top = bool(terms & {"seg", "reg"})
+            aux_BCHW, top_BCHW = self.cams(images, group.tags_BC, tokens, with_top=with_top)
             if "ptc" in terms:
-                losses["ptc"] = self.token_contrast(passes.view1, aux_BCHW, group)
+                losses["ptc"] = self.token_contrast(tokens, self.aux_labels(aux_BCHW, group, tokens.hw))
             if top_BCHW is not None:
-                losses |= self.segmentation(passes.view1, top_BCHW, group, terms)
+                label_BHW = self.pseudo_mask(images, top_BCHW, group.tags_BC, group.content_BHW)
+                losses |= self.decode(tokens, images, label_BHW, group, terms)
         weighted = {name: getattr(self.config, f"w_{name}") * loss for name, loss in losses.items()}
         return StepOutput(weighted, stats)
 
@@ -191,60 +193,6 @@ class Fsr(TagSegmenter):
         patch_BNK = teacher.projector(read.top_BND[-size:]).float() if "patch" in terms else None
         return class_BK, patch_BNK
 
-    @torch.no_grad()
-    def view1_cams(
-        self, view_B3HW: Tensor, tags_BC: Tensor, tokens: Tokens, terms: frozenset[str]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Auxiliary and, where pseudo labels are needed, top CAM (B,C,H,W) of view 1 (A3, fsr.md 7.2)."""
-        config, net = self.config, self.net
-        with_top = bool(terms & {"seg", "reg"})
-        maps = net.both_cam_maps if with_top else net.aux_cam_maps
-        first_BChw = None
-        if config.reuse_cam and 1.0 in config.cam_scales:
-            first_BChw = net.both_maps_of(tokens)
-            first_BChw = first_BChw if with_top else first_BChw[:, : self.info.num_classes]
-        with mode(net, training=not config.reuse_cam):
-            cam = multi_scale_cam(
-                maps,
-                view_B3HW,
-                config.cam_scales,
-                relu_first=True,
-                first_BChw=first_BChw,
-                tags_BC=torch.cat([tags_BC, tags_BC], dim=1) if with_top else tags_BC,
-            )
-        aux_BCHW, top_BCHW = cam.split(self.info.num_classes, dim=1) if with_top else (cam, None)
-        return aux_BCHW, top_BCHW
-
-    def token_contrast(self, tokens: Tokens, aux_BCHW: Tensor, group: Batch) -> Tensor:
-        """L_ptc on normalised top tokens, relations from the auxiliary CAM at token size (A6).
-
-        Tokens that A4 calls background are left out where the dataset has no background class.
-        """
-        config = self.config
-        label_BN = threshold_labels(
-            resize(aux_BCHW, tokens.hw),
-            group.tags_BC,
-            low=config.pseudo_low,
-            high=config.pseudo_high,
-            content_BHW=_content(group, tokens.hw),
-        ).flatten(1)
-        if not self.info.has_background:
-            label_BN = label_BN.masked_fill(label_BN == 0, IGNORE)
-        return ptc_loss(tokens.top_BND, token_relations(label_BN))
-
-    def segmentation(self, tokens: Tokens, top_BCHW: Tensor, group: Batch, terms: frozenset[str]) -> dict[str, Tensor]:
-        """L_seg and L_reg, as far as they are on, with pseudo labels from the top CAM of view 1 (A5, A7, A8)."""
-        view1, content_BHW = group.views["view1"], group.content_BHW
-        label_BHW = self.pseudo_mask(view1, top_BCHW, group.tags_BC, content_BHW)
-        logits_BKhw = self.net.segment(tokens.top_BND, tokens.hw)
-        losses: dict[str, Tensor] = {}
-        if "seg" in terms:
-            losses["seg"] = self.segmentation_loss(logits_BKhw, label_BHW)
-        if "reg" in terms:
-            pixels_B3HW = denormalise(view1, *self.normalisation())
-            losses["reg"] = dense_energy_loss(logits_BKhw, pixels_B3HW, label_BHW, content_BHW)
-        return losses
-
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
         """Centres, then the teacher's parameters (fsr.md 2.5, 2.6)."""
         for name, centre_K in (("centre_class", self.centre_class_K), ("centre_patch", self.centre_patch_K)):
@@ -260,20 +208,12 @@ class Fsr(TagSegmenter):
         config, grid = self.config, base["grid"]
         return {
             **base,
-            "aux_block": self.net.aux_block,
             "mask_block": fitting.tokens(config.mask_block, grid),
             "mask_cells": fitting.cells(grid, config.mask_block),
             "teacher_momentum": config.teacher_momentum,
             "centre_momentum": config.centre_momentum,
             "projector": [config.projector_hidden, config.projector_bottleneck, config.projector_out],
         }
-
-
-def _content(group: Batch, hw: tuple[int, int]) -> Tensor | None:
-    """Real content (B,h,w) at token size: tokens that are more than half real pixels."""
-    if group.content_BHW is None:
-        return None
-    return resize(group.content_BHW[:, None].float(), hw)[:, 0] > 0.5
 
 
 def build(config: FsrConfig, info: BuildInfo) -> Fsr:

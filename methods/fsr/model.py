@@ -6,14 +6,16 @@ Axes: B images, C classes, h w tokens a side, N tokens, D channels, K prototypes
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods.parts.aux_segmenter import AuxViTSegmenter
+from methods.parts.aux_segmenter import Tokens as CamTokens
 from methods.parts.backbones import Encoder, encode
 from methods.parts.projector import Projector
-from methods.parts.vit_segmenter import ViTSegmenter, as_map, class_maps
 
 HEAD_DIM = 64
 """Channels of an attention head of the card's ViT-B (768/12)."""
@@ -90,39 +92,30 @@ def open_tokens(masked_BN: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Patch tokens of a forward: tapped for the auxiliary head, after the last block, and normalised."""
+class Tokens(CamTokens):
+    """Patch tokens of a forward; `raw_BND` before the final norm."""
 
-    hw: tuple[int, int]
-    aux_BND: Tensor
     raw_BND: Tensor
-    top_BND: Tensor
 
     def halves(self) -> tuple[Tokens, Tokens]:
         """The tokens of the first and of the second half of the images."""
-        (aux, aux2), (raw, raw2), (top, top2) = (x.chunk(2) for x in (self.aux_BND, self.raw_BND, self.top_BND))
-        return Tokens(self.hw, aux, raw, top), Tokens(self.hw, aux2, raw2, top2)
+        (aux, aux2), (top, top2), (raw, raw2) = (x.chunk(2) for x in (self.aux_BND, self.top_BND, self.raw_BND))
+        return Tokens(self.hw, aux, top, raw), Tokens(self.hw, aux2, top2, raw2)
 
 
-class FsrNet(ViTSegmenter):
-    """`ViTSegmenter` with auxiliary classifier, mask token, aggregation and projector."""
+class FsrNet(AuxViTSegmenter):
+    """`AuxViTSegmenter` with mask token, aggregation and projector."""
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        num_classes: int,
-        num_labels: int,
-        decoder: str,
-        width: int,
-        aux_block: int,
         aggregation: str,
         aggregation_blocks: int,
         projector: Projector,
+        **sizes: Any,
     ):
-        super().__init__(encoder, num_classes=num_classes, num_labels=num_labels, decoder=decoder, width=width)
-        self.aux_block = aux_block
-        self.classifier_aux = class_maps(encoder.dim, num_classes)
+        super().__init__(encoder, **sizes)
         self.mask_token = nn.Parameter(_small(encoder.dim))
         self.aggregation = Aggregation(encoder, aggregation_blocks) if aggregation == "mca" else Pooling(aggregation)
         self.projector = projector
@@ -133,25 +126,11 @@ class FsrNet(ViTSegmenter):
             self.encoder, images_B3HW, tap=self.aux_block, masked_BN=masked_BN, mask_token_11D=self.mask_token
         )
         assert encoded.tapped_BND is not None
-        return Tokens(encoded.hw, encoded.tapped_BND, encoded.last_BND, self.encoder.norm(encoded.last_BND))
-
-    def aux_cam_maps(self, images_B3HW: Tensor) -> Tensor:
-        """Raw class maps (B,C,h,w) of the auxiliary head; the blocks behind it are not run."""
-        encoded = encode(self.encoder, images_B3HW, tap=self.aux_block, stop_at_tap=True)
-        return self.classifier_aux(as_map(encoded.last_BND, encoded.hw))
+        return Tokens(encoded.hw, encoded.tapped_BND, self.encoder.norm(encoded.last_BND), encoded.last_BND)
 
     def top_cam_maps(self, images_B3HW: Tensor) -> Tensor:
         """Raw class maps (B,C,h,w) of the top head."""
         return self.top_maps(*self.tokens(images_B3HW))
-
-    def both_cam_maps(self, images_B3HW: Tensor) -> Tensor:
-        """Raw class maps (B,2C,h,w): auxiliary head, then top head."""
-        return self.both_maps_of(self.read(images_B3HW))
-
-    def both_maps_of(self, tokens: Tokens) -> Tensor:
-        """Raw class maps (B,2C,h,w) of tokens that were read already."""
-        aux_BChw = self.classifier_aux(as_map(tokens.aux_BND, tokens.hw))
-        return torch.cat([aux_BChw, self.top_maps(tokens.top_BND, tokens.hw)], dim=1)
 
     def project_class(self, raw_BND: Tensor, masked_BN: Tensor | None = None) -> Tensor:
         """Projection (B,K) of the class token that these patch tokens (before the final norm) aggregate to,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from harness.spec import Preset
-from methods.parts.sizes import CARD_ITERATIONS, card_family, card_knobs, sized_preset, small_knobs
+from methods.parts.sizes import CARD_ITERATIONS, LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
-LATTICE = 0.55
-"""Share of the exact sum that the published filter of the dense energy returns (operators.md A8)."""
-RELEASED: dict[str, Any] = {"reuse_cam": False, "imagenet_normalisation": True, "w_reg": 0.05 * LATTICE}
+RELEASED: dict[str, Any] = {"reuse_cam": False, "imagenet_normalisation": True, "w_reg": LATTICE_W_REG}
 PAPER: dict[str, Any] = {
     "mask_view": "view1",
     "mask_cam": "top",

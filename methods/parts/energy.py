@@ -18,8 +18,6 @@ from methods.parts.cam import resize
 
 VERSION = 2
 
-LATTICE = 0.55
-"""Share of the Gaussian sum that the published C++ lattice returns (operators.md A8: .47-.63)."""
 GRID = 56
 """Most summed pixels per side by default. On photos at 448 and 160 pixels the loss then lies within 1 % of the sum over
 all pairs, its gradient by smooth logits within 9 % (cosine above .995)."""

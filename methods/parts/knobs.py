@@ -161,3 +161,45 @@ class PseudoKnobs(MethodConfig):
 @dataclass(frozen=True, kw_only=True)
 class TagSegmenterKnobs(SegmenterKnobs, PseudoKnobs):
     """What every single-stage ViT method that learns from tags has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuxSegmenterKnobs(TagSegmenterKnobs):
+    """What those have that also read a classifier on an intermediate block."""
+
+    aux_block: int = knob(
+        10,
+        "block that feeds the auxiliary classifier, of 12; fitted by design section 4 e",
+        unit="1-based block",
+        source="toco.md 2.2, unia.md 2.1, code",
+    )
+
+    def problems(self) -> list[Problem]:
+        """Rules on the auxiliary block."""
+        return [*super().problems(), *between("aux_block", self.aux_block, 1, 12)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerKnobs(AuxSegmenterKnobs):
+    """ToCo's optimiser, which UniA took over, and how both start their losses."""
+
+    drop_path: float = knob(
+        0.0,
+        "stochastic depth of the last block, linear from 0",
+        unit="probability",
+        source="toco.md 2.2, unia.md 2.1, code",
+    )
+    weight_decay: float = knob(0.01, "AdamW decay of every parameter", source="toco.md 3, unia.md 3, code and log")
+    warmup_start: float = knob(1e-6, "learning-rate factor of the first step", source="toco.md 3, unia.md 3, code")
+    power: float = knob(0.9, "learning rate falls as (1 - step/T)^power", source="toco.md 3, unia.md 3, code")
+    idle_steps: bool = knob(
+        False,
+        "before their losses start, heads get gradients of 0, so that AdamW decays them and counts their steps; the "
+        "published code multiplies such losses by 0",
+        unit="bool",
+        source="code of both",
+    )
+
+    def problems(self) -> list[Problem]:
+        """Rules on the schedule."""
+        return [*super().problems(), *between("power", self.power, 0, 10)]

@@ -14,11 +14,9 @@ from harness.datasets.labels import IGNORE
 from methods.parts.affinity import spread
 from methods.parts.cam import gather_classes, present_classes, resize
 from methods.parts.par import DILATIONS, GROWTH, par
+from methods.parts.pseudo import TIE, class_shares, half_size, two_score_labels
 
 VERSION = 1
-
-# Exact ties belong to background; the round-off of its derived share must not turn them.
-_TIE = 2e-6
 
 
 @torch.no_grad()
@@ -48,42 +46,18 @@ def par_and_affinity_labels(
     if not index_Bk.shape[1]:
         label_BHW = torch.zeros((len(cam_BCHW), *size), dtype=torch.int64, device=cam_BCHW.device)
         return (_outside(label_BHW, content_BHW),) * 2
-    half = (max(1, size[0] // 2), max(1, size[1] // 2))
+    half = half_size(size)
     cam_BkHW = gather_classes(cam_BCHW, index_Bk).float()
-    par_shares = _shares(resize(cam_BkHW, half), real_Bk, (high, low))
-    token_shares = _shares(resize(cam_BkHW, hw), real_Bk, (high, low))
+    par_shares = class_shares(resize(cam_BkHW, half), real_Bk, (high, low))
+    token_shares = class_shares(resize(cam_BkHW, hw), real_Bk, (high, low))
     # Shares of all labels sum to 1: background needs no channel, and along the affinity one for all scores.
     spread_shares = spread(torch.cat([token_shares, torch.ones_like(token_shares[:, :1])], dim=1), affinity_BNN)
     stack = torch.cat([par_shares, resize(spread_shares, half)], dim=1)
     refined = resize(par(resize(pixels_B3HW.float() / 255.0, half), stack, iterations, dilations), size)
     par_scores, affinity_scores, total = refined.split([par_shares.shape[1], token_shares.shape[1], 1], dim=1)
-    grown = torch.full_like(total[:, 0], GROWTH**iterations)
-    return (
-        _outside(_two_score_labels(par_scores, grown, index_Bk), content_BHW),
-        _outside(_two_score_labels(affinity_scores, total[:, 0], index_Bk), content_BHW),
-    )
-
-
-def _shares(cam_Bkhw: Tensor, real_Bk: Tensor, scores: Sequence[float]) -> Tensor:
-    """Classes' part of softmax [background score, CAMs] for every background score: (B,len(scores) k,h,w)."""
-    cam_Bkhw = cam_Bkhw.masked_fill(~real_Bk[:, :, None, None], -torch.inf)
-    backgrounds = [torch.full_like(cam_Bkhw[:, :1], score) for score in scores]
-    return torch.cat([torch.cat([b, cam_Bkhw], dim=1).softmax(dim=1)[:, 1:] for b in backgrounds], dim=1)
-
-
-def _two_score_labels(shares: Tensor, total_BHW: Tensor, index_Bk: Tensor) -> Tensor:
-    """Classes that win against the high background score, 0 where background wins at the low one, else 255.
-
-    `shares` of both scores (B,2k,H,W); what they lack to `total_BHW` is background's, ties included.
-    """
-    labels = []
-    for part_BkHW in shares.chunk(2, dim=1):
-        best_BHW, slot_BHW = part_BkHW.max(dim=1)
-        ids_BHW = (index_Bk + 1).gather(1, slot_BHW.flatten(1)).view_as(slot_BHW)
-        wins_BHW = best_BHW + part_BkHW.sum(dim=1) > total_BHW * (1.0 + _TIE)
-        labels.append(torch.where(wins_BHW, ids_BHW, 0))
-    high_BHW, low_BHW = labels
-    return high_BHW.masked_fill((high_BHW == 0) & (low_BHW > 0), IGNORE)
+    par_BHW = two_score_labels(par_scores, GROWTH**iterations + TIE, index_Bk, real_Bk)
+    affinity_BHW = two_score_labels(affinity_scores, total[:, 0] * (1.0 + TIE), index_Bk, real_Bk)
+    return _outside(par_BHW, content_BHW), _outside(affinity_BHW, content_BHW)
 
 
 def _outside(label_BHW: Tensor, content_BHW: Tensor | None) -> Tensor:

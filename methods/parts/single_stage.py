@@ -156,10 +156,7 @@ class TagSegmenter(Segmenter):
 
     @torch.no_grad()
     def pseudo_mask(self, images_B3HW: Tensor, cam_BCHW: Tensor, tags_BC: Tensor, content_BHW: Tensor | None) -> Tensor:
-        """Pseudo labels int64 (B,H,W) of normalised images (A5).
-
-        Without a background class, what A5 calls background becomes 255 and class ids start at 0.
-        """
+        """Pseudo labels int64 (B,H,W) of normalised images, as the decoder numbers them (A5)."""
         config = self.config
         label_BHW = pseudo_labels(
             denormalise(images_B3HW, *self.normalisation()),
@@ -171,10 +168,14 @@ class TagSegmenter(Segmenter):
             dilations=config.par_dilations,
             iterations=config.par_iterations,
         )
+        return self.segmentation_ids(label_BHW)
+
+    def segmentation_ids(self, label_BHW: Tensor) -> Tensor:
+        """Label values of A5 as the decoder numbers them: without a background class, what A5 calls background
+        becomes 255 and class ids start at 0."""
         if self.info.has_background:
             return label_BHW
-        unlabelled_BHW = (label_BHW == 0) | (label_BHW == IGNORE)
-        return torch.where(unlabelled_BHW, IGNORE, label_BHW - 1)
+        return torch.where((label_BHW == 0) | (label_BHW == IGNORE), IGNORE, label_BHW - 1)
 
     @torch.no_grad()
     def top_cam(

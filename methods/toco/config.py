@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import Problem
 from harness.spec import MethodSpec, knob
-from methods.parts.knobs import TagSegmenterKnobs, between, not_negative, positive
+from methods.parts.knobs import PowerKnobs, between, not_negative, positive
 from methods.parts.uses import TAG_SEGMENTER, parts
 
 WEIGHTS = ("w_cls", "w_aux", "w_ptc", "w_ctc", "w_seg", "w_reg")
@@ -17,15 +17,9 @@ PROBABILITIES = ("grey_probability", "blur_view1", "blur_view2", "blur_local", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class TocoConfig(TagSegmenterKnobs):
+class TocoConfig(PowerKnobs):
     """Classification on two blocks, contrast of patch tokens and of class tokens, segmentation and dense energy."""
 
-    drop_path: float = knob(
-        0.0, "stochastic depth of the last block, linear from 0", unit="probability", source="toco.md 2.2, code"
-    )
-    weight_decay: float = knob(0.01, "AdamW decay of every parameter", source="toco.md 3, code")
-    warmup_start: float = knob(1e-6, "learning-rate factor of the first step", source="toco.md 3, code")
-    power: float = knob(0.9, "learning rate falls as (1 - step/T)^power", source="toco.md 3, code")
     jitter_probability: float = knob(0.8, "colour jitter", unit="probability", source="toco.md 2.1, code")
     crop_area_min: float = knob(
         0.4, "smallest area of view 2's random crop", unit="share of the image", source="toco.md 2.1, code"
@@ -78,12 +72,6 @@ class TocoConfig(TagSegmenterKnobs):
         unit="share of T",
         source="toco.md 2.7, code",
     )
-    aux_block: int = knob(
-        10,
-        "block that feeds the auxiliary classifier, of 12; fitted by design section 4 e",
-        unit="1-based block",
-        source="toco.md 2.2, code",
-    )
     local_crops: int = knob(8, "local crops of an image", source="toco.md 2.4, code")
     local_size: int = knob(
         6,
@@ -134,10 +122,9 @@ class TocoConfig(TagSegmenterKnobs):
             if getattr(self, low) > getattr(self, high):
                 found.append(Problem(low, f"{getattr(self, low):g} is above {high}", f"{low} <= {high}"))
         found += between("negative_limit", self.negative_limit, 0, 2)
-        found += between("power", self.power, 0, 10)
         for name in ("local_crops", "local_size", "projector_hidden", "projector_bottleneck", "projector_out"):
             found += between(name, getattr(self, name), 1, float("inf"), open_high=True)
-        return found + between("aux_block", self.aux_block, 1, 12)
+        return found
 
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
@@ -162,6 +149,6 @@ METHOD = MethodSpec(
     variants=("default", "released"),
     ablations=ABLATIONS,
     published="methods.toco.published:key_map",
-    version=1,
+    version=2,
     uses=(*TAG_SEGMENTER, *parts("crops", "energy", "projector", "relations", "teacher")),
 )

@@ -6,16 +6,15 @@ import dataclasses
 from typing import Any
 
 from harness.spec import Preset
-from methods.parts.sizes import card_family, card_knobs, sized_preset, small_knobs
+from methods.parts.sizes import LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
-LATTICE = 0.55
-"""Share of the exact sum that the published filter of the dense energy returns (operators.md A8)."""
 RELEASED: dict[str, Any] = {
     "imagenet_normalisation": True,
     "separate_flips": True,
     "literal_token_box": True,
     "kaiming_decoder": False,
-    "w_reg": 0.05 * LATTICE,
+    "idle_steps": True,
+    "w_reg": LATTICE_W_REG,
 }
 """toco.md section 7. The other quirks are the same numbers at more cost, or those of both variants."""
 COCO: dict[str, Any] = {
@@ -49,6 +48,9 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     small = small_knobs(family, tier, tags=True)
     if small:
         knobs |= {**small, **(SHAPES if family == "shapes" else LAB_VIEWS)}
+        if card == "coco":
+            # As long after the later start of segmentation as on the card.
+            knobs["top_start"] = knobs["seg_start"] + COCO["top_start"] - COCO["seg_start"]
     if variant == "released":
         knobs |= RELEASED
     sized = sized_preset(family, tier, knobs, smoke_iterations=40, lab_iterations=300)

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import Problem
 from harness.spec import MethodSpec, knob
-from methods.parts.knobs import TagSegmenterKnobs, between, not_negative, positive
+from methods.parts.knobs import PowerKnobs, between, not_negative, positive
 from methods.parts.uses import TAG_SEGMENTER, parts
 
 LABELS = {"seg_label": ("par", "mcr"), "aff_label": ("aux", "mcr"), "kl_label": ("aux", "mcr")}
@@ -21,13 +21,9 @@ WORDS = LABELS | {
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniaConfig(TagSegmenterKnobs):
+class UniaConfig(PowerKnobs):
     """Classification, token contrast and segmentation, with uncertain tokens turned down and a learned affinity."""
 
-    weight_decay: float = knob(0.01, "AdamW decay of every parameter", source="unia.md 3, log")
-    warmup_start: float = knob(1e-6, "learning-rate factor of the first step", source="unia.md 3, log")
-    power: float = knob(0.9, "exponent of the decay (1 - t)^power after the warm-up", source="unia.md 3, log")
-    drop_path: float = knob(0.0, "stochastic depth of the last block", unit="probability", source="unia.md 2.1, code")
     cam_scales: tuple[float, ...] = knob(
         (1.0, 0.5, 0.75, 1.5), "image scales that a CAM is summed over; COCO also 1.25", source="unia.md 3, log"
     )
@@ -106,13 +102,17 @@ class UniaConfig(TagSegmenterKnobs):
         "none", "the affinity before it spreads labels: none, colnorm or sinkhorn", unit="word", source="unia.md 2.8 g"
     )
     aff_source: str = knob(
-        "probabilities",
-        "the affinity reads attention after its softmax (probabilities) or before (logits, published)",
+        "logits",
+        "the affinity reads attention before its softmax (logits) or after (probabilities)",
         unit="word",
-        source="unia.md 2.1; published code",
+        source="published code, and the log in unia.md 5; unia.md 2.1 says after",
     )
-    aff_over_batch: bool = knob(
-        False, "the affinity loss is divided by twice the group; true as published", unit="bool", source="unia.md 2.8 e"
+    aff_over_batch: int = knob(
+        0,
+        "the affinity loss weighs less in larger groups, as published: w_aff is its weight in groups of this many "
+        "images, published .1/(2 x 4) in 4 (COCO .05/(2 x 2) in 2); 0: a mean in any group",
+        unit="images",
+        source="unia.md 2.8 e",
     )
     freeze_aff_bias: bool = knob(
         False, "the affinity head's bias is not trained; true as published", unit="bool", source="unia.md 2.8 d"
@@ -120,10 +120,6 @@ class UniaConfig(TagSegmenterKnobs):
     bilinear_label_ids: bool = knob(
         False, "refined labels are resized to tokens bilinearly, ids and all; true as published", unit="bool",
         source="unia.md 2.8 c",
-    )  # fmt: skip
-    aux_block: int = knob(
-        10, "block that feeds the auxiliary head, of 12; fitted by design section 4 e", unit="1-based block",
-        source="unia.md 2.1, log",
     )  # fmt: skip
     uncertainty_width: int = knob(
         1024, "channels inside the uncertainty module", unit="channels", source="unia.md 2.2, code", fit="width"
@@ -149,11 +145,11 @@ class UniaConfig(TagSegmenterKnobs):
                 found.append(Problem(name, f"{word!r} is unknown", " or ".join(legal)))
         if self.w_kl > 0 and not self.uncertainty:
             found.append(Problem("w_kl", f"{self.w_kl:g} without uncertainty has no map", "w_kl=0"))
-        found += positive("aff_temperature", self.aff_temperature) + positive("power", self.power)
+        found += positive("aff_temperature", self.aff_temperature)
         for name in ("pooling_size", "n_samples", "radius", "uncertainty_width", "uncertainty_hidden",
                      "uncertainty_bottleneck"):  # fmt: skip
             found += between(name, getattr(self, name), 1, float("inf"), open_high=True)
-        return found + between("aux_block", self.aux_block, 1, 12)
+        return found + between("aff_over_batch", self.aff_over_batch, 0, float("inf"), open_high=True)
 
     def last_start(self) -> float:
         """Share of T after which every loss term has started; switches between labels are no starts."""
@@ -166,7 +162,7 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
     "base": {**NO_UNCERTAINTY, **NO_MCR, "w_aff": 0.0},
     "no_unc": NO_UNCERTAINTY,
     "no_kl": {"w_kl": 0.0},
-    "no_aff": {"w_aff": 0.0},
+    "no_aff": {**NO_MCR, "w_aff": 0.0},
     "no_mcr": NO_MCR,
     "no_ptc": {"w_ptc": 0.0},
     "no_reg": {"w_reg": 0.0},
@@ -174,7 +170,7 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
     "mu_head": {"separate_mu_head": True},
     "sinkhorn": {"aff_norm": "sinkhorn"},
     "vae": {"w_gauss": 0.1},
-    "logits": {"aff_source": "logits"},
+    "softmax": {"aff_source": "probabilities"},
 }
 """Components of unia.md section 1 taken out one by one (`base`: all of them), and the flags of 2.8 turned over."""
 
@@ -189,6 +185,6 @@ METHOD = MethodSpec(
     variants=("default", "released"),
     ablations=ABLATIONS,
     published="methods.unia.published:key_map",
-    version=1,
+    version=2,
     uses=(*TAG_SEGMENTER, *parts("affinity", "attention", "energy", "projector", "refinement", "relations")),
 )

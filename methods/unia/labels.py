@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.method import Progress
 from methods.parts.affinity import normalise_affinity
+from methods.parts.aux_segmenter import has_started
 from methods.parts.cam import resize, threshold_labels
 from methods.parts.pseudo import pseudo_labels
 from methods.parts.refinement import mutual_refinement, par_and_affinity_labels
@@ -62,20 +63,15 @@ def routing(config: UniaConfig, progress: Progress) -> Routing:
         "seg": (config.seg_label, config.seg_mcr_start),
         "reg": (config.seg_label, config.seg_mcr_start),
     }
-    terms = {name for name, start in starts.items() if getattr(config, f"w_{name}") > 0 and _after(now, start)}
-    after_seg = _after(now, config.seg_start)
+    terms = {name for name, start in starts.items() if getattr(config, f"w_{name}") > 0 and has_started(now, start)}
+    after_seg = has_started(now, config.seg_start)
     mcr = {n for n, (word, start) in labels.items() if word == "mcr" and after_seg and now >= start}
     return Routing(
         frozenset(terms),
         frozenset(terms & mcr),
-        prior=_after(now, config.mcr_prior_start),
+        prior=has_started(now, config.mcr_prior_start),
         trust_cam=config.mcr_trust_cam and now >= config.mcr_trust_start,
     )
-
-
-def _after(now: float, start: float) -> bool:
-    """Whether a share of T lies behind: at once for 0, else from the step after it, as the card counts."""
-    return start == 0 or now > start
 
 
 @dataclass(frozen=True)
@@ -91,27 +87,22 @@ class Labels:
 
 
 @torch.no_grad()
-def label_maps(
+def top_labels(
     config: UniaConfig,
     route: Routing,
     *,
-    aux_BCHW: Tensor | None,
-    top_BCHW: Tensor | None,
+    aux_Bhw: Tensor | None,
+    top_BCHW: Tensor,
     tags_BC: Tensor,
     pixels_B3HW: Tensor,
     affinity_BNN: Tensor | None,
     hw: tuple[int, int],
     content_BHW: Tensor | None,
 ) -> Labels:
-    """The maps that the routed terms read, from CAMs in [0,1], pixels 0..255 and the affinity of h x w tokens."""
+    """The maps that the routed terms read of the top CAM in [0,1], pixels 0..255 and the affinity of h x w tokens;
+    `aux_Bhw` is passed on."""
     low, high = config.pseudo_low, config.pseudo_high
     dilations, iterations = config.par_dilations, config.par_iterations
-    aux_Bhw = None
-    if aux_BCHW is not None:
-        content_Bhw = None if content_BHW is None else resize(content_BHW[:, None].float(), hw)[:, 0] > 0.5
-        aux_Bhw = threshold_labels(resize(aux_BCHW, hw), tags_BC, low=low, high=high, content_BHW=content_Bhw)
-    if top_BCHW is None:
-        return Labels(aux_Bhw)
     if not route.mcr:
         par_BHW = pseudo_labels(
             pixels_B3HW,

@@ -11,34 +11,25 @@ import torch
 from torch import Tensor
 
 from harness import fitting
-from harness.datasets.labels import IGNORE
-from harness.method import Batch, BuildInfo, OptimizerPlan, Progress, StepOutput
+from harness.method import Batch, BuildInfo, Progress, StepOutput
 from methods.parts.affinity import affinity_pairs, contrastive_affinity_loss, radius_mask
+from methods.parts.aux_segmenter import PowerAuxSegmenter
 from methods.parts.backbones import Encoder
-from methods.parts.cam import multi_scale_cam
-from methods.parts.energy import dense_energy_loss
 from methods.parts.losses import multilabel_soft_margin
 from methods.parts.pixels import denormalise
-from methods.parts.relations import ptc_loss, token_relations
-from methods.parts.schedules import power_adamw
-from methods.parts.single_stage import TagSegmenter
-from methods.parts.vit_segmenter import mode, pooled_logits
+from methods.parts.vit_segmenter import pooled_logits
 from methods.unia.config import UniaConfig
-from methods.unia.labels import Labels, Routing, label_maps, routing, token_labels
+from methods.unia.labels import Labels, Routing, routing, token_labels, top_labels
 from methods.unia.losses import confident_map, distribution_loss, gaussian_prior_loss, sampled_map
 from methods.unia.model import Tokens, UniaNet
 from methods.unia.uncertainty import UncertaintyInference
 
-CARD_DEPTH = 12
 
-
-class Unia(TagSegmenter):
+class Unia(PowerAuxSegmenter):
     """UniA. Loss terms: `cls`, `aux`, `kl`, and from their starts on `ptc`, `aff`, `seg`, `reg`."""
 
     config: UniaConfig
     net: UniaNet
-    class_token = True
-    cam_relu_first = False
 
     def network(self, encoder: Encoder) -> UniaNet:
         """The network with module, heads and cells fitted to the encoder."""
@@ -59,7 +50,7 @@ class Unia(TagSegmenter):
             num_labels=info.num_labels,
             decoder=info.decoder,
             width=config.decoder_width,
-            aux_block=fitting.aux_block(encoder.depth, config.aux_block, CARD_DEPTH),
+            aux_block=self.aux_block(encoder),
             uncertainty=module,
             attention_logits=config.aff_source == "logits",
         )
@@ -74,7 +65,7 @@ class Unia(TagSegmenter):
 
     def step(self, group: Batch, progress: Progress) -> StepOutput:
         """Losses of one group."""
-        config, route = self.config, routing(self.config, progress)
+        route = routing(self.config, progress)
         terms = route.terms
         images, tags_BC = group.views["view1"], group.tags_BC
         tokens = self.net.read(images, with_affinity=route.affinity, with_mean="kl" in terms)
@@ -88,19 +79,16 @@ class Unia(TagSegmenter):
             label = labels.mcr_BHW if "kl" in route.mcr else labels.aux_Bhw
             losses["kl"] = self.distribution(tokens, label)
         if "ptc" in terms:
+            assert labels.aux_Bhw is not None
             losses["ptc"] = self.token_contrast(tokens, labels.aux_Bhw)
         if "aff" in terms:
             losses["aff"] = self.affinity_contrast(tokens, labels, refined="aff" in route.mcr)
         if terms & {"seg", "reg"}:
             refined = bool(route.mcr & {"seg", "reg"})
-            label_BHW = self.segmentation_ids(labels.mcr_BHW if refined else labels.par_BHW)
-            logits_BKhw = self.net.segment(tokens.top_BND, tokens.hw)
-            if "seg" in terms:
-                losses["seg"] = self.segmentation_loss(logits_BKhw, label_BHW)
-            if "reg" in terms:
-                pixels_B3HW = denormalise(images, *self.normalisation())
-                losses["reg"] = dense_energy_loss(logits_BKhw, pixels_B3HW, label_BHW, group.content_BHW)
-        return StepOutput({name: getattr(config, f"w_{name}") * loss for name, loss in losses.items()})
+            label_BHW = labels.mcr_BHW if refined else labels.par_BHW
+            assert label_BHW is not None
+            losses |= self.decode(tokens, images, self.segmentation_ids(label_BHW), group, terms)
+        return StepOutput(self.weighted(losses, {"aff": self.net.affinity}))
 
     @torch.no_grad()
     def labels(self, group: Batch, tokens: Tokens, route: Routing) -> Labels:
@@ -108,11 +96,14 @@ class Unia(TagSegmenter):
         if not (route.aux or route.top):
             return Labels()
         images = group.views["view1"]
-        aux_BCHW, top_BCHW = self.cams(images, group.tags_BC, tokens, route)
-        return label_maps(
+        aux_BCHW, top_BCHW = self.cams(images, group.tags_BC, tokens, with_top=route.top)
+        aux_Bhw = self.aux_labels(aux_BCHW, group, tokens.hw) if route.aux else None
+        if top_BCHW is None:
+            return Labels(aux_Bhw)
+        return top_labels(
             self.config,
             route,
-            aux_BCHW=aux_BCHW,
+            aux_Bhw=aux_Bhw,
             top_BCHW=top_BCHW,
             tags_BC=group.tags_BC,
             pixels_B3HW=denormalise(images, *self.normalisation()),
@@ -120,29 +111,6 @@ class Unia(TagSegmenter):
             hw=tokens.hw,
             content_BHW=group.content_BHW,
         )
-
-    def cams(
-        self, images_B3HW: Tensor, tags_BC: Tensor, tokens: Tokens, route: Routing
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Auxiliary and top CAM (B,C,H,W), each where a term reads it (A3, unia.md 2.4).
-
-        There is no dropout, so the training forward's maps serve scale 1, and an auxiliary CAM alone costs only the
-        blocks up to its own.
-        """
-        net, scales, classes = self.net, self.config.cam_scales, self.info.num_classes
-        first_BChw = net.both_maps_of(tokens) if 1.0 in scales else None
-        maps = net.both_cam_maps if route.top else net.aux_cam_maps
-        if not route.top and first_BChw is not None:
-            first_BChw = first_BChw[:, :classes]
-        with mode(net, training=False):
-            cam = multi_scale_cam(
-                maps,
-                images_B3HW,
-                scales,
-                first_BChw=first_BChw,
-                tags_BC=torch.cat([tags_BC, tags_BC], dim=1) if route.top else tags_BC,
-            )
-        return (cam[:, :classes] if route.aux else None), (cam[:, classes:] if route.top else None)
 
     def distribution(self, tokens: Tokens, label_BHW: Tensor | None) -> Tensor:
         """L_kl of the sampled map, with its share of the Gaussian prior (unia.md 2.6, 2.8 h)."""
@@ -153,11 +121,6 @@ class Unia(TagSegmenter):
         map_BN = sampled_map(mean_BND, log_var_BND, self.config.n_samples)
         loss = distribution_loss(map_BN, confident_map(label_BHW, tokens.hw))
         return (1.0 - share) * loss + share * gaussian_prior_loss(mean_BND, log_var_BND) if share else loss
-
-    def token_contrast(self, tokens: Tokens, aux_Bhw: Tensor | None) -> Tensor:
-        """L_ptc on F with relations from the auxiliary CAM (A6)."""
-        assert aux_Bhw is not None
-        return ptc_loss(tokens.top_BND, token_relations(self.token_ids(aux_Bhw)))
 
     def affinity_contrast(self, tokens: Tokens, labels: Labels, *, refined: bool) -> Tensor:
         """L_aff on the attention's affinity (unia.md 2.6; over the batch: 2.8 e)."""
@@ -171,43 +134,13 @@ class Unia(TagSegmenter):
         near_NN = radius_mask(tokens.hw, self.radius, device=affinity_BNN.device)
         pairs_BNN = affinity_pairs(self.token_ids(label_Bhw), near_NN)
         loss = contrastive_affinity_loss(affinity_BNN, pairs_BNN, self.config.aff_temperature)
-        return loss / (2 * len(affinity_BNN)) if self.config.aff_over_batch else loss
-
-    def token_ids(self, label_Bhw: Tensor) -> Tensor:
-        """Label values (B,N) of tokens; where the data has no background class, background is ignored."""
-        label_BN = label_Bhw.flatten(1)
-        return label_BN if self.info.has_background else label_BN.masked_fill(label_BN == 0, IGNORE)
-
-    def segmentation_ids(self, label_BHW: Tensor | None) -> Tensor:
-        """Label values as the decoder numbers them: without a background class 0 becomes 255 and ids start at 0."""
-        assert label_BHW is not None
-        if self.info.has_background:
-            return label_BHW
-        return torch.where((label_BHW == 0) | (label_BHW == IGNORE), IGNORE, label_BHW - 1)
-
-    def optimizers(self) -> list[OptimizerPlan]:
-        """AdamW with decay on every parameter, heads faster, warm-up and polynomial decay (unia.md 3)."""
-        config = self.config
-        lr = config.lr * config.lr_factor
-        return [
-            power_adamw(
-                self.net.named_parameters(),
-                lr=lr,
-                head_lr=lr * config.head_lr_scale,
-                weight_decay=config.weight_decay,
-                total=self.info.iterations,
-                warmup=self.warmup_steps,
-                start_ratio=config.warmup_start,
-                power=config.power,
-            )
-        ]
+        return loss * self.config.aff_over_batch / len(affinity_BNN) if self.config.aff_over_batch else loss
 
     def describe(self) -> dict[str, Any]:
         """Values fitted to this size."""
         module = self.net.uncertainty
         return {
             **super().describe(),
-            "aux_block": self.net.aux_block,
             "affinity_blocks": list(self.net.affinity_blocks),
             "radius": self.radius,
             "pooling_cell": module.pool if module else None,

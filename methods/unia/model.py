@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from harness.errors import BadInput, Problem
 from methods.parts.affinity import AffinityHead
 from methods.parts.attention import between_patches
+from methods.parts.aux_segmenter import AuxViTSegmenter
+from methods.parts.aux_segmenter import Tokens as CamTokens
 from methods.parts.backbones import Encoder, encode
-from methods.parts.decoders import LargeFOV
 from methods.parts.encoders import EXAMPLE
-from methods.parts.vit_segmenter import ViTSegmenter, as_map, class_maps
 from methods.unia.uncertainty import UncertaintyInference
 
 AFFINITY_BLOCKS = 2
@@ -24,14 +23,9 @@ AFFINITY_BLOCKS = 2
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """What one forward leaves behind."""
+class Tokens(CamTokens):
+    """What one forward leaves behind; `top_BND` is F, which classifier and decoder read."""
 
-    hw: tuple[int, int]
-    aux_BND: Tensor
-    """After the tapped block, before the final norm."""
-    top_BND: Tensor
-    """F: what classifier and decoder read."""
     log_var_BND: Tensor | None
     """s; None without uncertainty inference."""
     mean_BND: Tensor | None
@@ -40,8 +34,8 @@ class Tokens:
     """A in (0,1), where it was asked for."""
 
 
-class UniaNet(ViTSegmenter):
-    """`ViTSegmenter` with a class token in self-attention, auxiliary classifier, uncertainty module and affinity head.
+class UniaNet(AuxViTSegmenter):
+    """`AuxViTSegmenter` with a class token in self-attention, an uncertainty module and an affinity head.
 
     `uncertainty` None leaves the module out: tokens pass as they are. `attention_logits`: the affinity reads attention
     before its softmax. The LargeFOV decoder starts as PyTorch does, at a cross-entropy of ln K (unia.md 8.4). Raises
@@ -60,14 +54,19 @@ class UniaNet(ViTSegmenter):
         uncertainty: UncertaintyInference | None,
         attention_logits: bool,
     ):
-        super().__init__(encoder, num_classes=num_classes, num_labels=num_labels, decoder=decoder, width=width)
+        super().__init__(
+            encoder,
+            num_classes=num_classes,
+            num_labels=num_labels,
+            decoder=decoder,
+            width=width,
+            aux_block=aux_block,
+            kaiming=False,
+        )
         if not encoder.heads:
             found, fix = "the attention of this network cannot be read", f"for instance backbone={EXAMPLE}"
             raise BadInput(Problem("backbone.name", found, fix))
-        if isinstance(self.decoder, LargeFOV):
-            self.decoder = LargeFOV(encoder.dim, num_labels, width, kaiming=False)
-        self.aux_block, self.attention_logits = aux_block, attention_logits
-        self.classifier_aux = class_maps(encoder.dim, num_classes)
+        self.attention_logits = attention_logits
         self.uncertainty = uncertainty
         self.affinity = AffinityHead(len(self.affinity_blocks) * encoder.heads)
 
@@ -100,19 +99,9 @@ class UniaNet(ViTSegmenter):
 
     def tokens(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """F, the tokens (B,N,D) that classifier and decoder read, and their grid."""
-        read = self.read(images_B3HW, with_affinity=False, with_mean=False)
+        read = self.cam_tokens(images_B3HW)
         return read.top_BND, read.hw
 
-    def aux_cam_maps(self, images_B3HW: Tensor) -> Tensor:
-        """Raw class maps (B,C,h,w) of the auxiliary head; the blocks behind it are not run."""
-        encoded = encode(self.encoder, images_B3HW, tap=self.aux_block, stop_at_tap=True)
-        return self.classifier_aux(as_map(encoded.last_BND, encoded.hw))
-
-    def both_cam_maps(self, images_B3HW: Tensor) -> Tensor:
-        """Raw class maps (B,2C,h,w): auxiliary head, then top head."""
-        return self.both_maps_of(self.read(images_B3HW, with_affinity=False, with_mean=False))
-
-    def both_maps_of(self, tokens: Tokens) -> Tensor:
-        """Raw class maps (B,2C,h,w) of tokens that were read already."""
-        aux_BChw = self.classifier_aux(as_map(tokens.aux_BND, tokens.hw))
-        return torch.cat([aux_BChw, self.top_maps(tokens.top_BND, tokens.hw)], dim=1)
+    def cam_tokens(self, images_B3HW: Tensor) -> Tokens:
+        """What both classifiers read of these images."""
+        return self.read(images_B3HW, with_affinity=False, with_mean=False)

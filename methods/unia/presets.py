@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from harness.spec import Preset
-from methods.parts.sizes import card_family, card_knobs, sized_preset, small_knobs
+from methods.parts.sizes import LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
 COCO: dict[str, Any] = {
     "cam_scales": (1.0, 0.5, 0.75, 1.25, 1.5),
@@ -27,18 +27,13 @@ COCO: dict[str, Any] = {
     "mcr_prior_start": 6000 / 80000,
 }
 ACDC: dict[str, Any] = {"mcr_trust_cam": True}
-LATTICE = 0.55
-"""Share of the exact sum that the published filter of the dense energy returns (operators.md A8)."""
 RELEASED: dict[str, Any] = {
     "imagenet_normalisation": True,
-    "aff_source": "logits",
-    "aff_over_batch": True,
     "freeze_aff_bias": True,
     "bilinear_label_ids": True,
-    "w_reg": 0.05 * LATTICE,
+    "idle_steps": True,
+    "w_reg": LATTICE_W_REG,
 }
-RELEASED_W_AFF = {"voc": 0.1, "coco": 0.05}
-"""Weight of the loss over twice the batch: .0125 x 2 x 4 images a GPU, or 2 on COCO (unia.md 2.8 e)."""
 CARD_BATCH = {"voc": (4, 4), "coco": (8, 2)}
 """Global batch and images per GPU (unia.md 3)."""
 SHAPES_FASTER: dict[str, Any] = {"lr": 1e-3, "seg_start": 0.1}
@@ -57,9 +52,12 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     if family == "shapes":
         knobs |= SHAPES_FASTER
     if variant == "released":
-        knobs |= {**RELEASED, "w_aff": RELEASED_W_AFF[card]}
+        knobs |= RELEASED
     sized = sized_preset(family, tier, knobs, smoke_iterations=50, lab_iterations=300)
     if tier == "paper" and family != "shapes":
         batch, group = CARD_BATCH[card]
         sized = dataclasses.replace(sized, batch=batch, group=group, scoring="unia")
+    if variant == "released":
+        # The groups for which w_aff is given: at other tiers' own sizes the weight is that of `default`.
+        sized = dataclasses.replace(sized, knobs={**sized.knobs, "aff_over_batch": sized.group})
     return sized

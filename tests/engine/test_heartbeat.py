@@ -32,6 +32,8 @@ def test_writes_at_most_every_interval_and_keeps_fields(tmp_path: Path) -> None:
     assert (read["started"], read["updated"], read["pid"]) == (100.0, 101.0, os.getpid())
     clock.now = 101.1
     assert beat.beat(force=True, stage="score")
+    assert beat.beat(force=True, stage="score", step=7)
+    assert json.loads((tmp_path / "work" / "k1" / "progress.json").read_text())["stage_started"] == 101.1
     assert os.listdir(tmp_path / "work" / "k1") == ["progress.json"]
 
 

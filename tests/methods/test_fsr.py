@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import golden_curves as golden
@@ -16,7 +17,7 @@ from methods.fsr.losses import masked_patch_loss
 from methods.fsr.model import heads_of
 from methods.fsr.presets import preset
 from methods.parts.distillation import patch_loss
-from methods.parts.energy import LATTICE
+from methods.parts.sizes import LATTICE
 from methods.parts.teacher import ema_update
 from search_spaces.fsr import SPACE
 
@@ -61,6 +62,7 @@ def count_passes(method, monkeypatch):
     """Images and blocks of every encoder pass of a step."""
     passes = []
     import methods.fsr.model as model
+    import methods.parts.aux_segmenter as aux
     import methods.parts.vit_segmenter as segmenter
 
     real = model.encode
@@ -71,8 +73,8 @@ def count_passes(method, monkeypatch):
                        encoder.training))  # fmt: skip
         return real(encoder, images, **words)
 
-    monkeypatch.setattr(model, "encode", spy)
-    monkeypatch.setattr(segmenter, "encode", spy)
+    for module in (model, aux, segmenter):
+        monkeypatch.setattr(module, "encode", spy)
     return passes
 
 
@@ -315,10 +317,11 @@ def test_token_contrast_of_equal_tokens_follows_the_card():
     tokens = method.net.read(data.views["view1"])
     cam = torch.full((4, 3, 48, 48), 0.5)
     ones = Batch(data.ids, data.views, torch.ones_like(data.tags_BC), None, None)
-    assert float(method.token_contrast(tokens, cam, ones).detach()) == pytest.approx(0.5)
-    content = torch.zeros(4, 48, 48, dtype=torch.bool)
-    padded = Batch(data.ids, data.views, torch.ones_like(data.tags_BC), None, content)
-    assert float(method.token_contrast(tokens, torch.ones_like(cam), padded).detach()) == pytest.approx(0.5)
+    label = method.aux_labels(cam, ones, tokens.hw)
+    assert (label == 255).all()
+    assert float(method.token_contrast(tokens, label).detach()) == pytest.approx(0.5)
+    padded = dataclasses.replace(ones, content_BHW=torch.zeros(4, 48, 48, dtype=torch.bool))
+    assert torch.equal(method.aux_labels(torch.ones_like(cam), padded, tokens.hw), label)
 
 
 def test_gradients_reach_every_part_once_all_terms_are_on():

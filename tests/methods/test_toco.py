@@ -8,7 +8,6 @@ import math
 import golden_curves as golden
 import pytest
 import torch
-from torch.nn import functional as F
 
 from harness.errors import BadInput
 from harness.method import Batch, Progress
@@ -177,6 +176,7 @@ def test_weights_scale_their_terms_and_zero_costs_nothing():
 
 def count_passes(method, monkeypatch):
     """Images, side and whether it stops early, of every encoder pass."""
+    import methods.parts.aux_segmenter as aux
     import methods.parts.vit_segmenter as segmenter
     import methods.toco.model as model
 
@@ -186,8 +186,8 @@ def count_passes(method, monkeypatch):
         passes.append((len(images), images.shape[-1], words.get("stop_at_tap", False)))
         return real(encoder, images, **words)
 
-    monkeypatch.setattr(model, "encode", spy)
-    monkeypatch.setattr(segmenter, "encode", spy)
+    for module in (model, aux, segmenter):
+        monkeypatch.setattr(module, "encode", spy)
     return passes
 
 
@@ -292,8 +292,16 @@ def test_variants_differ_where_the_card_says():
     assert default.normalisation() == ((0.44, 0.43, 0.40), (0.22, 0.21, 0.22))
     assert released.normalisation() == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     one, other = preset("voc", "paper", "default").knobs, preset("voc", "paper", "released").knobs
-    changed = {"imagenet_normalisation", "separate_flips", "literal_token_box", "kaiming_decoder", "w_reg"}
+    changed = {
+        "imagenet_normalisation",
+        "separate_flips",
+        "literal_token_box",
+        "kaiming_decoder",
+        "idle_steps",
+        "w_reg",
+    }
     assert {k for k in other if one.get(k) != other[k]} == changed
+    assert other["w_reg"] == pytest.approx(0.0275)
     width = default.config.decoder_width
     kaiming, plain = (float(m.net.decoder.second.weight.detach().std()) for m in (default, released))
     assert kaiming == pytest.approx(math.sqrt(2 / (9 * width)), rel=0.02)
@@ -307,6 +315,20 @@ def test_cams_have_no_relu_before_they_are_resized():
     found = method.predict(data.views["view1"], data.tags_BC, want=frozenset({"cam"})).cam_BCHW
     maps = multi_scale_cam(method.cam_logits, data.views["view1"], (1.0,), tags_BC=data.tags_BC)
     torch.testing.assert_close(found, maps, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_heads_may_take_part_before_their_losses_start(idle):
+    """Published: losses that have not started are multiplied by 0, so AdamW decays their heads and counts the steps."""
+    method = golden.make("toco", idle_steps=idle, seg_start=0.5, ctc_start=0.5)
+    out = step(method, Progress(2, 20))
+    assert set(out.losses) == {"cls", "aux", "ptc"}
+    torch.stack(list(out.losses.values())).sum().backward()
+    for head in (method.net.decoder, method.net.projector):
+        grads = [p.grad for p in head.parameters() if p.requires_grad]
+        assert all((g is not None and not g.any()) if idle else g is None for g in grads)
+    late = golden.make("toco", idle_steps=idle)
+    assert values(late) == values(golden.make("toco")), "no loss changes by it"
 
 
 def test_padded_pixels_are_in_no_label():
@@ -340,7 +362,7 @@ def test_rules():
         return [p.where for p in TocoConfig(**knobs).problems()]
 
     assert broken() == []
-    assert broken(scale_min=3.0, w_ctc=-1.0, aux_block=13) == ["w_ctc", "scale_min", "aux_block"]
+    assert broken(scale_min=3.0, w_ctc=-1.0, aux_block=13) == ["aux_block", "w_ctc", "scale_min"]
     assert broken(ctc_tau=0.0, blur_view1=1.5, local_crops=0) == ["blur_view1", "ctc_tau", "local_crops"]
 
 
@@ -432,4 +454,3 @@ def test_wrong_published_names_are_all_named(tiny):
 def test_it_is_registered():
     assert registry().spec("toco") is METHOD
     assert golden.make("toco", crop=96).describe()["local_side"] == 24
-    assert F.softmax(torch.zeros(TocoConfig().projector_out), 0)[0] == pytest.approx(1 / 1024)

@@ -14,7 +14,7 @@ class TestUnia(MethodTests):
     method = "unia"
     # Their targets move with CAMs that still form.
     may_rise = frozenset({"kl", "ptc", "aff", "seg", "reg"})
-    other = {"uncertainty": False, "aff_source": "logits"}
+    other = {"uncertainty": False, "aff_source": "probabilities"}
     together = {
         "warmup_start": {"warmup": 0.5},
         "uncertainty": {"w_kl": 0.0},
@@ -23,7 +23,7 @@ class TestUnia(MethodTests):
         "mcr_prior_start": COMPETING,
         "mcr_trust_cam": MCR,
         "mcr_trust_start": {**MCR, "mcr_trust_cam": True},
-        "aff_norm": {**COMPETING, "aff_source": "logits"},
+        "aff_norm": COMPETING,
         "bilinear_label_ids": MCR,
     }
 

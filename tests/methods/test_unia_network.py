@@ -89,15 +89,31 @@ def test_affinity_reads_the_last_two_blocks_with_gradient():
     net = method.net
     assert net.affinity_blocks == (2, 3)
     read = net.read(images, with_affinity=True, with_mean=False)
-    maps = [between_patches(a, True) for a in attention_maps(net.encoder, images, (2, 3))]
+    maps = [between_patches(a, True) for a in attention_maps(net.encoder, images, (2, 3), logits=True)]
     torch.testing.assert_close(read.affinity_BNN, net.affinity(maps))
     assert torch.equal(read.affinity_BNN, read.affinity_BNN.transpose(1, 2))
     read.affinity_BNN.sum().backward()
     assert net.encoder.net.blocks[2].attention.qkv.weight.grad.abs().sum() > 0
-    before = golden.make("unia", aff_source="logits").eval().net
-    maps = [between_patches(a, True) for a in attention_maps(before.encoder, images, (2, 3), logits=True)]
-    read = before.read(images, with_affinity=True, with_mean=False)
-    torch.testing.assert_close(read.affinity_BNN, before.affinity(maps))
+    after = golden.make("unia", aff_source="probabilities").eval().net
+    maps = [between_patches(a, True) for a in attention_maps(after.encoder, images, (2, 3))]
+    read = after.read(images, with_affinity=True, with_mean=False)
+    torch.testing.assert_close(read.affinity_BNN, after.affinity(maps))
+
+
+def test_only_attention_before_its_softmax_starts_as_the_log_does():
+    """unia.md 5 and 8.1: the published log starts at .8386, above the ln(784)/8 = .8331 of a constant affinity.
+
+    Rows of softmax sum to 1, so that over many tokens sigmoid sees almost nothing of them.
+    """
+    spread = {}
+    info = dataclasses.replace(golden.make("unia", crop=224).info, backbone="vit_tiny_patch16_224")
+    for source in ("logits", "probabilities"):
+        torch.manual_seed(0)
+        method = resolve(METHOD.build)(UniaConfig(aff_source=source), info).eval()
+        images = torch.randn(1, 3, 224, 224)
+        spread[source] = float(method.net.read(images, with_affinity=True, with_mean=False).affinity_BNN.std())
+    assert spread["probabilities"] < 2e-4
+    assert spread["logits"] > 5e-3
 
 
 def test_network_of_the_card():

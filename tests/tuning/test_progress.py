@@ -36,7 +36,7 @@ from harness.tuning.studies import Record
 
 def test_time_left_hand_computed() -> None:
     """Study a: 2 of 5 closed at 10 s each, one has run 4 s: 6 + 2 x 10. Study b: unknown, 20 % after 6 s: 24 + 0."""
-    runs = (RunView("a", 2, "trial", 4.0, {}), RunView("b", 0, "trial", 6.0, {"step": 20, "total": 100}))
+    runs = (RunView("a", 2, "trial", 4.0, {}, 4.0), RunView("b", 0, "trial", 6.0, {"step": 20, "total": 100}, 6.0))
     view = View((StudyView("a", 2, 5, 1, 10.0, 0.5), StudyView("b", 0, 1, 1, None, None)), runs)
     assert seconds_left(view, 1) == pytest.approx(26 + 24)
     assert seconds_left(view, 2) == pytest.approx(25)
@@ -45,13 +45,22 @@ def test_time_left_hand_computed() -> None:
     assert summary_text(view, 1) == "2/6 runs closed, 2 running, time left 50 s"
 
 
+def test_a_stage_that_has_begun_promises_its_own_pace() -> None:
+    """100 s of training, then 10 of 40 images in 5 s: another 15 s, whatever the share of 115 s that is."""
+    run = RunView("a", 0, "trial", 105.0, {"stage": "write-cams", "step": 10, "total": 40}, 5.0)
+    view = View((StudyView("a", 0, 1, 1, None, None),), (run,))
+    assert seconds_left(view, 1) == pytest.approx(15)
+
+
 def test_time_left_of_a_study_that_has_not_begun_takes_the_mean_of_the_others() -> None:
     view = View((StudyView("a", 2, 2, 0, 10.0, 0.5), StudyView("b", 0, 3, 0, None, None)), ())
     assert seconds_left(view, 1) == pytest.approx(30)
 
 
 def test_time_left_is_unknown_before_anything_is_and_zero_at_the_end() -> None:
-    assert seconds_left(View((StudyView("a", 0, 3, 1, None, None),), (RunView("a", 0, "trial", 3.0, {}),)), 1) is None
+    assert (
+        seconds_left(View((StudyView("a", 0, 3, 1, None, None),), (RunView("a", 0, "trial", 3.0, {}, 3.0),)), 1) is None
+    )
     assert seconds_left(View((StudyView("a", 3, 3, 0, None, None),), ()), 1) == 0.0
     assert seconds_left(View((StudyView("a", 3, 3, 0, 9.0, None),), ()), 1) == 0.0
 
@@ -65,8 +74,10 @@ def test_clock_text(seconds: float | None, text: str) -> None:
 
 def test_lines_of_runs_and_records() -> None:
     beat = {"stage": "train", "step": 30, "total": 200, "losses": {"cls": 0.12345, "ptc": 2.0}}
-    assert run_text(RunView("fsr", 3, "trial", 12.0, beat)) == "fsr  trial 3  train 30/200  12 s  cls 0.123  ptc 2"
-    assert run_text(RunView("fsr", 3, "trial", 1.0, {})) == "fsr  trial 3  starting  1 s"
+    assert (
+        run_text(RunView("fsr", 3, "trial", 12.0, beat, 12.0)) == "fsr  trial 3  train 30/200  12 s  cls 0.123  ptc 2"
+    )
+    assert run_text(RunView("fsr", 3, "trial", 1.0, {}, 1.0)) == "fsr  trial 3  starting  1 s"
     done = Record("fsr", 0, "final", 1, {}, "k", Outcome("done", 0.4567), True, 41.0)
     assert record_text(done) == "fsr  final 0 seed 1: done, objective 45.7, 41 s"
     bug = Outcome("failed", None, 0.0, "bug", "ValueError: x\nTraceback")
@@ -81,7 +92,7 @@ def test_heartbeats_of_earlier_attempts_are_not_shown(tmp_path: Path) -> None:
     job = conductor.next()
     assert isinstance(job, Job)
     Heartbeat(tmp_path / "work" / job.key, clock=lambda: 990.0).beat(key=job.key, step=5, total=10)
-    assert view_of(conductor, tmp_path, 1003.0).runs == (RunView("s", 0, "trial", 3.0, {}),)
+    assert view_of(conductor, tmp_path, 1003.0).runs == (RunView("s", 0, "trial", 3.0, {}, 3.0),)
     Heartbeat(tmp_path / "work" / job.key, clock=lambda: 1001.0).beat(key=job.key, step=5, total=10)
     (run,) = view_of(conductor, tmp_path, 1003.0).runs
     assert run.beat["step"] == 5
@@ -106,10 +117,10 @@ def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(
         conductor.finish(job.id, beats(job.payload, _Quiet()))
         conductor.next()
     lines = stream.getvalue().splitlines()
-    assert any(re.match(r"0/2 runs closed, 1 running, time left .+", line) for line in lines)
+    assert any(re.match(r"0/1 runs closed, 1 running, time left .+", line) for line in lines)
     assert "  s  trial 0  train 1/2" in stream.getvalue()
     assert "s  trial 0 seed 0: done, objective 79.5, 0 s" in lines
-    assert lines[-1] == "2/2 runs closed, 0 running, time left 0 s"
+    assert lines[-1] == "1/1 runs closed, 0 running, time left 0 s"
     assert not any("known" in line for line in lines)
 
 
@@ -127,7 +138,7 @@ def test_on_a_terminal_a_live_table_shows_studies_and_runs(tmp_path: Path) -> No
         conductor.finish(job.id, execute(job.payload, _Quiet()))
         conductor.next()
     assert "closed" in stream.getvalue()
-    assert "2/2" in stream.getvalue()
+    assert "1/1" in stream.getvalue()
     assert "done, objective 79.5" in stream.getvalue()
 
 
@@ -135,7 +146,7 @@ def test_a_local_sweep_says_nothing_unless_asked(capsys: pytest.CaptureFixture[s
     run_local([study(space=None)], MemoryHooks(), execute)
     assert capsys.readouterr().out == ""
     run_local([study(space=None)], MemoryHooks(), execute, show=True)
-    assert "2/2 runs closed" in capsys.readouterr().out
+    assert "1/1 runs closed" in capsys.readouterr().out
 
 
 class _Quiet:
