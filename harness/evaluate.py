@@ -41,12 +41,13 @@ def _network(parsed: Parsed, store: Any, mode: str) -> int:
 
     planned = plan_again(parsed, store) if mode == "run" else plan_published(parsed, store)
     job = planned.job
+    what = f"{job.run.method} (variant {job.run.variant})"
     known = known_eval(store, job.columns)
     if known is not None:
-        print(f"nothing to do: eval {known['eval']} is {_text(known)}")
+        print(f"nothing to do: eval {known['eval']} is {what}, {_text(known)}")
         _show(store, known)
         return EXIT_DONE
-    print(f"{job.run.method}: {_text(job.columns)}, {len(job.ids)} images, {job.device}, {job.threads} threads")
+    print(f"{what}: {_text(job.columns)}, {len(job.ids)} images, {job.device}, {job.threads} threads")
     if parsed.words.dry_run:
         return EXIT_DONE
     store.check_writable()

@@ -26,6 +26,7 @@ from harness.evaluation.words import AUTO, EvaluateWords
 from harness.registry import registry
 from harness.scoring.crf import NONE
 from harness.scoring.curves import threshold_grid
+from harness.spec import VARIANTS
 from harness.store import Store
 from harness.words import Parsed
 
@@ -179,7 +180,7 @@ def _row(parsed: Parsed, dataset: Dataset, ids: tuple[str, ...], rule: str) -> d
     config = {
         "method": words.name,
         "dataset": words.data.name,
-        "variant": words.variant,
+        "variant": VARIANTS[0] if words.variant == AUTO else words.variant,
         "labels": words.labels or "tags",
         "backbone": words.backbone.name or "",
         "decoder": words.decoder or "",

@@ -6,7 +6,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ from harness.keymap import KeyMap
 from harness.method import Method
 from harness.pretrained import RANDOM, find
 from harness.registry import registry
-from harness.spec import MethodSpec, resolve
+from harness.spec import VARIANTS, MethodSpec, resolve
 from harness.store import Store
 from harness.versions import versions
 from harness.words import Parsed
 
+RELEASED = "released"
+"""Variant that is the published code, quirks included."""
 NESTED = ("state_dict", "model", "model_state_dict", "net", "network", "teacher", "student")
 """Where a checkpoint that holds more than a state dict has it, most likely first."""
 
@@ -93,6 +95,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(inside[chosen])
 
 
+def variant_of(asked: str, spec: MethodSpec) -> str:
+    """The variant that is asked for; for `auto` the one that a published file was trained as.
+
+    A file trained with ImageNet's mean and std scores silently lower under the backbone's own, which `default` has.
+    """
+    if asked != AUTO:
+        return asked
+    return RELEASED if spec.published and RELEASED in spec.variants else VARIANTS[0]
+
+
 def plan_published(parsed: Parsed, store: Store) -> Published:
     """What `weights=` asks for. Raises BadInput with every problem of words, data and file at once."""
     words: EvaluateWords = parsed.words
@@ -120,7 +132,7 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
         problems.extend(unknown_names(words.ablation, [chosen.spec]))
         run = resolve_run(
             chosen,
-            words,
+            replace(words, variant=variant_of(words.variant, chosen.spec)),
             family=dataset.family if dataset else "voc",
             dataset=words.data.name,
             labels=words.labels or chosen.spec.labels[0],

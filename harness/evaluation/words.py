@@ -34,6 +34,11 @@ class EvaluateWords(Words):
         None, "what is scored: cam, pseudo or segmentation; default a method's last target, with cams= cam"
     )
     labels: str | None = word(None, "what was learned from: tags, points, scribbles, ..., masks; default the method's")
+    variant: str = word(
+        AUTO,
+        "which reading of a method: default, released or paper; auto: default, with weights= released where the method "
+        "has it and knows the published file",
+    )
     protocol: str = word(
         AUTO, "how a CAM's threshold is chosen: fixed, held-out or oracle; default the run's, else see docs/evaluate.md"
     )
@@ -94,8 +99,8 @@ def _values(words: EvaluateWords, mode: str) -> list[Problem]:
     """Rules on words alone."""
     problems = []
     allowed: dict[str, tuple[str, ...]] = {
-        "target": TARGETS, "tier": TIERS, "variant": VARIANTS, "protocol": (AUTO, *PROTOCOLS), "labels": LABELS,
-        "split": ("train", "val", "test"), "decoder": DECODERS, "precision": ("auto", "fp32", "bf16"),
+        "target": TARGETS, "tier": TIERS, "variant": (AUTO, *VARIANTS), "protocol": (AUTO, *PROTOCOLS),
+        "labels": LABELS, "split": ("train", "val", "test"), "decoder": DECODERS, "precision": ("auto", "fp32", "bf16"),
     }  # fmt: skip
     for name, values in allowed.items():
         value = getattr(words, name)
