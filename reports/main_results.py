@@ -13,6 +13,7 @@ from harness.words import help_text, main, parse, word
 from reports.claims import Claim, declared_papers, load_claims, papers
 from reports.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.render import FORMATS
+from reports.row import TARGETS
 from reports.table import Cell, Column, Same, Section, Signed, Table
 from reports.verdicts import SEEDS, TOLERANCE, WIDEST, Judge, Judged
 
@@ -40,7 +41,7 @@ class MainWords:
     """The words of `reports.main_results`."""
 
     paper: str | None = word(None, f"whose tables; one of {', '.join(papers())}")
-    table: str | None = word(None, "one table of the paper; default all")
+    table: str | None = word(None, "one table of the paper; default all that hold scores of ours")
     store: str = word("results", STORE_TEXT)
     format: str = word("terminal", f"{', '.join(FORMATS)}; arrow and parquet write a row per claim")
     out: str | None = word(None, OUT_TEXT)
@@ -54,7 +55,9 @@ def build(judge: Judge, paper: str, table: str | None = None) -> tuple[Table, li
     tables = [t for t in dict.fromkeys(c.table for c in claims) if (paper, t) not in ablations]
     if table is not None and table not in tables:
         raise BadInput(Problem("table", f"{paper} has no main table {table!r}", nearest(table, tables)))
-    shown = [table] if table is not None else tables
+    # Logs by iteration, class or loss have no score of ours to stand beside: they are shown where they are asked for.
+    scored = [t for t in tables if any(c.target in TARGETS for c in claims if c.table == t)]
+    shown = [table] if table is not None else scored
     judged = [judge.judge(c) for c in claims if c.table in shown]
     sections = tuple(_section(paper, t, [j for j in judged if j.claim.table == t]) for t in shown)
     return Table(f"Main results of {paper}: mIoU in %, as printed and ours", sections, NOTES), judged

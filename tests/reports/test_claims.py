@@ -1,5 +1,6 @@
 """Printed numbers: counts, spot values and typed fields."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -43,6 +44,11 @@ def test_rows_of_fsr_tables() -> None:
         ("toco", "log", "ToCo (DeiT-B)", "COCO val_part, aux CAM", 30.9),
         ("unia", "results", "UniA", "VOC test", 73.6),
         ("unia", "log", "UniA", "VOC val, seg", 71.94),
+        ("unia", "log_voc_by_iteration", "UniA (8k)", "MCR map", 72.01),
+        ("unia", "log_coco_by_iteration", "UniA (74k)", "seg", 43.15),
+        ("unia", "log_voc_per_class", "UniA (chair)", "IoU", 39.0),
+        ("toco", "log_voc_by_iteration", "ToCo (DeiT-B, 4k)", "aux CAM", 57.8),
+        ("toco", "log_coco_losses", "ToCo (12200)", "ctc", 2.74),
     ],
 )
 def test_spot_values(paper: str, table: str, row: str, column: str, value: float) -> None:
@@ -76,7 +82,7 @@ def test_claims_fit_the_store_and_name_their_source(paper: str) -> None:
     for claim in claims:
         assert 0 < claim.value < 100
         assert claim.source
-        assert claim.unit == "%"
+        assert claim.unit == {"image_f1": "F1", "loss": "nats"}.get(re.split("[:@]", claim.target)[0], "%")
         assert claim.paper == paper
 
 
