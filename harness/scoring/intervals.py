@@ -1,8 +1,10 @@
 """Intervals, paired differences and ranks from resampled seeds and images (design section 4, Scores).
 
 A row is one config run with one or more seeds: a counts frame per seed, all over the same images. Each draw
-resamples seeds, then images, with replacement; the draws depend on the image ids and on nothing of the rows, so all
-rows share them and a row's interval does not move when others come or go.
+resamples seeds with replacement, then weighs images by the Bayesian bootstrap (Rubin 1981, Dirichlet weights); the
+draws depend on the image ids and on nothing of the rows, so all rows share them and a row's interval does not move
+when others come or go. Images drawn with replacement would now and then lose all of a rare class, which mIoU then
+leaves out: draws that lack a weak class are too high.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from harness.scoring.metrics import dice_array, iou_array, mdice_array, miou_array
 
@@ -26,6 +29,17 @@ LEVEL = 0.95
 MEASURES = {"iou": (miou_array, iou_array), "dice": (mdice_array, dice_array)}
 """By name: the mean over classes, and the value of each, of summed counts (...,K,3)."""
 _CHUNK = 1 << 22
+"""Weights that are held at once."""
+_NOISE = 1e-12
+"""Weighted sums are rounded: differences below this are none."""
+
+
+class OtherTruth(ValueError):
+    """Two rows were not scored against the same true pixels."""
+
+    def __init__(self, a: int, b: int, image: str, label: int):
+        super().__init__(f"rows {a} and {b} differ in the true pixels of class {label} of image {image!r}")
+        self.a, self.b = a, b
 
 
 @dataclass(frozen=True)
@@ -117,28 +131,29 @@ def resample(
 ) -> Resampled:
     """Resample rows together; `measure` is iou, or dice (its mean leaves label 0 out).
 
-    Raises ValueError for a row without seeds and for images that differ.
+    Raises ValueError for a row without seeds and for images that differ, OtherTruth for true pixels that do.
     """
     mean_array, class_array = MEASURES[measure]
     images = _common_images(rows)
     labels = max(int(frame["class"].max()) + 1 for row in rows for frame in row)  # type: ignore[arg-type]
-    counts = [np.stack([_tensor(frame, images, labels) for frame in row]) for row in rows]
+    counts = [[_counts(frame, images, labels) for frame in row] for row in rows]
+    _check_truth(counts, images)
     root = _entropy(images, seed)
-    weights = np.random.default_rng([0, *root])
+    stream = np.random.default_rng([0, *root])
     miou = [np.empty((len(row), draws)) for row in rows]
     iou = [np.empty((len(row), draws, labels)) for row in rows if classes]
     step = max(1, _CHUNK // len(images))
     for start in range(0, draws, step):
         part = slice(start, min(start + step, draws))
-        weights_BI = _image_weights(weights, len(images), part.stop - start)
-        for r, row_SIK3 in enumerate(counts):
-            flat_SIC = row_SIK3.reshape(*row_SIK3.shape[:2], -1)
-            sum_SBK3 = (weights_BI @ flat_SIC).reshape(len(flat_SIC), -1, labels, 3)
-            miou[r][:, part] = mean_array(sum_SBK3)
-            if classes:
-                iou[r][:, part] = class_array(sum_SBK3)
+        weights_IB = _image_weights(stream, len(images), part.stop - start)
+        for r, row in enumerate(counts):
+            for s, counts_CI in enumerate(row):
+                sum_BK3 = (counts_CI @ weights_IB).T.reshape(-1, labels, 3)
+                miou[r][s, part] = mean_array(sum_BK3)
+                if classes:
+                    iou[r][s, part] = class_array(sum_BK3)
     picks = [_seed_picks(root, len(row), draws) for row in rows]
-    whole = [row_SIK3.sum(1) for row_SIK3 in counts]
+    whole = [np.stack([c.sum(1).reshape(labels, 3) for c in row]) for row in counts]
     return Resampled(
         images,
         np.array([mean_array(sum_SK3).mean() for sum_SK3 in whole]),
@@ -180,12 +195,12 @@ def _p_value(value: float, draws_B: NDArray[np.float64]) -> float:
     the tail is then taken from the normal distribution of the draws' standard deviation.
     """
     known = draws_B[~np.isnan(draws_B)]
-    if not len(known) or value == 0.0 or math.isnan(value):
+    if not len(known) or math.isnan(value) or abs(value) < _NOISE:
         return 1.0
     crossing = int(min((known <= 0).sum(), (known >= 0).sum()))
     share = min(1.0, 2 * (crossing + 1) / (len(known) + 1))
     spread = float(known.std())
-    if crossing or spread == 0.0:
+    if crossing or spread < _NOISE:
         return share
     return min(share, math.erfc(abs(value) / spread / math.sqrt(2)))
 
@@ -205,15 +220,27 @@ def _common_images(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(images.to_list())
 
 
-def _tensor(frame: pl.DataFrame, images: tuple[str, ...], labels: int) -> NDArray[np.float64]:
-    """Counts (I,K,3) of one seed; float64 holds them and their sums exactly."""
+def _counts(frame: pl.DataFrame, images: tuple[str, ...], labels: int) -> csr_array:
+    """Counts (3K,I) of one seed, by class tp, fp, fn; sparse, as an image shows few of many classes."""
     if frame.select(pl.struct("image", "class").is_duplicated().any()).item():
         raise ValueError("counts hold an image and class twice: more than one eval")
     index = pl.DataFrame({"image": images, "at": np.arange(len(images))})
     at = frame.select("image").join(index, on="image", how="left", maintain_order="left")["at"].to_numpy()
-    out = np.zeros((len(images), labels, 3))
-    out[at, frame["class"].to_numpy()] = frame.select("tp", "fp", "fn").to_numpy()
-    return out
+    first = 3 * frame["class"].to_numpy().astype(np.int64)
+    values = [frame[name].to_numpy().astype(np.float64) for name in ("tp", "fp", "fn")]
+    where = np.concatenate([first + n for n in range(3)]), np.tile(at, 3)
+    return csr_array((np.concatenate(values), where), shape=(3 * labels, len(images)))
+
+
+def _check_truth(counts: Sequence[Sequence[csr_array]], images: tuple[str, ...]) -> None:
+    """True pixels, tp + fn of each image and class, are the data's and not the row's."""
+    first = counts[0][0][0::3] + counts[0][0][2::3]
+    for r, row in enumerate(counts):
+        for counts_CI in row:
+            odd = (counts_CI[0::3] + counts_CI[2::3] - first).tocoo()
+            wrong = np.flatnonzero(odd.data)
+            if len(wrong):
+                raise OtherTruth(0, r, images[odd.col[wrong[0]]], int(odd.row[wrong[0]]))
 
 
 def _entropy(images: tuple[str, ...], seed: int) -> list[int]:
@@ -221,11 +248,9 @@ def _entropy(images: tuple[str, ...], seed: int) -> list[int]:
     return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
 
 
-def _image_weights(rng: np.random.Generator, images: int, draws: int) -> NDArray[np.float64]:
-    """How often each image is in each draw (B,I); rows sum to I."""
-    picked = rng.integers(0, images, (draws, images))
-    picked += np.arange(draws)[:, None] * images
-    return np.bincount(picked.reshape(-1), minlength=draws * images).reshape(draws, images).astype(np.float64)
+def _image_weights(stream: np.random.Generator, images: int, draws: int) -> NDArray[np.float64]:
+    """Weight of each image in each draw (I,B). Not divided by their sum, as Dirichlet's are: scores are ratios."""
+    return np.ascontiguousarray(stream.standard_exponential((draws, images)).T)
 
 
 def _seed_picks(root: list[int], seeds: int, draws: int) -> NDArray[np.intp]:
