@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import golden_curves as golden
@@ -10,8 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from harness.method import Progress
+from harness.spec import resolve
 from methods.parts.attention import attention_maps, between_patches
 from methods.parts.decoders import LargeFOV
+from methods.unia.config import METHOD, UniaConfig
 from methods.unia.uncertainty import UncertaintyInference
 
 
