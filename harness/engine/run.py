@@ -32,6 +32,8 @@ from harness.engine.session import Session
 from harness.engine.stages import clean, run_stages
 from harness.spec import resolve
 from harness.store import Store
+from harness.store.files import write_atomic
+from harness.store.schema import conform
 
 
 def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
@@ -208,9 +210,7 @@ def _write(
     if artifacts:
         frames["artifacts"] = pl.DataFrame(artifacts)
     for table, frame in frames.items():
-        # What an attempt that died before its `runs` row left behind belongs to nobody.
-        store.path(table, key).unlink(missing_ok=True)
-        store.write(table, key, frame)
+        _replace(store, table, key, frame)
     cuda = context.session.device.startswith("cuda")
     wall = sum(phases.seconds.values())
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -232,6 +232,18 @@ def _write(
         error_message=f"ran with groups of {context.run.group}" if context.machine.low_memory else "",
     )
     store.write("runs", key, pl.DataFrame([row]), again=True)
+
+
+def _replace(store: Store, table: str, key: str, frame: pl.DataFrame) -> None:
+    """Write a run's table over that of an earlier attempt: the newest one counts.
+
+    In one rename, because another process may be at the same key (a second sweep, a worker that outlived its driver)
+    and the run may be done already: at no moment does it stand without its counts.
+    """
+    path = store.path(table, key)
+    # Only done runs are merged into larger files, and equal keys mean equal numbers.
+    if path.exists() or not store.has(table, key):
+        write_atomic(conform(table, frame), path)
 
 
 def _reached_before(context: Context) -> int:

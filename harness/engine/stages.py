@@ -6,11 +6,12 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.config import RunConfig, digest_of
 from harness.engine.checkpoint import file_digest
@@ -19,6 +20,8 @@ from harness.engine.parallel import barrier, gather_objects
 from harness.errors import HarnessError, StoreError
 
 DONE = "done.json"
+POLL_SECONDS = 1.0
+"""Between two looks at a stage that another process works on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any
         if missing:
             raise HarnessError(f"stage {stage.name} needs {missing}, which no stage before it makes")
         folder = context.store.root / "cache" / stage_key(stage, context, done, base)
-        with _locked(folder, context, stage.name):
+        with _turn(folder, context, stage.name):
             # The first worker decides for all: between two looks another process may finish the stage.
             found = gather_objects(_finished(folder, stage), context.session)[0]
             if found is None:
@@ -98,12 +101,17 @@ def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any
 
 
 def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
-    """Drop what `keep` does not name, once a run is in the store."""
+    """Drop what `keep` does not name, once a run is in the store; what another process is at is left to that one."""
     keep = context.machine.keep
     for name, artifact in outputs.items():
         kept = "none" not in keep and ({"last", "best"} & set(keep) if name == "weights" else "maps" in keep)
-        if not kept and name != "steps":
-            shutil.rmtree(artifact.path.parent, ignore_errors=True)
+        folder = artifact.path.parent
+        if kept or name == "steps" or not folder.is_dir():
+            continue
+        handle = _lock(folder)
+        if handle is not None:
+            with handle:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def artifact_digest(path: Path) -> str:
@@ -134,20 +142,36 @@ def _finish(folder: Path, stage: Stage) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, context: Context, stage: str) -> Iterator[None]:
-    """Hold a stage's folder: trials that share a stage, and workers left over from a killed driver, take turns."""
-    if context.session.rank != 0:
+def _turn(folder: Path, context: Context, stage: str) -> Iterator[None]:
+    """Hold a stage's folder: trials that share a stage, and workers left over from a killed driver, take turns.
+
+    The first worker holds the lock. All of them look for it together again and again: peers that waited in one
+    collective for hours would run into its time limit.
+    """
+    while True:
+        handle = _lock(folder) if context.session.rank == 0 else None
+        if gather_objects(handle is not None, context.session)[0]:
+            break
+        context.beat(f"waiting for {stage}", 0, context.run.total)
+        time.sleep(POLL_SECONDS)
+    with handle or nullcontext():
         yield
-        return
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """The open, locked lock file of a stage's folder, which closing unlocks; None while another process holds it."""
+    path = folder / "lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / "lock", "w")  # noqa: SIM115  (held open over the yield)
+        with ExitStack() as closing:
+            handle = closing.enter_context(open(path, "w"))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before may have removed the folder (keep=none): a lock on a file that is gone binds nobody.
+            if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
+                closing.pop_all()
+                return handle
+    except (BlockingIOError, FileNotFoundError):
+        return None
     except OSError as e:
         raise StoreError(f"cannot write into {folder}: {e}") from e
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            context.beat(f"waiting for {stage}", 0, context.run.total)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    return None
