@@ -22,6 +22,8 @@ from harness.errors import StoreError
 from harness.method import Method, OptimizerPlan
 
 PREFIX = "step-"
+WRITE_ERRORS = (OSError, SafetensorError)
+"""What a full or unwritable disk raises: safetensors has a class of its own, which is no OSError."""
 
 
 def save_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan], meta: Mapping[str, Any]) -> None:
@@ -44,12 +46,14 @@ def save_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan], 
         if target.exists():
             shutil.rmtree(target)
         os.rename(tmp, target)
-    except OSError as e:
-        shutil.rmtree(tmp, ignore_errors=True)
+    except WRITE_ERRORS as e:
         raise StoreError(
-            f"no checkpoint could be written to {folder}: {e}; free space and run the same command "
+            f"no checkpoint could be written to {target}: {e}; free space and run the same command "
             "again, it continues from the checkpoint before"
         ) from e
+    finally:
+        # Half a checkpoint would keep a full disk full; after the rename there is nothing to remove.
+        shutil.rmtree(tmp, ignore_errors=True)
     for old in _found(folder):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -57,6 +61,9 @@ def save_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan], 
 
 def load_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan]) -> dict[str, Any] | None:
     """Restore the newest readable checkpoint and return its meta, or None where there is none."""
+    for left in folder.glob(f".{PREFIX}*.tmp"):
+        # Of a process that was killed while it wrote: nobody else writes here now.
+        shutil.rmtree(left, ignore_errors=True)
     for path in reversed(_found(folder)):
         try:
             meta = json.loads((path / "meta.json").read_text())
@@ -77,14 +84,18 @@ def load_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan]) 
 
 def save_weights(path: Path, method: Method, meta: Mapping[str, str]) -> str:
     """Write a method's state dict as safetensors and return its digest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _write_tensors(tmp, method.state_dict(), meta)
         os.rename(tmp, path)
-    except OSError as e:
-        tmp.unlink(missing_ok=True)
-        raise StoreError(f"weights could not be written to {path}: {e}") from e
+    except WRITE_ERRORS as e:
+        raise StoreError(
+            f"weights could not be written to {path}: {e}; free space and run the same command again"
+        ) from e
+    finally:
+        if tmp.exists():
+            tmp.unlink()
     return file_digest(path)
 
 

@@ -1,5 +1,8 @@
 """The loop with a toy method: schedules, groups, checkpoints, non-finite losses."""
 
+import resource
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -124,18 +127,36 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     assert "step-00000002" in capsys.readouterr().out
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+@contextmanager
+def files_of_at_most(size):
+    """A disk on which a file cannot grow: writing on fails as on a full one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     method = Toy(4)
     plans = method.optimizers()
-    checkpoint.save_training(tmp_path, method, plans, {"step": 1, "seconds": 0.0, "losses": []})
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(StoreError, match="free space"):
-        checkpoint.save_training(tmp_path, method, plans, {"step": 2, "seconds": 0.0, "losses": []})
+    checkpoint.save_training(tmp_path, method, plans, {"step": 1, "losses": []})
+    method.bank = torch.zeros(100_000)
+    fix = rf"{tmp_path}/step-00000002: .*File too large.*; free space and run the same command again"
+    with pytest.raises(StoreError, match=fix), files_of_at_most(20_000):
+        checkpoint.save_training(tmp_path, method, plans, {"step": 2, "losses": []})
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+    with pytest.raises(StoreError, match=rf"{tmp_path}/w/x: .*File too large.*; free space"), files_of_at_most(20_000):
+        checkpoint.save_weights(tmp_path / "w" / "x", method, {})
+    assert list((tmp_path / "w").iterdir()) == []
+
+
+def test_the_half_checkpoint_of_a_killed_process_is_removed(tmp_path):
+    (tmp_path / ".step-00000003.17.tmp").mkdir()
+    (tmp_path / ".step-00000003.17.tmp" / "model.safetensors").write_text("half")
+    run(tmp_path, total=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("nan_at", [0, 3, 9])
