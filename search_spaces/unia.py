@@ -1,7 +1,7 @@
 """What is searched for `unia`: unia.md section 6 and its flags, but for knobs that change cost or width.
 
-Refined labels wait for `seg_start` by themselves, so no draw is illegal. The upper threshold is `pseudo_low` plus a gap,
-and starts reach from COCO's to tier lab's: these ranges hold the values of every preset, and so are wider than the
+Refined labels wait for `seg_start` by themselves, so no draw is illegal. The upper threshold is `pseudo_low` plus a
+gap, and starts reach from COCO's to tier lab's: these ranges hold the values of every preset, and so are wider than the
 card's. `n_samples` is free: one draw stands for all.
 """
 
