@@ -40,11 +40,14 @@ class Heartbeat:
             return False
         self._last = now
         self._fields["updated"] = now
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        tmp = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        tmp.write_text(json.dumps(self._fields))
-        os.replace(tmp, self.path)
-        return True
+        # A full disk or a server that is away must not end days of training for a file that only says how far it is.
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            tmp = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+            tmp.write_text(json.dumps(self._fields))
+            os.replace(tmp, self.path)
+            return True
+        return False
 
     def clear(self) -> None:
         """Removes the file: the run is over."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
+
+import pytest
 
 from harness.engine.heartbeat import Heartbeat, read_heartbeats
 
@@ -35,6 +38,28 @@ def test_writes_at_most_every_interval_and_keeps_fields(tmp_path: Path) -> None:
     assert beat.beat(force=True, stage="score", step=7)
     assert json.loads((tmp_path / "work" / "k1" / "progress.json").read_text())["stage_started"] == 101.1
     assert os.listdir(tmp_path / "work" / "k1") == ["progress.json"]
+
+
+@pytest.mark.parametrize("call", ["mkdir", "write_text", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.ESTALE])
+def test_a_disk_that_fails_ends_no_run(tmp_path: Path, monkeypatch, call: str, code: int) -> None:
+    clock = Clock()
+    beat = Heartbeat(tmp_path / "work" / "k1", clock=clock)
+
+    def fails(*args: object, **kwargs: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os if call == "replace" else Path, call, fails)
+        assert not beat.beat(key="k1", step=1)
+    clock.now += 1
+    assert beat.beat(step=2), "it goes on when the disk does"
+    assert json.loads(beat.path.read_text())["step"] == 2
+
+
+def test_what_is_no_json_is_still_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        Heartbeat(tmp_path).beat(losses=object())
 
 
 def test_reads_newest_first_and_skips_half_gone_files(tmp_path: Path) -> None:
