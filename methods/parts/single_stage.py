@@ -97,10 +97,10 @@ class Segmenter(Method):
         optimizer = torch.optim.AdamW(groups, fused=True)
         return [OptimizerPlan(optimizer, lambda step: warmup_cosine(step, total, warmup, config.warmup_start))]
 
-    def weights(self, name: str) -> ViTSegmenter:
+    def weights(self, name: str) -> Any:
         """The student's or the teacher's network. Raises ValueError for weights that this method has not."""
         net = {"student": self.net, "teacher": self.teacher}.get(name)
-        if not isinstance(net, ViTSegmenter):
+        if net is None:
             raise ValueError(f"{type(self).__name__} has no {name} weights")
         return net
 
@@ -119,11 +119,11 @@ class Segmenter(Method):
         want: frozenset[str],
         weights: str = "student",
     ) -> Prediction:
-        """Segmentation logits at token resolution."""
+        """Segmentation logits at the network's own resolution."""
         self.check_targets(want)
         net = self.weights(weights)
         with mode(net, training=False):
-            logits = net.segment(*net.tokens(images_B3HW)).float() if "segmentation" in want else None
+            logits = net.logits(images_B3HW).float() if "segmentation" in want else None
         return Prediction(segmentation_BKhw=logits)
 
     def describe(self) -> dict[str, Any]:

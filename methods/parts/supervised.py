@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from harness.fitting import FITTED_TIERS, fit_widths
-from harness.method import Batch, BuildInfo, Method, Prediction, Progress, StepOutput
+from harness.method import Batch, BuildInfo, Method, Progress, StepOutput
 from methods.parts.deeplab import CARD_DROPOUT, CARD_WIDTH, DeepLabV3Plus, absorb_stats, fitted_rates, take_stats
 from methods.parts.knobs import SegmenterKnobs
 from methods.parts.losses import cross_entropy_ignore
 from methods.parts.pyramids import Pyramid, build_pyramid
 from methods.parts.single_stage import Segmenter
-from methods.parts.vit_segmenter import SegmentationNet, ViTSegmenter, mode
+from methods.parts.vit_segmenter import SegmentationNet, ViTSegmenter
 
 VERSION = 1
 """Raised when anything here computes something else."""
@@ -87,23 +86,6 @@ class Supervised(Segmenter):
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
         """Running statistics of the decoder's batch norm."""
         absorb_stats(self.net, stats)
-
-    @torch.no_grad()
-    def predict(
-        self,
-        images_B3HW: Tensor,
-        tags_BC: Tensor | None = None,
-        *,
-        want: frozenset[str],
-        weights: str = "student",
-    ) -> Prediction:
-        """Segmentation logits at the network's own resolution."""
-        self.check_targets(want)
-        if weights != "student":
-            raise ValueError(f"{type(self).__name__} has no {weights} weights")
-        with mode(self.net, training=False):
-            logits = self.net.logits(images_B3HW).float() if "segmentation" in want else None
-        return Prediction(segmentation_BKhw=logits)
 
     def describe(self) -> dict[str, Any]:
         """Values fitted to this size."""

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.floor import products_of
-from benchmarks.suites import unia_step
 
 
 def test_forward_and_backward_products_are_written_down_and_done_again():
@@ -26,11 +25,3 @@ def test_forward_and_backward_products_are_written_down_and_done_again():
     again = products_of(products.replay())
     assert (again.flops, again.summary()) == (products.flops, products.summary())
     assert products.flops > 3 * 2 * 4 * 5 * 6
-
-
-def test_cases_of_unia():
-    cases = {c.name: c for c in unia_step.cases(quick=True)}
-    assert set(cases) == {f"unia {size} {phase}" for size in ("lab", "smoke") for phase in ("before-seg", "refined")}
-    assert cases["unia smoke refined"].equal().startswith("floor: ")
-    cases["unia smoke refined"].ours()
-    assert all(c.goal == unia_step.GOAL for c in unia_step.cases(quick=False))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.flops import LOCAL, Pass, cam_passes, encoder_flops, toco, unia
-from benchmarks.suites import toco_step
 
 TINY = "vit_tiny_patch16_224"
 TOKENS, DIM = 5, 192
@@ -37,11 +36,3 @@ def test_passes_of_the_cards():
 def test_shared_forwards_save_what_is_documented():
     theirs, ours = (encoder_flops(toco(published=p), TINY) for p in (True, False))
     assert 1.35 < theirs / ours < 1.5
-
-
-def test_cases_of_toco():
-    cases = {c.name: c for c in toco_step.cases(quick=True)}
-    assert set(cases) == {f"toco {size} {phase}" for size in ("lab", "smoke") for phase in ("before-seg", "all")}
-    assert cases["toco smoke all"].equal().startswith("floor: ")
-    cases["toco smoke all"].ours()
-    assert all(c.goal == toco_step.GOAL for c in toco_step.cases(quick=False))
