@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ class Context:
     store: Store
     labels: dict[str, Any] = field(default_factory=dict)
     """study, trial, role and sweep, for heartbeats and the runs table."""
+    in_use: ExitStack = field(default_factory=ExitStack)
+    """Locks on the stages' folders that this run reads; closing it lets others remove them."""
     _live: tuple[str, Method] | None = None
 
     def beat(self, stage: str, step: int, total: int, losses: dict[str, float] | None = None) -> None:

@@ -29,7 +29,7 @@ from harness.engine.parallel import barrier
 from harness.engine.phases import Phases
 from harness.engine.score import Tables, score_run
 from harness.engine.session import Session
-from harness.engine.stages import clean, run_stages
+from harness.engine.stages import clean, kept, run_stages
 from harness.spec import resolve
 from harness.store import Store
 from harness.store.files import write_atomic
@@ -57,16 +57,17 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
         "versions": payload["versions"],
     }
     stages = resolve(context.run.chosen.spec.recipe)(context.run)
-    outputs = run_stages(stages, context, base)
-    method = context.trained(outputs["weights"])
-    with phases.of("score"):
-        method.eval()
-        tables = score_run(context, method, outputs)
-    if session.rank == 0:
-        with phases.of("store"):
-            _write(context, method, outputs, tables, payload, phases, started, reached_before)
-            clean(context, outputs)
-            shutil.rmtree(context.store.work(context.key), ignore_errors=True)
+    with context.in_use:
+        outputs = run_stages(stages, context, base)
+        method = context.trained(outputs["weights"])
+        with phases.of("score"):
+            method.eval()
+            tables = score_run(context, method, outputs)
+        if session.rank == 0:
+            with phases.of("store"):
+                _write(context, method, outputs, tables, payload, phases, started, reached_before)
+                clean(context, outputs)
+                shutil.rmtree(context.store.work(context.key), ignore_errors=True)
     barrier(session)
     objective = tables.objective
     if not math.isfinite(objective):
@@ -192,7 +193,7 @@ def _write(
     artifacts = [
         {"key": key, "kind": name, "path": str(a.path.relative_to(store.root)), "digest": a.digest}
         for name, a in outputs.items()
-        if name == "weights" and "none" not in context.machine.keep
+        if name == "weights" and kept(context, name)
     ]
     artifacts += write_examples(context, method)
     losses = pl.read_parquet(outputs["steps"].path) if "steps" in outputs else pl.DataFrame()

@@ -20,6 +20,13 @@ from harness.engine.parallel import barrier, gather_objects
 from harness.errors import HarnessError, StoreError
 
 DONE = "done.json"
+TURN, USERS = "lock", "users"
+"""Lock files of a stage's folder: of the one process that is at it, and shared by all runs that take files from it."""
+KEPT = "kept"
+"""Marks a stage's folder that some run keeps: runs that share it and keep nothing leave it alone."""
+SCORING_FIELDS = frozenset({"scales", "flip", "fusion", "crf", "split", "scoring", "cam_threshold"})
+"""Config fields that no stage of training reads: a run that differs in them alone takes the training that is there.
+Knobs that only `predict` reads are not told apart from the others."""
 POLL_SECONDS = 1.0
 """Between two looks at a stage that another process works on."""
 
@@ -35,7 +42,7 @@ class Stage:
     """Name of each output and its file or folder in the stage's folder."""
     inputs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
-    """Config fields (dotted: `knobs.mask_ratio`) that it reads; `*` stands for all."""
+    """Config fields (dotted: `knobs.mask_ratio`) that it reads; `*` stands for all but those of scoring alone."""
     version: int = 1
     training: bool = False
     """True for stages that read the training split, the pretrained weights and the seed."""
@@ -45,7 +52,7 @@ def fields_read(run: RunConfig, reads: Sequence[str]) -> dict[str, Any]:
     """The values of these config fields. Raises HarnessError for a field that does not exist."""
     values = run.to_dict()
     if "*" in reads:
-        return values
+        return {name: value for name, value in values.items() if name not in SCORING_FIELDS}
     out = {}
     for name in reads:
         at: Any = values
@@ -66,7 +73,8 @@ def stage_key(stage: Stage, context: Context, inputs: Mapping[str, Artifact], ba
         "inputs": {k: inputs[k].digest for k in stage.inputs},
     }
     if stage.training:
-        identity.update(base)
+        versions = {name: version for name, version in base["versions"].items() if name != "scoring"}
+        identity.update({**base, "versions": versions})
     else:
         identity["images"] = digest_of([*context.splits.tune, "|", *context.splits.report])
     return digest_of(identity)
@@ -87,6 +95,8 @@ def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any
         with _turn(folder, context, stage.name):
             # The first worker decides for all: between two looks another process may finish the stage.
             found = gather_objects(_finished(folder, stage), context.session)[0]
+            if context.session.rank == 0:
+                _use(folder, stage, context)
             if found is None:
                 stage.run(context, {n: done[n] for n in stage.inputs}, folder)
                 barrier(context.session)
@@ -100,17 +110,30 @@ def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any
     return done
 
 
+def kept(context: Context, name: str) -> bool:
+    """Whether `keep` names this output; the curve of losses goes with the weights."""
+    keep = set(context.machine.keep)
+    wanted = {"last", "best"} if name in ("weights", "steps") else {"maps"}
+    return "none" not in keep and bool(keep & wanted)
+
+
 def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
-    """Drop what `keep` does not name, once a run is in the store; what another process is at is left to that one."""
-    keep = context.machine.keep
+    """Drop what `keep` does not name, once a run is in the store.
+
+    What another process is at or still reads is left to that one, and what another run keeps stays.
+    """
+    context.in_use.close()
     for name, artifact in outputs.items():
-        kept = "none" not in keep and ({"last", "best"} & set(keep) if name == "weights" else "maps" in keep)
         folder = artifact.path.parent
-        if kept or name == "steps" or not folder.is_dir():
+        if name == "steps" or not folder.is_dir() or (folder / KEPT).exists():
             continue
-        handle = _lock(folder)
-        if handle is not None:
-            with handle:
+        with ExitStack() as closing:
+            for lock in (TURN, USERS):
+                handle = _lock(folder, lock)
+                if handle is None:
+                    break
+                closing.enter_context(handle)
+            else:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -158,14 +181,24 @@ def _turn(folder: Path, context: Context, stage: str) -> Iterator[None]:
         yield
 
 
-def _lock(folder: Path) -> IO[str] | None:
+def _use(folder: Path, stage: Stage, context: Context) -> None:
+    """Keep others from removing a stage's folder until this run ends, and for good where `keep` says so."""
+    handle = _lock(folder, USERS, fcntl.LOCK_SH)
+    if handle is None:
+        raise StoreError(f"{folder} is removed by another process while this one holds {TURN}")
+    context.in_use.enter_context(handle)
+    if any(kept(context, name) for name in stage.outputs):
+        (folder / KEPT).touch()
+
+
+def _lock(folder: Path, name: str = TURN, how: int = fcntl.LOCK_EX) -> IO[str] | None:
     """The open, locked lock file of a stage's folder, which closing unlocks; None while another process holds it."""
-    path = folder / "lock"
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as closing:
             handle = closing.enter_context(open(path, "w"))
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
             # The holder before may have removed the folder (keep=none): a lock on a file that is gone binds nobody.
             if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
                 closing.pop_all()

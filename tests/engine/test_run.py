@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import polars as pl
 import pytest
 
 import harness.store
 from harness.engine import run as engine
+from harness.engine.phases import Phases
+from harness.engine.recipes import TRAIN
 from harness.engine.run import execute
 from harness.engine.session import LocalSession
+from harness.engine.stages import SCORING_FIELDS, stage_key
 from harness.plan import make_plan
 from harness.store.maintenance import compact
 from harness.words import Words, parse
@@ -19,13 +23,15 @@ WORDS = [
     "method=cam", "ray=off", "data.n_train=8", "data.n_val=3", "data.n_test=4", "crop=48", "batch=4", "group=2",
     "iterations=4",
 ]  # fmt: skip
+CACHED = {"method": 0.0, "data": 0.0}
+"""Seconds of phases that only training has."""
 TABLES = ("evals", "counts", "curves", "params", "steps", "artifacts")
 
 
 def payload_of(store, *more):
     plan = make_plan(parse([*WORDS, f"store={store}", *more], Words, "train", ["cam"]), single=True)
-    study = dataclasses.replace(plan.studies[0].study, trials=1, seeds=(0,), space=None)
-    return plan.resolve(study, {}, 0).payload
+    study = dataclasses.replace(plan.studies[0].study, trials=1, space=None)
+    return plan.resolve(study, {}, study.seeds[0]).payload
 
 
 def whole(store, key):
@@ -73,3 +79,64 @@ def test_two_writers_of_one_key_leave_one_whole_run(tmp_path, monkeypatch):
     results = whole(tmp_path, key)
     assert results.evals.height == first.evals.height, "merged files are not written a second time beside"
     assert results.counts.height == first.counts.height
+
+
+def seconds_of(results, key):
+    return json.loads(results.runs.filter(pl.col("key") == key)["seconds"][0])
+
+
+def test_a_run_that_is_only_scored_otherwise_takes_the_training_that_is_there(tmp_path):
+    first = payload_of(tmp_path)
+    execute(first, LocalSession())
+    trained = harness.store.load(tmp_path)
+    assert seconds_of(trained, first["key"])["method"] > 0
+    for words in (["scales=1,1.5", "flip=max", "fusion=sum"], ["scales=original"]):
+        other = payload_of(tmp_path, *words)
+        assert other["key"] != first["key"]
+        execute(other, LocalSession())
+        results = harness.store.load(tmp_path)
+        seconds = seconds_of(results, other["key"])
+        assert {name: seconds[name] for name in CACHED} == CACHED, words
+        steps = [results.steps.filter(pl.col("key") == p["key"]).drop("key") for p in (first, other)]
+        assert steps[0].height > 0
+        assert steps[0].equals(steps[1])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_training_reads_all_but_scoring(tmp_path):
+    payload = payload_of(tmp_path)
+    context = engine.open_context(payload, LocalSession(), Phases())
+    versions = {"scoring": 1, "loop": 1}
+
+    def key(versions=versions, **changes):
+        other = dataclasses.replace(context, run=dataclasses.replace(context.run, **changes))
+        return stage_key(TRAIN, other, {}, {"train": "t", "weights": "w", "versions": versions})
+
+    usual = key()
+    scoring = {"scales": (2.0,), "flip": True, "fusion": "sum", "crf": "toco", "split": "val",
+               "scoring": {"size": "original"}, "cam_threshold": 0.3}  # fmt: skip
+    for name, value in scoring.items():
+        assert key(**{name: value}) == usual, name
+    assert set(scoring) == SCORING_FIELDS
+    assert key(versions={"scoring": 2, "loop": 1}) == usual
+    assert key(versions={"scoring": 1, "loop": 2}) != usual
+    knobs = dict(context.run.knobs)
+    training = {"crop": 64, "seed": 1, "precision": "bf16", "group": 4, "labels": "masks", "iterations": 5,
+                "knobs": {**knobs, "cam_scales": [1.0, 2.0]}}  # fmt: skip
+    for name, value in training.items():
+        assert key(**{name: value}) != usual, name
+
+
+def test_what_one_run_keeps_another_does_not_drop(tmp_path):
+    kept, dropping = payload_of(tmp_path), payload_of(tmp_path, "keep=none", "scales=2")
+    execute(kept, LocalSession())
+    execute(dropping, LocalSession())
+    (row,) = harness.store.load(tmp_path).artifacts.filter(pl.col("kind") == "weights").to_dicts()
+    assert row["key"] == kept["key"]
+    assert (tmp_path / row["path"]).is_file()
+    assert [f.name for f in tmp_path.glob("cache/*/weights.safetensors")] == ["weights.safetensors"]
+    execute(payload_of(tmp_path, "keep=maps", "seed=1"), LocalSession())
+    assert len(list(tmp_path.glob("cache/*/weights.safetensors"))) == 1, "keep=maps names no weights"
+    assert len(list(tmp_path.glob("cache/*/cams"))) == 1
+    results = harness.store.load(tmp_path)
+    assert set(results.artifacts.filter(pl.col("kind") == "weights")["key"]) == {kept["key"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ class Place:
     beats: list[str] = field(default_factory=list)
     run: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(total=3))
     machine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(keep=("none",)))
+    in_use: ExitStack = field(default_factory=ExitStack)
 
     def beat(self, stage: str, step: int, total: int) -> None:
         self.beats.append(stage)
@@ -102,6 +104,19 @@ def test_what_another_process_works_on_is_not_cleaned(tmp_path):
     assert (folder / "weights").exists()
     holder.close()
     stages.clean(Place(LocalSession()), outputs)
+    assert not folder.exists()
+
+
+def test_what_another_run_reads_is_dropped_by_the_last_one(tmp_path):
+    folder, stage = tmp_path / "s", stages.Stage(name="write-cams", run=print, outputs={"cams": "cams"})
+    outputs = {"cams": Artifact(folder / "cams", "d")}
+    first, second = Place(LocalSession()), Place(LocalSession())
+    for place in (first, second):
+        with stages._turn(folder, place, "write-cams"):
+            stages._use(folder, stage, place)
+    stages.clean(first, outputs)
+    assert folder.exists(), "the second run reads its maps from there"
+    stages.clean(second, outputs)
     assert not folder.exists()
 
 
