@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from harness.store.reading import Results, StoreWarning, digest, latest_runs, load
+from harness.store.reading import MissingRows, Results, StoreWarning, digest, latest_runs, load
 from harness.store.schema import SCHEMA_VERSION, SCHEMAS
 from harness.store.store import Store
 
-__all__ = ["SCHEMAS", "SCHEMA_VERSION", "Results", "Store", "StoreWarning", "digest", "latest_runs", "load"]
+__all__ = [
+    "SCHEMAS",
+    "SCHEMA_VERSION",
+    "MissingRows",
+    "Results",
+    "Store",
+    "StoreWarning",
+    "digest",
+    "latest_runs",
+    "load",
+]

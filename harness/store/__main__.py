@@ -49,7 +49,7 @@ def run(argv: list[str]) -> int:
         made = compact(root)
         for path in made:
             print(path)
-        print(f"{len(made)} tables merged" if made else "nothing to merge")
+        print(f"{len(made)} merged files written" if made else "nothing to merge")
         return EXIT_DONE
     dropped = gc(root, words.keep)
     for path in dropped.paths:

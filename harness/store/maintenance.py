@@ -6,38 +6,29 @@ Nothing here changes what `load` returns, whenever it is interrupted.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from harness.errors import BadInput, Problem, StoreError, nearest
-from harness.store.files import (
-    COMPACT_PREFIX,
-    MEMBERS_FIELD,
-    TMP_SUFFIX,
-    list_files,
-    local_root,
-    members,
-    plain_words,
-    write_atomic,
-)
-from harness.store.reading import Damaged, find_damaged, latest_runs, load, read_files
+from harness.store.files import TMP_SUFFIX, list_files, local_root, plain_words
+from harness.store.merging import merge, take_out
+from harness.store.reading import Damaged, find_damaged, latest_runs, load, read_files, set_damaged_aside
 from harness.store.schema import SCHEMAS
 
 KEEP = ("last", "best", "maps", "none")
 _ALWAYS = frozenset({"example"})
 _MANAGED = ("work", "cache")
-_FILE = "file of the row"
 _DAY = 86400.0
-_SMALL = 64 << 20
+_OF_A_RUN = ("params", "evals", "counts", "curves", "steps", "artifacts")
+"""Tables that a run writes anew when it is made again; `runs` gets another row."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class Report:
 
 
 def compact(path: str | Path) -> list[Path]:
-    """Merge the small files of each table into one; returns the new files. `load` gives the same rows before and after.
+    """Merge the small files of each table; returns the new files. `load` gives the same rows before and after.
 
     Files of runs that are not done stay as they are: a later attempt may write them anew. Damaged files are set
     aside as `load` does. Raises StoreError; interrupted anywhere, no row is lost and none counts twice.
@@ -73,13 +64,24 @@ def compact(path: str | Path) -> list[Path]:
     root = local_root(path)
     made = []
     with _alone(root):
-        results = load(root)
+        results = load(root, ["runs", "evals"])
         done = _done_keys(results.runs)
         owner = dict(results.evals.select("eval", "key").iter_rows())
         for table in SCHEMAS:
-            merged = _merge(root, table, done, owner)
-            made += [merged] if merged else []
+            set_damaged_aside(root, table)
+            made += merge(root, table, done, owner)
     return made
+
+
+def reopen(path: str | Path, key: str) -> None:
+    """Make the files of a run writable again: what `compact` has merged is taken out, damaged merged files set aside.
+
+    Waits for a `compact` or `gc` that runs now.
+    """
+    root = local_root(path)
+    with _alone(root, wait=True):
+        for table in _OF_A_RUN:
+            take_out(root, table, key)
 
 
 def gc(path: str | Path, keep: str | Iterable[str] = ("last", "best"), *, idle_seconds: float = _DAY) -> Dropped:
@@ -120,45 +122,6 @@ def verify(path: str | Path) -> Report:
     return Report(files, tuple(damaged), tuple(sorted(lost["eval"])))
 
 
-def _merge(root: Path, table: str, done: set[str], owner: dict[str, str]) -> Path | None:
-    small = [f for f in list_files(root, table) if f.stat().st_size < _SMALL]
-    rows = read_files(table, small, _FILE)
-    open_files = set(rows.filter(~_settled(table, done, owner))[_FILE])
-    rows = rows.filter(~pl.col(_FILE).is_in(open_files))
-    frames: dict[str, pl.DataFrame] = {}
-    merged: list[Path] = []
-    start = 0
-    for text, height in rows.group_by(_FILE, maintain_order=True).len().iter_rows():
-        for name, count in members(Path(text)).items():
-            length = height if count < 0 else count
-            frames.setdefault(name, rows.slice(start, length))
-            start += length
-        merged.append(Path(text))
-    if len(merged) < 2:
-        return None
-    names = sorted(frames)
-    whole = pl.concat([frames[name] for name in names]).drop(_FILE)
-    lengths = json.dumps({name: frames[name].height for name in names})
-    target = root / table / f"{COMPACT_PREFIX}{hashlib.sha256(lengths.encode()).hexdigest()[:20]}.parquet"
-    write_atomic(whole, target, {MEMBERS_FIELD: lengths})
-    if not read_files(table, [target]).equals(whole, null_equal=True):
-        target.unlink()
-        raise StoreError(f"{target} did not read back as written; nothing was removed")
-    for file in merged:
-        if file != target:
-            file.unlink()
-    return target
-
-
-def _settled(table: str, done: set[str], owner: dict[str, str]) -> pl.Expr:
-    """Whether a row's file is final: no later attempt of its run may write it anew."""
-    if "key" in SCHEMAS[table] and table not in ("runs", "trials"):
-        return pl.col("key").is_in(done)
-    if "eval" in SCHEMAS[table]:
-        return pl.col("eval").is_in({e for e, key in owner.items() if key in done})
-    return pl.lit(True)
-
-
 def _done_keys(runs: pl.DataFrame) -> set[str]:
     runs = latest_runs(runs)
     return set(runs.filter(pl.col("status") == "done")["key"])
@@ -188,14 +151,22 @@ def _idle_cache(root: Path, named: set[Path], idle_seconds: float, keep_maps: bo
     recent = 0
     if keep_maps or not (root / "cache").is_dir():
         return idle, recent
+    limit = time.time() - idle_seconds
     for folder in (root / "cache").iterdir():
         if folder.is_dir() and folder not in named:
-            newest = max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
-            if newest < time.time() - idle_seconds:
+            if _newest(folder) < limit:
                 idle.add(folder)
             else:
                 recent += 1
     return idle, recent
+
+
+def _newest(folder: Path) -> float:
+    """When anything in a folder was last changed. Now, where a file vanished while we looked: a run works there."""
+    try:
+        return max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return time.time()
 
 
 def _old_tmp(folder: Path, idle_seconds: float) -> list[Path]:
@@ -203,7 +174,12 @@ def _old_tmp(folder: Path, idle_seconds: float) -> list[Path]:
     if not folder.is_dir():
         return []
     limit = time.time() - idle_seconds
-    return [f for f in folder.glob(f".*{TMP_SUFFIX}") if f.stat().st_mtime < limit]
+    old = []
+    for file in folder.glob(f".*{TMP_SUFFIX}"):
+        with suppress(FileNotFoundError):  # its writer has finished
+            if file.stat().st_mtime < limit:
+                old.append(file)
+    return old
 
 
 def _remove(target: Path, kept: set[Path], gone: list[Path]) -> int:
@@ -213,17 +189,27 @@ def _remove(target: Path, kept: set[Path], gone: list[Path]) -> int:
     if target.is_dir() and any(k.is_relative_to(target) for k in kept):
         return sum(_remove(child, kept, gone) for child in sorted(target.iterdir()))
     single = target.is_symlink() or not target.is_dir()
-    files = [target] if single else [f for f in target.rglob("*") if f.is_file()]
-    size = sum(f.lstat().st_size for f in files)
+    size = sum(_size(f) for f in ([target] if single else target.rglob("*")))
     try:
         if single:
             target.unlink()
         else:
             shutil.rmtree(target)
+    except FileNotFoundError:
+        return 0  # the run that it belonged to has just removed it
     except OSError as error:
         raise StoreError(f"{target} could not be removed: {plain_words(error)}") from error
     gone.append(target)
     return size
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; none of a folder, or where it vanished while we looked."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
+    return 0 if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
 def _inside(path: Path, root: Path) -> bool:
@@ -231,8 +217,9 @@ def _inside(path: Path, root: Path) -> bool:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold the store's lock, which the system frees when a process dies. StoreError when another holds it."""
+def _alone(root: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the store's lock, which the system frees when a process dies. StoreError when another holds it and we
+    do not `wait`."""
     if not root.is_dir():
         raise BadInput(Problem("store", f"{root} does not exist", "name the folder of a sweep's results"))
     try:
@@ -241,7 +228,7 @@ def _alone(root: Path) -> Iterator[None]:
         raise StoreError(f"{root} cannot be written: {plain_words(error)}") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise StoreError(f"another compact or gc works on {root}") from None
         yield

@@ -24,6 +24,10 @@ class StoreWarning(UserWarning):
     """A file of the store is damaged and was set aside."""
 
 
+class MissingRows(StoreError):
+    """Rows that a run should have are not in the store, or their file is damaged: running it again brings them."""
+
+
 @dataclass(frozen=True)
 class Results:
     """Everything in a store: one data frame per table, those without files empty but typed.
@@ -111,11 +115,8 @@ def _table(root: Path, table: str) -> pl.DataFrame:
         except FileNotFoundError:
             continue  # merged by a `compact` that runs now: list again
         except pl.exceptions.PolarsError:
-            damaged = find_damaged(root, table)
-            if not damaged:
+            if not set_damaged_aside(root, table):
                 raise
-            for item in damaged:
-                _set_aside(root, item)
         except OSError as error:
             raise StoreError(f"{root / table} cannot be read: {plain_words(error)}") from error
     raise StoreError(f"{root / table} kept changing while it was read")
@@ -126,9 +127,14 @@ def read_files(table: str, files: list[Path], path_column: str | None = None) ->
 
     `path_column` adds the path of each row's file. Raises polars errors where a file is damaged.
     """
+    return scan_files(table, files, path_column).collect()
+
+
+def scan_files(table: str, files: list[Path], path_column: str | None = None) -> pl.LazyFrame:
+    """`read_files` before anything is read, for slices and filters."""
     extra = {path_column: pl.Utf8()} if path_column else {}
     if not files:
-        return empty(table).with_columns(pl.lit(None, t).alias(c) for c, t in extra.items())
+        return empty(table).with_columns(pl.lit(None, t).alias(c) for c, t in extra.items()).lazy()
     schema = table_schema(table)
     frame = pl.scan_parquet(
         files,
@@ -139,7 +145,7 @@ def read_files(table: str, files: list[Path], path_column: str | None = None) ->
         glob=False,
         include_file_paths=path_column,
     )
-    return frame.collect().select([*schema, *extra])
+    return frame.select([*schema, *extra])
 
 
 def _live_files(root: Path, table: str) -> list[Path]:
@@ -157,24 +163,39 @@ def _live_files(root: Path, table: str) -> list[Path]:
     return sorted(live)
 
 
-def read_one(root: Path, table: str, name: str) -> pl.DataFrame:
-    """The rows written as `name`; StoreError when there are none or they cannot be read."""
+def read_one(root: Path, table: str, name: str, only: pl.Expr | None = None) -> pl.DataFrame:
+    """The rows written as `name`, those that `only` holds for; nothing else of a merged file is read.
+
+    Raises MissingRows when there are none of that name or their file is damaged, StoreError when the system fails.
+    """
     own = root / table / f"{name}.parquet"
-    try:
-        if own.exists():
-            check_version(own)
-            return read_files(table, [own])
-        merged = member_of(root, table, name)
-        if merged is None:
-            raise StoreError(f"the store has no {table}/{name}")
-        start = 0
-        for member, rows in members(merged).items():
-            if member == name:
-                return read_files(table, [merged]).slice(start, rows)
-            start += rows
-        raise StoreError(f"{merged} does not hold {name}")
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise StoreError(f"{own} cannot be read: {error}") from error
+    for _ in range(_ATTEMPTS):
+        try:
+            rows = _scan_one(root, table, name)
+            return (rows if only is None else rows.filter(only)).collect()
+        except FileNotFoundError:
+            continue  # merged by a `compact` that runs now: look again
+        except pl.exceptions.PolarsError as error:
+            raise MissingRows(f"{own} cannot be read: {_first_line(error)}") from error
+        except OSError as error:
+            raise StoreError(f"{own} cannot be read: {plain_words(error)}") from error
+    raise StoreError(f"{own} kept moving while it was read")
+
+
+def _scan_one(root: Path, table: str, name: str) -> pl.LazyFrame:
+    own = root / table / f"{name}.parquet"
+    if own.exists():
+        check_version(own)
+        return scan_files(table, [own])
+    merged = member_of(root, table, name)
+    if merged is None:
+        raise MissingRows(f"the store has no {table}/{name}")
+    start = 0
+    for member, rows in members(merged).items():
+        if member == name:
+            return scan_files(table, [merged]).slice(start, rows)
+        start += rows
+    raise MissingRows(f"{merged} does not hold {name}")
 
 
 def find_damaged(root: Path, table: str) -> list[Damaged]:
@@ -191,6 +212,14 @@ def find_damaged(root: Path, table: str) -> list[Damaged]:
             continue
         except OSError as error:
             raise StoreError(f"{file} cannot be read: {plain_words(error)}") from error
+    return damaged
+
+
+def set_damaged_aside(root: Path, table: str) -> list[Damaged]:
+    """Move the files of a table that cannot be read to `<root>/damaged/`, each with a StoreWarning; which they were."""
+    damaged = find_damaged(root, table)
+    for item in damaged:
+        _set_aside(root, item)
     return damaged
 
 
@@ -213,4 +242,4 @@ def _set_aside(root: Path, item: Damaged) -> None:
     except OSError as error:
         raise StoreError(f"{item.path} is damaged ({item.reason}) and cannot be set aside: "
                          f"{plain_words(error)}") from error  # fmt: skip
-    warnings.warn(f"{item.path} is damaged ({item.reason}); moved to {target}", StoreWarning, stacklevel=4)
+    warnings.warn(f"{item.path} is damaged ({item.reason}); moved to {target}", StoreWarning, stacklevel=5)

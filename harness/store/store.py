@@ -45,9 +45,12 @@ class Store:
         """Whether `name` was written, also when `compact` has merged its file since."""
         return self.path(table, name).exists() or member_of(self.root, table, name) is not None
 
-    def read(self, table: str, name: str) -> pl.DataFrame:
-        """The rows written as `name`, merged since or not; StoreError when they are absent or unreadable."""
-        return read_one(self.root, table, name)
+    def read(self, table: str, name: str, only: pl.Expr | None = None) -> pl.DataFrame:
+        """The rows written as `name` (those that `only` holds for), merged since or not.
+
+        Raises MissingRows when they are absent or damaged.
+        """
+        return read_one(self.root, table, name, only)
 
     def write(self, table: str, name: str, df: pl.DataFrame, *, again: bool = False) -> Path:
         """Write `df` as the file `name` of `table`; equal content that is already there is left as it is.

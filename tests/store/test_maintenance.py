@@ -13,7 +13,9 @@ from store_samples import counts, files_of, same, sample
 from harness.errors import BadInput, StoreError
 from harness.store import Store, StoreWarning, digest, load
 from harness.store.__main__ import run
-from harness.store.maintenance import _alone, compact, gc, verify
+from harness.store.files import write_atomic
+from harness.store.maintenance import _alone, compact, gc, reopen, verify
+from harness.store.reading import read_files
 from harness.words import main
 
 
@@ -147,6 +149,60 @@ def test_merged_file_without_its_contents_is_damaged(tmp_path: Path) -> None:
         assert load(tmp_path).counts.height == 12
 
 
+def test_compact_reads_and_merges_a_piece_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled(tmp_path, "abcdef")
+    before = load(tmp_path)
+    size = store.path("counts", "a").stat().st_size
+    monkeypatch.setattr("harness.store.merging.PIECE", 4 * size - 1)
+    largest = []
+
+    def watched(table: str, files: list[Path], column: str | None = None) -> pl.DataFrame:
+        largest.append(len(files) if table == "counts" else 0)
+        return read_files(table, files, column)
+
+    monkeypatch.setattr("harness.store.merging.read_files", watched)
+    compact(tmp_path)
+    assert max(largest) == 3
+    assert len(list((tmp_path / "counts").iterdir())) == 2
+    assert same(load(tmp_path), before)
+    monkeypatch.setattr("harness.store.merging.PIECE", size)
+    assert compact(tmp_path) == [], "files as large as a piece stay as they are"
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 9])
+def test_a_run_is_taken_out_of_merged_files_to_be_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """Also where the process dies after any number of steps."""
+    store = filled(tmp_path, "abc")
+    before = load(tmp_path)
+    compact(tmp_path)
+    left = [steps]
+
+    def counted(function: Any) -> Any:
+        def dying(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return dying
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.store.merging.write_atomic", counted(write_atomic))
+        patch.setattr(Path, "unlink", counted(Path.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            reopen(tmp_path, "b")
+    assert same(load(tmp_path), before)
+    reopen(tmp_path, "b")
+    assert same(load(tmp_path), before)
+    for table in ("evals", "counts", "params", "curves"):
+        assert store.path(table, "b").exists()
+    store.path("counts", "b").unlink()
+    assert not store.has("counts", "b")
+    assert load(tmp_path).counts.height == 6
+
+
 def test_one_maintenance_at_a_time(tmp_path: Path) -> None:
     filled(tmp_path)
     with _alone(tmp_path), pytest.raises(StoreError, match="another compact or gc"):
@@ -216,6 +272,25 @@ def test_gc_leaves_shared_recent_and_foreign_files(tmp_path: Path) -> None:
     assert not list((tmp_path / "store").rglob("*.tmp"))
 
 
+def test_gc_beside_a_run_that_removes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_outputs(tmp_path)
+    listed, found = Path.rglob, []
+
+    def vanishing(self: Path, pattern: str) -> list[Path]:
+        files = list(listed(self, pattern))
+        if self.name in ("unnamed", "a"):
+            found.extend(files)
+            for file in files:
+                file.unlink(missing_ok=True)
+        return files
+
+    monkeypatch.setattr(Path, "rglob", vanishing)
+    dropped = gc(tmp_path, "none", idle_seconds=3600)
+    assert {f.name for f in found} == {"done.json"}
+    assert tmp_path / "cache" / "unnamed" not in dropped.paths
+    assert dropped.recent == 1
+
+
 def test_gc_refuses_unknown_words(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"'lats' is unknown\n.*last"):
         gc(tmp_path, "lats")
@@ -242,7 +317,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(run, ["gc", word, "keep=none"]) == 0
     assert "MiB freed" in capsys.readouterr().out
     assert main(run, ["compact", word]) == 0
-    assert "tables merged" in capsys.readouterr().out
+    assert "merged files written" in capsys.readouterr().out
     assert main(run, ["compact", word]) == 0
     assert "nothing to merge" in capsys.readouterr().out
     store.write("claims", "x", sample("claims")).write_bytes(b"broken")

@@ -1,0 +1,114 @@
+"""Merging a table's small files into larger ones, and taking a run out of them again. Rows never change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from harness.errors import StoreError
+from harness.store.files import COMPACT_PREFIX, MEMBERS_FIELD, list_files, members, write_atomic
+from harness.store.reading import read_files, set_damaged_aside
+from harness.store.schema import SCHEMAS
+
+PIECE = 16 << 20
+"""Bytes on disk that are merged at a time, a tenth of what the rows take in memory; larger files stay as they are."""
+_FILE = "file of the row"
+
+
+def merge(root: Path, table: str, done: set[str], owner: Mapping[str, str]) -> list[Path]:
+    """Merge the small files of a table whose runs are `done`; the new files. `owner` maps evals to runs."""
+    merged = (_merge(root, table, files, done, owner) for files in _pieces(list_files(root, table)))
+    return [file for file in merged if file is not None]
+
+
+def take_out(root: Path, table: str, name: str) -> Path | None:
+    """Give `name` its own file again where a merged one holds it; the merged file that was rewritten without it.
+
+    Merged files that cannot be read are set aside. Interrupted anywhere, no row is lost and none counts twice.
+    """
+    try:
+        held = [f for f in _merged_files(root, table) if name in members(f)]
+        frames = {f: _by_member(read_files(table, [f], _FILE)) for f in held}
+    except pl.exceptions.PolarsError:
+        set_damaged_aside(root, table)
+        held = [f for f in _merged_files(root, table) if name in members(f)]
+        frames = {f: _by_member(read_files(table, [f], _FILE)) for f in held}
+    for file, parts in frames.items():
+        # First the single file: as long as the old merged one is there, its rows are not counted.
+        write_atomic(parts.pop(name), root / table / f"{name}.parquet")
+        if parts:
+            _write(root, table, parts)
+        file.unlink()
+    return held[0] if held else None
+
+
+def _merged_files(root: Path, table: str) -> list[Path]:
+    return [f for f in list_files(root, table) if f.name.startswith(COMPACT_PREFIX)]
+
+
+def _pieces(files: Iterable[Path]) -> Iterator[list[Path]]:
+    """Files that are merged into one: together no larger than a piece."""
+    piece: list[Path] = []
+    total = 0
+    for file in files:
+        size = file.stat().st_size
+        if size >= PIECE:
+            continue
+        if total + size > PIECE:
+            yield piece
+            piece, total = [], 0
+        piece.append(file)
+        total += size
+    yield piece
+
+
+def _merge(root: Path, table: str, files: list[Path], done: set[str], owner: Mapping[str, str]) -> Path | None:
+    rows = read_files(table, files, _FILE)
+    open_files = set(rows.filter(~_settled(table, done, owner))[_FILE])
+    rows = rows.filter(~pl.col(_FILE).is_in(open_files))
+    merged = [Path(text) for text in rows[_FILE].unique(maintain_order=True)]
+    if len(merged) < 2:
+        return None
+    target = _write(root, table, _by_member(rows))
+    for file in merged:
+        if file != target:
+            file.unlink()
+    return target
+
+
+def _by_member(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Rows by the name that they were written as; `rows` has the column of files, each file's rows in one stretch."""
+    frames: dict[str, pl.DataFrame] = {}
+    start = 0
+    for text, height in rows.group_by(_FILE, maintain_order=True).len().iter_rows():
+        for name, count in members(Path(text)).items():
+            length = height if count < 0 else count
+            frames.setdefault(name, rows.slice(start, length).drop(_FILE))
+            start += length
+    return frames
+
+
+def _write(root: Path, table: str, frames: Mapping[str, pl.DataFrame]) -> Path:
+    """One merged file of these members, read back before anything that it replaces may go."""
+    names = sorted(frames)
+    whole = pl.concat([frames[name] for name in names])
+    lengths = json.dumps({name: frames[name].height for name in names})
+    target = root / table / f"{COMPACT_PREFIX}{hashlib.sha256(lengths.encode()).hexdigest()[:20]}.parquet"
+    write_atomic(whole, target, {MEMBERS_FIELD: lengths})
+    if not read_files(table, [target]).equals(whole, null_equal=True):
+        target.unlink()
+        raise StoreError(f"{target} did not read back as written; nothing was removed")
+    return target
+
+
+def _settled(table: str, done: set[str], owner: Mapping[str, str]) -> pl.Expr:
+    """Whether a row's file is final: no later attempt of its run may write it anew."""
+    if "key" in SCHEMAS[table] and table not in ("runs", "trials"):
+        return pl.col("key").is_in(done)
+    if "eval" in SCHEMAS[table]:
+        return pl.col("eval").is_in({e for e, key in owner.items() if key in done})
+    return pl.lit(True)
