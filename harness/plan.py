@@ -13,7 +13,7 @@ from harness.datasets.splits import SplitPlan
 from harness.engine.context import Machine
 from harness.errors import BadInput, Problem
 from harness.knobs import typed_knobs
-from harness.planning import Opened, Part, PlannedStudy, plan_part
+from harness.planning import SINGLE, Opened, Part, PlannedStudy, plan_part
 from harness.registry import registry
 from harness.tuning.studies import Resolved, Study
 from harness.words import Parsed, Words
@@ -101,6 +101,8 @@ class Plan:
             "train_fingerprint": train_fingerprint,
             "fingerprints": dict(part.fingerprints),
             "versions": dict(planned.versions),
+            "workers": study.workers,
+            "gpus": study.gpus,
             "pretraining": planned.pretrained.label,
             "described": {
                 "dataset": part.dataset.name,
@@ -137,6 +139,8 @@ def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False) -> Pla
     fingerprints = [dict(f) for f in dict.fromkeys(tuple(sorted(p.fingerprints.items())) for p in parts)]
     data = fingerprints[0] if len(fingerprints) == 1 else sorted(fingerprints, key=digest_of)
     sweep = digest_of([sorted(studies), data])[:12]
+    if single:
+        sweep = f"{SINGLE}-{sweep}"
     return Plan(sweep=sweep, parts=tuple(parts), studies=tuple(studies.values()))
 
 

@@ -23,6 +23,9 @@ from harness.tuning.studies import Study
 from harness.versions import versions
 from harness.words import Parsed, Words, split_list
 
+SINGLE = "train"
+"""Marks studies and sweeps of `harness.train`: one run that belongs to no study of a sweep."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -87,6 +90,7 @@ def plan_part(parsed: Parsed, opened: Opened, *, single: bool = False) -> tuple[
     problems.extend(unknown_names(words.ablation, [c.spec for c in chosen]))
     found = opened.get(parsed, problems)
     gpus = gpus_per_worker(words, problems)
+    threads = _threads(words, gpus, problems)
     precision = words.precision if words.precision != "auto" else ("bf16" if gpus else "fp32")
     if found is None or not chosen or problems:
         raise BadInput(problems)
@@ -102,7 +106,7 @@ def plan_part(parsed: Parsed, opened: Opened, *, single: bool = False) -> tuple[
     part = Part(
         words=words,
         given=dict(parsed.given),
-        machine=_machine(words, gpus),
+        machine=_machine(words, gpus, threads),
         dataset=dataset,
         splits=splits,
         fingerprints=fingerprints,
@@ -113,7 +117,7 @@ def plan_part(parsed: Parsed, opened: Opened, *, single: bool = False) -> tuple[
     studies = []
     for run in runs:
         try:
-            studies.append(_study(run, parsed, part))
+            studies.append(_study(run, parsed, part, single))
         except BadInput as e:
             problems.extend(e.problems)
     if problems:
@@ -126,12 +130,29 @@ def _fingerprints(dataset: Dataset, splits: SplitPlan) -> dict[str, str]:
     return {name: dataset.fingerprint(of) for name, of in ids.items()}
 
 
-def _machine(words: Words, gpus: float) -> Machine:
+def _threads(words: Words, gpus: float, problems: list[Problem]) -> int:
+    """CPU threads per worker. On this machine all workers of a run must fit its cores: a problem where they do not."""
+    local = words.ray and words.address is None
+    cores = os.cpu_count() or 1
+    auto = (min(4, max(1, cores // max(1, words.workers))) if local else 4) if gpus else 1
+    threads = words.threads or auto
+    if local and words.workers * threads > cores:
+        problems.append(
+            Problem(
+                "workers",
+                f"{words.workers} with {threads} thread(s) each, but this machine has {cores} core(s)",
+                "lower workers or threads, or name a cluster by address=",
+            )
+        )
+    return threads
+
+
+def _machine(words: Words, gpus: float, threads: int) -> Machine:
     return Machine(
         store=os.path.abspath(words.store),
         data_root=_abs(words.data.root),
         classes_file=_abs(words.data.classes),
-        threads=words.threads or (4 if gpus else 1),
+        threads=threads,
         loaders=words.loaders if words.loaders is not None else (4 if gpus else 0),
         checkpoint_every=words.checkpoint_every,
         keep=tuple(split_list(words.keep)),
@@ -188,13 +209,14 @@ def _network_of_cam(family: str, words: Words) -> tuple[str, str]:
     return preset.backbone, preset.decoder
 
 
-def _study(run: RunConfig, parsed: Parsed, part: Part) -> PlannedStudy:
+def _study(run: RunConfig, parsed: Parsed, part: Part, single: bool) -> PlannedStudy:
     words, chosen = part.words, run.chosen
     preset: Preset = resolve(chosen.spec.preset)(part.dataset.family, run.tier, run.variant)
-    fixed = words.protocol == "fixed"
-    space = _space(chosen, run, parsed)
-    trials = 1 if fixed or space is None or not space.knobs else (words.trials or preset.trials)
-    seeds = tuple(range(words.seed, words.seed + (words.seeds or preset.seeds)))
+    space = None if single else _space(chosen, run, parsed)
+    searched = words.protocol != "fixed" and space is not None and bool(space.knobs)
+    trials = (words.trials or preset.trials) if searched and not single else 1
+    seeds = tuple(range(words.seed, words.seed + (1 if single else words.seeds or preset.seeds)))
+    pretrained = find(run.backbone, words.backbone.weights)
     identity = {
         "run": run.to_dict(),
         "trials": trials,
@@ -202,9 +224,14 @@ def _study(run: RunConfig, parsed: Parsed, part: Part) -> PlannedStudy:
         "search": words.search,
         "protocol": words.protocol,
         "space": sorted(map(str, space.knobs)) if space else [],
+        # Other images, labels or weights under the same words are another study: its scores teach nothing here.
+        "train": part.train_fingerprint(run.labels),
+        "tune": part.fingerprints["tune"],
+        "weights": pretrained.digest,
     }
+    middle = f"{run.labels}-{SINGLE}" if single else run.labels
     study = Study(
-        id=f"{chosen.name}-{run.labels}-{digest_of(identity)[:8]}",
+        id=f"{chosen.name}-{middle}-{digest_of(identity)[:8]}",
         method=chosen.name,
         space=space,
         preset_knobs=dict(run.knobs),
@@ -220,7 +247,7 @@ def _study(run: RunConfig, parsed: Parsed, part: Part) -> PlannedStudy:
     return PlannedStudy(
         study=study,
         run=run,
-        pretrained=find(run.backbone, words.backbone.weights),
+        pretrained=pretrained,
         versions=versions(chosen.spec, chosen.base),
         part=part,
         ablation="+".join(names_for(chosen.spec, words.ablation)),

@@ -23,8 +23,7 @@ def run(argv: list[str]) -> int:
     from harness.plan import make_plan
 
     plan = make_plan(parsed, single=True)
-    one = dataclasses.replace(plan.studies[0].study, trials=1, seeds=(parsed.words.seed,), space=None)
-    plan = dataclasses.replace(plan, studies=(dataclasses.replace(plan.studies[0], study=one),), by_id={})
+    plan = dataclasses.replace(plan, studies=plan.studies[:1], by_id={})
     if parsed.words.dry_run:
         print(plan_text(plan, full=True))
         return EXIT_DONE
@@ -34,7 +33,7 @@ def run(argv: list[str]) -> int:
     failed = drive(plan, mlflow="off")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
-    key = plan.resolve(one, {}, parsed.words.seed).key
+    key = plan.resolve(plan.studies[0].study, {}, parsed.words.seed).key
     print(run_text(load(plan.machine.store), key))
     return EXIT_FAILED if failed else EXIT_DONE
 
