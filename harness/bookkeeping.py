@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,11 +15,13 @@ import polars as pl
 from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.outcome import Outcome
 from harness.engine.run import param_rows, run_row
-from harness.engine.score import objective_from_evals
+from harness.engine.score import objective_eval
 from harness.errors import StoreError
 from harness.plan import Part, Plan
-from harness.store import Store, latest_runs, load
-from harness.tuning.studies import Past, Resolved, Study
+from harness.scoring.metrics import miou
+from harness.store import MissingRows, Store, latest_runs, load
+from harness.store.maintenance import reopen
+from harness.tuning.studies import Past, Resolved, Study, key_now
 
 SWEEPS = "sweeps"
 """Folder of the store with the plan of each sweep, for `harness.sweep status`."""
@@ -35,6 +38,8 @@ class Book:
     """Called with the key of each run that was written, for the MLflow export."""
     failed: list[str] = field(default_factory=list)
     _runs: dict[str, dict[str, Any]] | None = None
+    _stored_trials: dict[str, list[dict[str, Any]]] | None = None
+    _lost: set[str] = field(default_factory=set)
     _payloads: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
 
@@ -46,7 +51,7 @@ class Book:
         return found
 
     def known(self, key: str) -> Outcome | None:
-        """What the store already says of a run; None where it has to be run."""
+        """What the store already says of a run; None where it has to be run, again where its scores are lost."""
         row = self._known_runs().get(key)
         if row is None:
             row = self._written_since(key)
@@ -58,28 +63,33 @@ class Book:
             )
         if row["status"] == "pruned":
             return self._pruned(key)
-        return Outcome(status="done", objective=self._objective(key, row))
+        try:
+            return Outcome(status="done", objective=self._objective(key, row))
+        except MissingRows as lost:
+            if key not in self._lost:
+                self._lost.add(key)
+                reopen(self.store.root, key)
+                print(f"{row['method']} seed {row['seed']}, run {key}, is made again: {lost}", flush=True)
+            return None
 
     def past(self, study: Study) -> list[Past]:
-        """Closed trials of this study in the store, whatever sweep wrote them."""
-        rows = load(self.store.root, ["trials"]).trials.filter(
-            (pl.col("study") == study.id) & (pl.col("role") == "trial")
-        )
-        found: dict[int, Past] = {}
-        part = self.plan.planned(study.id).part
-        for row in rows.sort("trial").iter_rows(named=True):
-            self._parts.setdefault(row["key"], part)
-            outcome = self.known(row["key"])
-            run = self._known_runs().get(row["key"])
-            if outcome is not None and run is not None:
-                knobs = json.loads(run["config"])["knobs"]
-                found[row["trial"]] = Past(row["trial"], knobs, row["key"], outcome)
-        return list(found.values())
+        """Closed trials of this study in the store, whatever sweep wrote them, that would still run under their key."""
+        found = []
+        mine = [r for rows in self._trials().values() for r in rows if r["study"] == study.id and r["role"] == "trial"]
+        for trial, key in sorted({(int(r["trial"]), str(r["key"])) for r in mine}):
+            run = self._known_runs().get(key)
+            if run is None or key_now(self, study, knobs := json.loads(run["config"])["knobs"]) != key:
+                continue
+            outcome = self.known(key)
+            if outcome is not None:
+                found.append(Past(trial, knobs, key, outcome))
+        return found
 
     def record(self, study: Study, trial: int, role: str, seed: int, key: str, outcome: Outcome) -> None:
         """Write the row of `trials`, and of `runs` where the run itself could not (pruned, failed)."""
         if outcome.status != "done":
             self._write_unfinished(key, outcome, study, trial, role)
+            self._forget_heartbeat(key)
         row = {
             "sweep": self.plan.sweep,
             "study": study.id,
@@ -134,11 +144,19 @@ class Book:
         self._known_runs()[key] = row
         return row
 
+    def _trials(self) -> dict[str, list[dict[str, Any]]]:
+        """The table of trials as it was when the sweep began, by run."""
+        if self._stored_trials is None:
+            self._stored_trials = {}
+            for row in load(self.store.root, ["trials"]).trials.iter_rows(named=True):
+                self._stored_trials.setdefault(row["key"], []).append(row)
+        return self._stored_trials
+
     def _pruned(self, key: str) -> Outcome:
-        rows = load(self.store.root, ["trials"]).trials.filter((pl.col("key") == key) & (pl.col("status") == "pruned"))
-        if not rows.height:
+        rows = [r for r in self._trials().get(key, []) if r["status"] == "pruned"]
+        if not rows:  # its driver died before it wrote the row
             return Outcome(status="pruned", reached=0.0)
-        last = rows.sort("reached").row(-1, named=True)
+        last = max(rows, key=lambda r: float(r["reached"] or 0.0))
         return Outcome(status="pruned", objective=last["objective"], reached=last["reached"])
 
     def _seconds_spent(self, key: str) -> float:
@@ -149,15 +167,29 @@ class Book:
             return 0.0
         return max(0.0, float(beat.get("updated", 0.0)) - float(beat.get("started", 0.0)))
 
+    def _forget_heartbeat(self, key: str) -> None:
+        """A run whose row is booked is no longer in progress; the work folder goes where nothing else is in it."""
+        (self.store.work(key) / HEARTBEAT_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.store.work(key).rmdir()
+
     def _objective(self, key: str, row: Mapping[str, Any]) -> float:
-        evals, counts = self.store.read("evals", key), self.store.read("counts", key)
+        """Raises MissingRows where the run was not scored as its study needs, or its counts are gone."""
         part = self._parts.get(key, self.plan.parts[0])
-        splits, target = part.splits, self.plan.target(str(row["method"]))
-        return objective_from_evals(evals, counts, target, splits.tune_name, splits.report_name, part.machine.protocol)
+        splits, target, protocol = part.splits, self.plan.target(str(row["method"])), part.machine.protocol
+        evals = self.store.read("evals", key)
+        wanted = objective_eval(evals, target, splits.tune_name, splits.report_name, protocol)
+        counts = self.store.read("counts", key, pl.col("eval") == wanted)
+        if counts.is_empty():
+            raise MissingRows(f"its counts of eval {wanted} are gone")
+        return miou(counts)[0]
 
     def _write_unfinished(self, key: str, outcome: Outcome, study: Study, trial: int, role: str) -> None:
         known = self._known_runs().get(key)
-        if known is not None and known["status"] == outcome.status and not self.retry_failed:
+        same = known is not None and all(
+            known[name] == getattr(outcome, name) for name in ("status", "error_class", "error_message")
+        )
+        if same and not self.retry_failed:
             return
         payload = self._payloads[key]
         spent = self._seconds_spent(key)
@@ -168,7 +200,9 @@ class Book:
             error_class=outcome.error_class,
             error_message=outcome.error_message,
             seconds=json.dumps({"reached": outcome.reached, "unfinished": spent}),
-            gpu_seconds=spent * study.workers if study.gpus else 0.0,
+            device="cuda" if study.gpus else "cpu",
+            world_size=study.workers,
+            gpu_seconds=spent * study.workers * study.gpus,
         )
         self.store.write("runs", key, pl.DataFrame([row]), again=True)
         if not self.store.has("params", key):

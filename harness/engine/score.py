@@ -15,6 +15,7 @@ from harness.method import Method
 from harness.scoring.crf import NONE
 from harness.scoring.inference import SINGLE, Inference
 from harness.scoring.metrics import miou
+from harness.store import MissingRows
 
 
 def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact]) -> Tables:
@@ -69,19 +70,26 @@ def objective_now(context: Context, method: Method) -> float:
 def objective_from_evals(
     evals: pl.DataFrame, counts: pl.DataFrame, target: str, tune: str, report: str, protocol: str
 ) -> float:
-    """mIoU of a run's last target: on the tuning split, or on the reported one where the protocol has no other.
+    """mIoU of the eval that `objective_eval` names; raises MissingRows as it does."""
+    return miou(counts.filter(pl.col("eval") == objective_eval(evals, target, tune, report, protocol)))[0]
 
-    Maps are scored at the threshold that the protocol chooses there, or at the preset's. No CRF.
+
+def objective_eval(evals: pl.DataFrame, target: str, tune: str, report: str, protocol: str) -> str:
+    """Id of the eval that a study maximises: of a run's last target, on the tuning split where there is one.
+
+    Maps are scored at the threshold that the protocol chooses there, or at the preset's. No CRF. Raises MissingRows
+    where the run was not scored so: under another protocol it may have seen another split, whose score must not
+    stand in for this one.
     """
-    plain = (pl.col("target") == target) & (pl.col("weights") == "student") & (pl.col("crf") == NONE)
-    rows = evals.filter(plain)
-    on_tune = rows.filter(pl.col("split") == tune)
-    split = on_tune if on_tune.height and protocol != "oracle" else rows.filter(pl.col("split") == report)
+    split = report if protocol == "oracle" or tune == "none" else tune
+    rows = evals.filter(
+        pl.col("target") == target, pl.col("weights") == "student", pl.col("crf") == NONE, pl.col("split") == split
+    )
     for rule in (protocol, "none", "fixed"):
-        chosen = split.filter(pl.col("threshold_rule") == rule)
+        chosen = rows.filter(pl.col("threshold_rule") == rule)
         if chosen.height:
-            return miou(counts.filter(pl.col("eval") == chosen["eval"][0]))[0]
-    return float("nan")
+            return str(chosen["eval"][0])
+    raise MissingRows(f"its {target} was not scored on {split}")
 
 
 def _splits(context: Context) -> list[tuple[str, str, tuple[str, ...]]]:

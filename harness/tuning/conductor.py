@@ -13,7 +13,7 @@ from typing import Any
 from harness.engine.outcome import Outcome
 from harness.tuning.faults import BUG, PREEMPTED, finite
 from harness.tuning.points import read_points, remove_point, write_point
-from harness.tuning.studies import Hooks, Record, Study, check_studies
+from harness.tuning.studies import Hooks, Record, Study, check_studies, key_now
 from harness.tuning.study_state import Slot, StudyState
 
 
@@ -129,13 +129,14 @@ class Conductor:
             outcome = finite(outcome)
             self._outcomes[job.key] = outcome
             del self._leaders[job.key]
-            if self._root is not None:
-                remove_point(self._root, job.key)
             seconds = self._clock() - job.started
             job.slot.state.running -= 1
             if outcome.status == "done":
                 job.slot.state.seconds.append(seconds)
             self._close(job.slot, job.key, outcome, ran=True, seconds=seconds)
+            if self._root is not None:
+                # After its row: a driver that dies in between must not forget the setting.
+                remove_point(self._root, job.key)
             for slot in self._followers.pop(job.key, []):
                 slot.state.running -= 1
                 self._place(slot)
@@ -143,7 +144,10 @@ class Conductor:
     def _history(self, study: Study) -> tuple[Sequence[Any], Mapping[int, Any]]:
         if study.search != "tpe" or study.budget == 1:
             return (), {}
-        return self._hooks.past(study), {} if self._root is None else read_points(self._root, study.id)
+        points = {} if self._root is None else read_points(self._root, study.id)
+        return self._hooks.past(study), {
+            trial: knobs for key, (trial, knobs) in points.items() if key_now(self._hooks, study, knobs) == key
+        }
 
     def _place(self, slot: Slot) -> None:
         """Closes the slot from what is known, or lets it follow a running job of the same key, or makes a job."""

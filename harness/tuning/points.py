@@ -34,12 +34,12 @@ def remove_point(store_root: Path, key: str) -> None:
         folder.rmdir()
 
 
-def read_points(store_root: Path, study: str) -> dict[int, dict[str, Any]]:
-    """Knob values of the study's open trials by trial number."""
+def read_points(store_root: Path, study: str) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Trial number and knob values of the study's open trials, by the key that they run under."""
     points = {}
     for path in sorted(store_root.glob(f"work/*/{FILE}")):
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             point = json.loads(path.read_text())
             if point["study"] == study:
-                points[int(point["trial"])] = dict(point["knobs"])
+                points[path.parent.name] = (int(point["trial"]), dict(point["knobs"]))
     return points

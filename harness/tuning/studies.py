@@ -56,6 +56,11 @@ class Study:
         """Whether ASHA may prune trials: `tpe` with at least 4 trials and a first rung inside the run."""
         return self.search == "tpe" and self.budget >= ASHA_FROM_TRIALS and 0 < self.first_rung < 1
 
+    def with_searched(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """All knobs of a run: the preset's, the searched ones taken from `knobs` where they are there."""
+        searched = self.space.knobs if self.space is not None else ()
+        return {**self.preset_knobs, **{k: knobs[k] for k in searched if k in knobs}}
+
     def problems(self) -> list[Problem]:
         """What is wrong with the study itself; empty when it can run."""
         found = []
@@ -131,12 +136,24 @@ class Hooks(Protocol):
         ...
 
     def past(self, study: Study) -> Sequence[Past]:
-        """The study's rows of role `trial` in the store, whatever sweep wrote them; asked once per study."""
+        """The study's trials in the store, whatever sweep wrote them, that keep their key; asked once per study."""
         ...
 
     def record(self, study: Study, trial: int, role: Role, seed: int, key: str, outcome: Outcome) -> None:
         """Writes the `trials` row (and the `runs` row of a pruned or failed run); harmless when it exists."""
         ...
+
+
+def key_now(hooks: Hooks, study: Study, knobs: Mapping[str, Any]) -> str | None:
+    """The key that a trial of the store would run under today; None where a knob of it has become illegal.
+
+    Where it is another than the stored one, data, weights, code or pinned knobs have changed since: its score says
+    nothing of the study as it is.
+    """
+    try:
+        return hooks.resolve(study, study.with_searched(knobs), study.seeds[0]).key
+    except BadInput:
+        return None
 
 
 def check_studies(studies: Sequence[Study]) -> None:

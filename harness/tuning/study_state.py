@@ -81,7 +81,7 @@ class StudyState:
         if self._order:
             trial = self._order.pop(0)
             drawn = self.search.ask(trial, self._given.get(trial))
-            knobs = {**self.study.preset_knobs, **drawn}
+            knobs = self.study.with_searched(drawn)
             return Slot(self, trial, "trial", self.study.seeds[0], knobs, self._past.get(trial))
         seed = (self._finals or []).pop(0)
         best = self.best
