@@ -51,7 +51,6 @@ def score_images(
     session = context.session
     mine = list(ids[session.rank :: session.world_size])
     local: dict[Target, dict[str, Scored]] = {t: {} for t in targets}
-    device = torch.device(session.device)
     any_crf = any(t.crf != NONE for t in targets)
     done = 0
     with crf_pool(context.machine.threads if any_crf else 1) as pool:
@@ -62,8 +61,7 @@ def score_images(
             truths = [context.dataset.mask(i) for i in chunk]
             for weights in dict.fromkeys(t.weights for t in targets):
                 some = [t for t in targets if t.weights == weights]
-                with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, context.run.precision == "bf16"):
-                    _score_chunk(context, method, chunk, truths, some, outputs, how, local, later)
+                _score_chunk(context, method, chunk, truths, some, outputs, how, local, later)
         later.finish()
         context.beat(f"score {split}", done, len(mine))
     merged: dict[Target, dict[str, Scored]] = {t: {} for t in targets}

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.datasets.base import Dataset
-from harness.method import Method
+from harness.method import Method, Prediction
 from harness.scoring.inference import Inference, tile_starts
 
 PIXELS = 1 << 22
@@ -35,6 +35,13 @@ class Passes:
     crop: int
     device: str
     weights: str = "student"
+    bf16: bool = False
+
+    def ask(self, images_B3HW: Tensor, tags_BC: Tensor | None, want: frozenset[str]) -> Prediction:
+        """What the network makes of normalised images: the one place where scoring, maps and pictures call it, so that
+        all of them have the run's precision and none a gradient."""
+        with torch.no_grad(), torch.autocast(torch.device(self.device).type, torch.bfloat16, self.bf16):
+            return self.method.predict(images_B3HW, tags_BC, want=want, weights=self.weights)
 
     def squares(self, ids: Sequence[str], side: int) -> Tensor:
         """Images resized to (side,side) whatever their aspect (fsr.md section 4), normalised: (B,3,side,side)."""
@@ -133,7 +140,7 @@ class Passes:
         want = frozenset({"segmentation"})
         parts = []
         for some in images_B3HW.split(step):
-            found = self.method.predict(some, None, want=want, weights=self.weights).segmentation_BKhw
+            found = self.ask(some, None, want).segmentation_BKhw
             assert found is not None
             parts.append(found.float())
         logits_BKhw = torch.cat(parts)

@@ -95,14 +95,15 @@ def forward(
     The segmenter sees the images as `how` says; score maps are made at the training size in any case. The scores
     come image by image, so that few are held at once. Raises ValueError for a target that the method does not make.
     """
-    passes = Passes(context.dataset, method, context.run.crop, context.session.device, weights)
+    run = context.run
+    passes = Passes(context.dataset, method, run.crop, context.session.device, weights, run.precision == "bf16")
     first = wanted if how.single else wanted - {"segmentation"}
     maps: list[ScoreMaps] = []
     logits: Tensor | None = None
     if first:
-        images = passes.squares(ids, context.run.crop)
+        images = passes.squares(ids, run.crop)
         tags = torch.from_numpy(np.stack([context.dataset.tags(i) for i in ids])).to(context.session.device)
-        prediction = method.predict(images, tags, want=first, weights=weights)
+        prediction = passes.ask(images, tags, first)
         maps = ScoreMaps.of(prediction, tags) if first & set(MAPS) else []
         logits = prediction.segmentation_BKhw
     if "segmentation" not in wanted:

@@ -120,5 +120,5 @@ WRITE_CAMS = Stage(
     run=_write_cams,
     inputs=("weights",),
     outputs={"cams": "cams"},
-    reads=("method", "variant", "knobs", "crop", "dataset", "masks", "options"),
+    reads=("method", "variant", "knobs", "crop", "precision", "dataset", "masks", "options"),
 )

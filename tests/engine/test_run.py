@@ -7,11 +7,12 @@ import json
 
 import polars as pl
 import pytest
+import torch
 
 import harness.store
 from harness.engine import run as engine
 from harness.engine.phases import Phases
-from harness.engine.recipes import TRAIN
+from harness.engine.recipes import TRAIN, WRITE_CAMS
 from harness.engine.run import execute
 from harness.engine.session import LocalSession
 from harness.engine.stages import SCORING_FIELDS, stage_key
@@ -140,3 +141,21 @@ def test_what_one_run_keeps_another_does_not_drop(tmp_path):
     assert len(list(tmp_path.glob("cache/*/cams"))) == 1
     results = harness.store.load(tmp_path)
     assert set(results.artifacts.filter(pl.col("kind") == "weights")["key"]) == {kept["key"]}
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", {True}), ("fp32", {False})])
+def test_maps_scores_and_pictures_have_the_precision_of_the_run(tmp_path, monkeypatch, precision, expected):
+    payload = payload_of(tmp_path, f"precision={precision}", "scales=1,1.5")
+    network = type(engine.open_context(payload, LocalSession(), Phases()).build())
+    real, seen = network.predict, []
+
+    def predict(self, images, tags=None, *, want, weights="student"):
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+        return real(self, images, tags, want=want, weights=weights)
+
+    monkeypatch.setattr(network, "predict", predict)
+    execute(payload, LocalSession())
+    # 3 + 4 images as maps (one chunk), the segmenter on val and on test twice, four pictures.
+    assert len(seen) == 1 + 1 + 2 + 4 * 3
+    assert set(seen) == {(one, False) for one in expected}
+    assert "precision" in WRITE_CAMS.reads
