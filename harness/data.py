@@ -137,7 +137,13 @@ def _import_cams(values: Mapping[str, Any]) -> int:
     dataset, out = _opened(values), Path(values["out"])
     ids = [image_id for split in dataset.splits() for image_id in dataset.ids(split)]
     done = import_cams(
-        Path(values["cams"]), out, ids, dataset.num_classes, normalise=values["normalise"], again=values["again"]
+        Path(values["cams"]),
+        out,
+        ids,
+        dataset.num_classes,
+        dataset=dataset.name,
+        normalise=values["normalise"],
+        again=values["again"],
     )
     print(f"{done.written} files converted into {out}, {done.kept} were there already")
     for line in (lacking("images have none", done.missing), lacking("files are of no image here", done.foreign)):

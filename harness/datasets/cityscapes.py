@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,11 @@ IMAGES, MASKS = "leftImg8bit", "gtFine"
 BELOW = ("", "cityscapes", "Cityscapes", "CityScapes")
 LIST_FOLDERS = ("splits/cityscapes", "splits", "lists", "ImageSets", "")
 TRAIN_ID_FILE, LABEL_ID_FILE = "_labelTrainIds.png", "_labelIds.png"
-_ID = re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_(?:leftImg8bit|gtFine_.*))?")
+_ID = re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_(?:leftImg8bit|gt(?:Fine|Coarse)_.*))?")
 _IMAGE_FIX = "unpack leftImg8bit_trainvaltest.zip there"
 _MASK_FIX = (
-    "unpack gtFine_trainvaltest.zip there; *_labelTrainIds.png (made by cityscapesscripts' csCreateTrainIdLabelImgs) "
-    "or *_labelIds.png are read"
+    "unpack gtFine_trainvaltest.zip (or gtCoarse.zip) there; *_labelTrainIds.png (made by cityscapesscripts' "
+    "csCreateTrainIdLabelImgs) or *_labelIds.png are read"
 )
 
 
@@ -91,8 +92,9 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
         if split == "test":
             continue  # what gtFine holds for test is a dummy
         masks_here = {}
-        for suffix in (TRAIN_ID_FILE, LABEL_ID_FILE):
-            masks_here = _by_city(base, f"{folder}/{split}", f"_{MASKS}{suffix}", found, False, _MASK_FIX)
+        # Files of gtCoarse bear its name; folders that others made hold copies under the name of gtFine.
+        for suffix, kind in product((TRAIN_ID_FILE, LABEL_ID_FILE), dict.fromkeys((folder, MASKS))):
+            masks_here = _by_city(base, f"{folder}/{split}", f"_{kind}{suffix}", found, False, _MASK_FIX)
             if masks_here:
                 kinds.add(suffix)
                 break

@@ -1,11 +1,13 @@
 """`python -m harness.data import-cams`: foreign CAM folders, converted once through the restricted reader.
 
 What comes out is what `harness.evaluate cams=` reads: one `<image id with / as ~>.npz` an image, without pickle, with
-`classes` int16 (n,), 0-based foreground indices, and `cam` float16 (n,h,w) in [0,1].
+`classes` int16 (n,), 0-based foreground indices, and `cam` float16 (n,h,w) in [0,1]. The archive's comment says how it
+was made, so that another call knows whether it would make the same.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +20,13 @@ from numpy.typing import NDArray
 
 from harness.datasets.images import merged, some_of
 from harness.datasets.listing import files_of
+from harness.datasets.naming import Names
 from harness.datasets.reading import read_many
 from harness.datasets.restricted import read_npy
 from harness.errors import BadInput, Problem
 
+VERSION = 1
+"""Raised when another file comes of the same maps; what an earlier version made is converted anew."""
 MAPS = ("attn_highres", "IS_CAM", "high_res", "hr_cam", "highres", "cam")
 """Names of the maps in the field's dicts, the finest first: CLIP-ES, SIPE, IRN and SFC, others."""
 WITH_BACKGROUND = ("IS_CAM",)
@@ -44,37 +49,69 @@ class Imported:
 
 
 def import_cams(
-    source: Path, out: Path, ids: Iterable[str], num_classes: int, *, normalise: bool = False, again: bool = False
+    source: Path,
+    out: Path,
+    ids: Iterable[str],
+    num_classes: int,
+    *,
+    dataset: str = "",
+    normalise: bool = False,
+    again: bool = False,
 ) -> Imported:
     """Convert every CAM file in `source` that belongs to an image of `ids`.
 
     Layouts are told by their keys: {"keys", "attn_highres"} (CLIP-ES), {"keys", "IS_CAM"} (SIPE), {"keys", "cam",
     "high_res"} (IRN, SFC), {class index: map} (MCTformer, PSA, SEAM). `normalise` cuts maps at 0 and divides each by
-    its maximum, for files that hold raw scores. A file that was converted before and has not changed is kept, so an
-    interrupted call is resumed by the same one; `again` converts all. Raises BadInput, after all good files are
-    written, with every file that cannot be read or holds no CAM.
+    its maximum, for files that hold raw scores. A file that was converted before in the same way (source, `dataset`,
+    classes, `normalise`) is kept, so an interrupted call is resumed by the same one; `again` converts all. Raises
+    BadInput, after all good files are written, with every file that cannot be read or holds no CAM.
     """
     problems: list[Problem] = []
     files = files_of(source, (".npy",), problems, "cams=<folder of .npy files>")
-    if problems:
+    if files is not None and not files:
+        problems.append(Problem(str(source), "no .npy files in it", "cams=<folder of .npy files>"))
+    if problems or files is None:
         raise BadInput(problems)
-    by_name = {name: image_id for image_id in ids for name in (image_id.replace("/", "~"), image_id.rpartition("/")[2])}
-    mine = {by_name[stem]: name for stem, name in (files or {}).items() if stem in by_name}
-    if not mine:
-        found = f"none of its {len(files or {})} .npy files is named by an image id: {some_of(files or {}, 3)}"
-        raise BadInput(Problem(str(source), found, "name the dataset that they belong to: data=... data.root=..."))
+    names = Names(ids)
+    mine, foreign = _matched(source, files, names)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(Problem("out", f"cannot write to {out} ({error.strerror})", "name another folder")) from error
-    todo = [i for i in mine if again or not _is_done(source / mine[i], target(out, i))]
-    for wrong in read_many(_Converter(source, mine, out, num_classes, normalise), todo, what="converting CAMs"):
+    convert = _Converter(source, mine, out, num_classes, dataset, normalise)
+    todo = [image_id for image_id in mine if again or not convert.is_done(image_id)]
+    for wrong in read_many(convert, todo, what="converting CAMs"):
         problems += wrong
     if problems:
         raise BadInput(merged(problems))
-    foreign = tuple(name for stem, name in (files or {}).items() if stem not in by_name)
-    missing = tuple(image_id for image_id in dict.fromkeys(by_name.values()) if image_id not in mine)
+    missing = tuple(image_id for image_id in names if image_id not in mine)
     return Imported(len(todo), len(mine) - len(todo), missing, foreign)
+
+
+def _matched(source: Path, files: Mapping[str, str], names: Names) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The file of each image, and the files of none. Raises BadInput where that is not clear, or no image has one."""
+    mine: dict[str, str] = {}
+    foreign, unclear, twice = [], [], []
+    for stem, name in files.items():
+        meant = names.of(stem)
+        if not meant:
+            foreign.append(name)
+        elif len(meant) > 1:
+            unclear.append(f"{name} ({' or '.join(meant[:3])})")
+        elif mine.setdefault(meant[0], name) != name:
+            twice.append(f"{mine[meant[0]]} and {name}")
+    problems = []
+    if unclear:
+        found = f"{len(unclear)} files may be of several images: {some_of(unclear)}"
+        problems.append(Problem(str(source), found, "name them by whole image ids, with ~ for /"))
+    if twice:
+        problems.append(Problem(str(source), f"{len(twice)} images have two files: {some_of(twice)}", "keep one"))
+    if not mine and not problems:
+        found = f"none of its {len(files)} .npy files is named by an image id: {some_of(files, 3)}"
+        problems.append(Problem(str(source), found, "name the dataset that they belong to: data=... data.root=..."))
+    if problems:
+        raise BadInput(problems)
+    return mine, tuple(foreign)
 
 
 def target(out: Path, image_id: str) -> Path:
@@ -85,15 +122,39 @@ def target(out: Path, image_id: str) -> Path:
 class _Converter:
     """Converts one image's file; runs in other processes."""
 
-    def __init__(self, source: Path, files: Mapping[str, str], out: Path, num_classes: int, normalise: bool):
+    def __init__(
+        self, source: Path, files: Mapping[str, str], out: Path, num_classes: int, dataset: str, normalise: bool
+    ):
         self.source, self.files, self.out = source, dict(files), out
-        self.num_classes, self.normalise = num_classes, normalise
+        self.num_classes, self.dataset, self.normalise = num_classes, dataset, normalise
+
+    def is_done(self, image_id: str) -> bool:
+        """Whether an earlier call made what this one would make."""
+        made = target(self.out, image_id)
+        try:
+            with zipfile.ZipFile(made) as archive:
+                return archive.comment == self._origin(image_id)
+        except (OSError, zipfile.BadZipFile):
+            return False
+
+    def _origin(self, image_id: str) -> bytes:
+        """All that decides the content of an image's file."""
+        stat = (self.source / self.files[image_id]).stat()
+        parts = {
+            "version": VERSION,
+            "dataset": self.dataset,
+            "classes": self.num_classes,
+            "normalise": self.normalise,
+            "changed": stat.st_mtime_ns,
+            "bytes": stat.st_size,
+        }
+        return json.dumps(parts).encode()
 
     def __call__(self, image_id: str) -> list[Problem]:
         path = self.source / self.files[image_id]
         try:
             classes, cam = cams_of(read_npy(path), str(path), self.num_classes, normalise=self.normalise)
-            _save(target(self.out, image_id), classes, cam, path)
+            _save(target(self.out, image_id), classes, cam, self._origin(image_id))
         except BadInput as error:
             return error.problems
         except OSError as error:
@@ -178,22 +239,13 @@ def _kind(value: Any) -> str:
     return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
-def _save(path: Path, classes: NDArray[np.int16], cam: NDArray[np.float16], source: Path) -> None:
+def _save(path: Path, classes: NDArray[np.int16], cam: NDArray[np.float16], origin: bytes) -> None:
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(tmp, "wb") as file:
         np.savez(file, allow_pickle=False, classes=classes, cam=cam)
-    stat = source.stat()
-    os.utime(tmp, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    with zipfile.ZipFile(tmp, "a") as archive:
+        archive.comment = origin
     os.replace(tmp, path)
-
-
-def _is_done(source: Path, made: Path) -> bool:
-    """Whether a file was converted from its source as it is now: it carries the source's time and is whole."""
-    try:
-        same = made.stat().st_mtime_ns == source.stat().st_mtime_ns
-        return same and zipfile.is_zipfile(made)
-    except OSError:
-        return False
 
 
 def lacking(what: str, names: Sequence[str]) -> str:

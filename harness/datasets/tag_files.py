@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.datasets.images import attempt, merged, some_of
 from harness.datasets.listing import files_of
+from harness.datasets.naming import Names
 from harness.datasets.restricted import read_npy
 from harness.datasets.weak.drawn import MAX_XML_BYTES, OTHER_NAMES, load_json
 from harness.errors import BadInput, Problem, nearest
@@ -25,10 +26,11 @@ def read_tags(source: Path, classes: Sequence[str], ids: Iterable[str], *, pickl
     """Image-level labels (C,) in {0,1} by image id; `classes` are the C foreground names in label order.
 
     Of the file's images those in `ids` are kept: its keys may be ids, file names, or IRN's whole numbers
-    (2007000032, 42). `.npy` needs `pickles`. Raises BadInput with everything that is wrong.
+    of VOC and COCO (2007000032, 42). `.npy` needs `pickles`. Raises BadInput with everything that is wrong, also for
+    keys that mean several images.
     """
     if source.is_dir():
-        return _from_xml(source, classes, set(ids))
+        return _from_xml(source, classes, Names(ids))
     if source.suffix == ".npy":
         if not pickles:
             fix = f"python -m harness.data import-tags tags={source} out=tags.json ..., then data.tags=tags.json"
@@ -43,7 +45,7 @@ def read_tags(source: Path, classes: Sequence[str], ids: Iterable[str], *, pickl
         content = content["tags"]
     if not isinstance(content, dict):
         raise BadInput(Problem(str(source), "no dict of tags by image id", f"give {_FORMS}"))
-    return _chosen(source, content, classes, list(ids))
+    return _chosen(source, content, classes, Names(ids, numbers=True))
 
 
 def write_tags(path: Path, tags: Mapping[str, NDArray[np.float32]], classes: Sequence[str]) -> None:
@@ -53,39 +55,47 @@ def write_tags(path: Path, tags: Mapping[str, NDArray[np.float32]], classes: Seq
     path.write_text(f'{{"classes": {json.dumps(list(classes))},\n "tags": {{\n{lines}\n }}\n}}\n', encoding="utf-8")
 
 
-def _chosen(source: Path, content: Mapping[Any, Any], classes: Sequence[str], ids: list[str]) -> Tags:
-    by_name = {image_id: image_id for image_id in ids}
-    by_number = {_number_of(image_id): image_id for image_id in ids}
+def _chosen(source: Path, content: Mapping[Any, Any], classes: Sequence[str], names: Names) -> Tags:
     found: Tags = {}
+    unclear: dict[str, tuple[str, ...]] = {}
+    twice: list[str] = []
     wrong: list[str] = []
     reason = ""
     for key, value in content.items():
         name = str(key).rpartition("/")[2]
-        image_id = by_name.get(str(key)) or by_name.get(name) or by_name.get(name.rpartition(".")[0])
-        if image_id is None and str(key).isdigit():
-            image_id = by_number.get(str(key).lstrip("0"))
-        if image_id is None:
+        meant = names.of(str(key)) or names.of(name) or names.of(name.rpartition(".")[0])
+        if len(meant) > 1:
+            unclear[str(key)] = meant
+        if len(meant) != 1:
             continue
+        if meant[0] in found:
+            twice.append(f"{meant[0]} (key {key!r})")
         try:
-            found[image_id] = _vector(value, classes)
+            found[meant[0]] = _vector(value, classes)
         except ValueError as error:
-            wrong.append(image_id)
+            wrong.append(meant[0])
             reason = reason or str(error)
+    problems = []
+    if unclear:
+        key, meant = next(iter(unclear.items()))
+        text = f"{len(unclear)} keys mean several images: {key!r} may be {' or '.join(meant[:3])}"
+        problems.append(Problem(str(source), text, "write whole image ids"))
+    if twice:
+        problems.append(
+            Problem(str(source), f"{len(twice)} images have two keys: {some_of(twice)}", "keep one of each")
+        )
     if wrong:
         fix = f"names of {some_of(classes, 3)}, or {len(classes)} numbers 0 or 1"
-        raise BadInput(Problem(str(source), f"{len(wrong)} images have no tags: {some_of(wrong)} ({reason})", fix))
-    if not found:
+        text = f"{len(wrong)} images have no tags: {some_of(wrong)} ({reason})"
+        problems.append(Problem(str(source), text, fix))
+    if not found and not problems:
         shown = some_of(map(repr, content), 3)
-        raise BadInput(
+        problems.append(
             Problem(str(source), f"none of its {len(content)} keys is an image here: {shown}", "other data?")
         )
+    if problems:
+        raise BadInput(problems)
     return found
-
-
-def _number_of(image_id: str) -> str:
-    """The digits that IRN's number of an image holds: all of VOC's, those behind COCO's last underscore."""
-    tail = image_id.rpartition("_")[2] if image_id.startswith("COCO_") else image_id
-    return "".join(letter for letter in tail if letter.isdigit()).lstrip("0")
 
 
 def _vector(value: Any, classes: Sequence[str]) -> NDArray[np.float32]:
@@ -108,12 +118,17 @@ def _vector(value: Any, classes: Sequence[str]) -> NDArray[np.float32]:
     return numbers[-out.size :].astype(np.float32)
 
 
-def _from_xml(folder: Path, classes: Sequence[str], ids: set[str]) -> Tags:
+def _from_xml(folder: Path, classes: Sequence[str], names: Names) -> Tags:
     problems: list[Problem] = []
-    files = files_of(folder, (".xml",), problems, f"give {_FORMS}")
+
+    def meant(stem: str) -> str | None:
+        ids = names.of(stem)
+        return ids[0] if len(ids) == 1 else None
+
+    files = files_of(folder, (".xml",), problems, f"give {_FORMS}", meant)
     if problems:
         raise BadInput(problems)
-    here = sorted(ids & set(files or {}))
+    here = sorted(files or {})
     if not here:
         raise BadInput(Problem(str(folder), "no XML file of an image of this dataset", f"give {_FORMS}"))
     found: Tags = {}

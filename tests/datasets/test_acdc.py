@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from pathlib import Path
 
 import miniatures
@@ -92,14 +93,96 @@ def test_lists_of_patients_are_followed(tmp_path: Path, whole: None) -> None:
     base = tmp_path / "ACDC/database"
     miniatures.save_list(base / "train.txt", ["patient001", "patient002"])
     miniatures.save_list(base / "val.txt", ["patient003"])
-    dataset = open_dataset("acdc", root=str(base))
+    found = acdc.survey(root=str(base))
+    dataset = found.opened()
     assert patients(dataset.ids("train")) == {"patient001", "patient002"}
     assert dataset.splits() == {"train": True, "val": True}
+    assert dataset.name == "acdc:database", "a part of the patients is no ACDC"
+    (warning,) = found.warnings
+    assert warning.found.startswith("14 of 17 patients are in no list: patient004, patient005, ")
+    assert "acdc:database" in warning.fix
     miniatures.save_list(base / "val.txt", ["patient003", "patient001", "patient077", "../patient001"])
     found = [p.found for p in refusal(base)]
     assert any("1 lines are no ids" in text for text in found)
     assert any("1 patients of val are not there: patient077" in text for text in found)
     assert any("1 ids stand in more than one of train.txt, val.txt: patient001" in text for text in found)
+
+
+def test_lists_of_all_patients_are_the_whole_dataset(tmp_path: Path, whole: None) -> None:
+    miniatures.acdc(tmp_path)
+    base = tmp_path / "ACDC/database"
+    every = [*miniatures.ACDC_TRAINING, *miniatures.ACDC_TESTING]
+    for name, own in (("train", every[:9]), ("val", every[9:12]), ("test", every[12:])):
+        miniatures.save_list(base / f"{name}.txt", own)
+    found = acdc.survey(root=str(base))
+    assert (found.opened().name, found.warnings) == ("acdc", [])
+
+
+def test_lists_that_leave_nothing_to_score_are_refused(tmp_path: Path, whole: None) -> None:
+    miniatures.acdc(tmp_path)
+    base = tmp_path / "ACDC/database"
+    miniatures.save_list(base / "train.txt", ["patient001", "patient002"])
+    (problem,) = refusal(base)
+    assert problem.found == "no patients of val or test with labels: nothing would be scored"
+    assert "train.txt with val.txt, test.txt or both" in problem.fix
+    (base / "train.txt").rename(base / "val.txt")
+    (problem,) = refusal(base)
+    assert (problem.where, problem.found) == (
+        str(base / "val.txt"),
+        "a list of patients, but there is no train.txt",
+    )
+
+
+def test_one_patient_cannot_be_trained_on_and_scored(tmp_path: Path) -> None:
+    miniatures.acdc(tmp_path, testing=False)
+    for patient in (tmp_path / "ACDC/database/training").iterdir():
+        if patient.name != "patient001":
+            shutil.rmtree(patient)
+    assert "nothing would be scored" in refusal(tmp_path)[-1].found
+
+
+def test_a_folder_of_something_else_is_no_part_of_acdc(tmp_path: Path) -> None:
+    (tmp_path / "JPEGImages").mkdir()
+    found = acdc.survey(root=str(tmp_path))
+    assert [p.found for p in found.errors] == ["no folders patient001, patient002, ..."]
+    assert found.warnings == []
+
+
+@pytest.mark.parametrize("name", ["patient002_frame01", "patient002_frame01_gt"])
+def test_damage_that_only_gzips_checksum_tells_is_named(tmp_path: Path, whole: None, name: str) -> None:
+    miniatures.acdc(tmp_path)
+    path = _volume(tmp_path, name)
+    good = path.read_bytes()
+    read = read_labels if name.endswith("_gt") else read_images
+    right = read(path)
+    named = []
+    for bit in np.random.default_rng(0).choice(8 * len(good), 64, replace=False):
+        data = bytearray(good)
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(bytes(data))
+        try:
+            assert np.array_equal(read(path), right)
+            assert gzip.decompress(data) == gzip.decompress(good), "the flip changed what is inside"
+        except BadInput as error:
+            named += [problem.where for problem in error.problems]
+    assert set(named) == {str(path)}
+    assert len(named) > 50, "the others lie in gzip's own header, or among repeated bytes"
+    for short in (good[:-4], good[:-8], good[:-1]):
+        path.write_bytes(short)
+        with pytest.raises(BadInput, match="damaged or cut off"):
+            read(path)
+    path.write_bytes(good)
+    assert np.array_equal(read(path), right)
+
+
+def test_a_file_made_to_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.datasets.acdc.volumes.MAX_HEADER", 1000)
+    path = tmp_path / "v.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4)), path)
+    assert read_images(path).shape == (2, 4, 4)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(5000)))
+    with pytest.raises(BadInput, match="more than 1064 bytes for its 32 voxels"):
+        read_images(path)
 
 
 def _volume(root: Path, name: str = "patient002_frame01_gt") -> Path:

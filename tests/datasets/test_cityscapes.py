@@ -120,3 +120,20 @@ def test_masks_and_classes_words_are_checked(tmp_path: Path) -> None:
     assert refusal(tmp_path, masks="../gtFine")[0].where == "data.masks"
     assert refusal(tmp_path, classes="x")[0].where == "data.classes"
     assert "gtCoarse" in refusal(tmp_path, masks="gtCoarse")[0].where
+
+
+@pytest.mark.parametrize("suffix", ["_labelTrainIds.png", "_labelIds.png"])
+def test_coarse_annotations_are_read_by_their_own_names(tmp_path: Path, whole: None, suffix: str) -> None:
+    root = miniatures.cityscapes(tmp_path)
+    shutil.move(root / "gtFine", root / "gtCoarse")
+    for path in sorted((root / "gtCoarse").rglob("*_gtFine_*")):
+        coarse = path.with_name(path.name.replace("_gtFine_", "_gtCoarse_"))
+        path.rename(coarse) if coarse.name.endswith(suffix) else path.unlink()
+    dataset = open_dataset("cityscapes", root=str(root), masks="gtCoarse")
+    dataset.check(dataset.ids("train") + dataset.ids("val"))
+    assert dataset.mask_path(TRAIN[0]).name == f"{TRAIN[0]}_gtCoarse{suffix}"
+    assert np.array_equal(dataset.mask(TRAIN[0]), miniatures.city_mask(TRAIN[0]))
+    assert cityscapes.city_id(f"gtCoarse/train/aachen/{TRAIN[0]}_gtCoarse_labelIds.png") == TRAIN[0]
+    folder = next((root / "gtCoarse/train").iterdir())
+    next(folder.glob(f"*{suffix}")).unlink()
+    assert "1 listed ids have no mask (train)" in refusal(root, masks="gtCoarse")[0].found

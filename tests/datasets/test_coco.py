@@ -95,6 +95,47 @@ def test_masks_of_another_json_are_refused(tmp_path: Path, whole: None) -> None:
     assert "another instances_val2014.json" in problem.found
 
 
+def test_masks_that_were_removed_are_made_again(tmp_path: Path, whole: None) -> None:
+    root = miniatures.COCO_LAYOUTS["annotations"](tmp_path)
+    dataset = open_dataset("coco", root=str(root))
+    digest = dataset.fingerprint(dataset.ids("train"))
+    gone = dataset.mask_path(dataset.ids("train")[3])
+    others = {path: path.stat().st_mtime_ns for path in root.rglob("*.png") if path != gone}
+    gone.unlink()
+    again = open_dataset("coco", root=str(root))
+    assert gone.is_file()
+    assert again.ids("train") == dataset.ids("train")
+    assert again.fingerprint(again.ids("train")) == digest
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+    gone.unlink()
+    (root / "annotations/instances_train2014.json").unlink()
+    problem = next(p for p in refusal(root) if p.where == str(gone.parent))
+    assert (
+        problem.found == "some of the masks that were made from instances_train2014.json are gone, and so is that file"
+    )
+    assert "put instances_train2014.json into" in problem.fix
+
+
+def test_a_record_of_the_conversion_that_is_a_link_is_not_read(tmp_path: Path, whole: None) -> None:
+    root = miniatures.COCO_LAYOUTS["annotations"](tmp_path / "data")
+    open_dataset("coco", root=str(root))
+    record = root / "SegmentationClass/train2014/.conversion.json"
+    record.rename(tmp_path / "outside.json")
+    record.symlink_to(tmp_path / "outside.json")
+    (problem,) = refusal(root)
+    assert problem.where == str(record)
+    assert problem.found.startswith("a link")
+
+
+def test_masks_named_in_capitals_are_masks(tmp_path: Path, whole: None) -> None:
+    root = miniatures.coco(tmp_path)
+    for path in root.rglob("SegmentationClass/**/*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    dataset = open_dataset("coco", root=str(root))
+    dataset.check(dataset.ids("train") + dataset.ids("val"))
+    assert dataset.fingerprint(dataset.ids("train"))[:8] == "90205f3f"
+
+
 def test_masks_from_elsewhere_are_left_alone(tmp_path: Path, whole: None) -> None:
     root = miniatures.coco(tmp_path, annotations=True)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.png")}

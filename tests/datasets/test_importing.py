@@ -116,7 +116,7 @@ def test_words_and_folders_are_answered(voc_folder: Callable[..., Path], tmp_pat
     root = voc_folder()
     (tmp_path / "empty").mkdir()
     assert data.main(["import-cams", "data=folder", f"data.root={root}"]) == 2
-    for source, text in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "none of its 0")):
+    for source, text in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "empty: no .npy files in it")):
         with pytest.raises(BadInput, match=text):
             import_cams(source, tmp_path / "out", ["a"], 3)
     np.save(tmp_path / "empty/a.npy", {0: MAPS[0]})
@@ -124,3 +124,48 @@ def test_words_and_folders_are_answered(voc_folder: Callable[..., Path], tmp_pat
     with pytest.raises(BadInput, match="cannot write"):
         import_cams(tmp_path / "empty", tmp_path / "file/out", ["a"], 3)
     assert target(Path("o"), "train/000001") == Path("o/train~000001.npz")
+
+
+def test_other_options_convert_again_and_equal_ones_do_not(tmp_path: Path) -> None:
+    cams, out = tmp_path / "cams", tmp_path / "out"
+    cams.mkdir()
+    for i in range(4):
+        np.save(cams / f"a{i}.npy", {1: np.array([[0.0, 0.25], [0.5, 0.5]])})
+    ids = [f"a{i}" for i in range(4)]
+
+    def call(**options: Any) -> tuple[int, int, float]:
+        done = import_cams(cams, out, ids, **{"num_classes": 3, "dataset": "voc", **options})
+        with np.load(out / "a2.npz") as file:
+            return done.written, done.kept, float(file["cam"].max())
+
+    assert call() == (4, 0, 0.5)
+    assert call() == (0, 4, 0.5)
+    assert call(normalise=True) == (4, 0, 1.0)
+    assert call(normalise=True) == (0, 4, 1.0)
+    (out / "a2.npz").write_bytes((out / "a2.npz").read_bytes()[:-3])
+    np.save(cams / "a3.npy", {1: np.array([[0.0, 0.25], [0.5, 0.5]])})
+    assert call(normalise=True) == (2, 2, 1.0)
+    assert call() == (4, 0, 0.5)
+    assert call(num_classes=2) == (4, 0, 0.5)
+    assert call(num_classes=2, dataset="coco") == (4, 0, 0.5)
+    with pytest.raises(BadInput, match="1 foreground classes"):
+        call(num_classes=1)
+
+
+def test_coco_names_in_every_form_and_unclear_ones(tmp_path: Path) -> None:
+    ids = [f"COCO_train2014_{number:012d}" for number in (9, 25, 30)] + ["COCO_val2014_000000000042"]
+    for name in ("000000000009", "25", "COCO_train2014_000000000030", "COCO_val2014_000000000009", "000000000042"):
+        np.save(tmp_path / f"{name}.npy", {0: MAPS[0]})
+    done = import_cams(tmp_path, tmp_path / "out", ids, 80)
+    assert (done.written, done.missing, done.foreign) == (4, (), ("COCO_val2014_000000000009.npy",))
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == set(ids)
+    np.save(tmp_path / "9.npy", {0: MAPS[0]})
+    with pytest.raises(BadInput, match=r"1 images have two files: 000000000009\.npy and 9\.npy"):
+        import_cams(tmp_path, tmp_path / "out", ids, 80)
+    (tmp_path / "9.npy").rename(tmp_path / "000001.npy")
+    with pytest.raises(BadInput, match=r"000001\.npy \(train/000001 or val/000001\)"):
+        import_cams(tmp_path, tmp_path / "out", [*ids, "train/000001", "val/000001"], 80)
+    (tmp_path / "000001.npy").rename(tmp_path / "val~000001.npy")
+    assert import_cams(tmp_path, tmp_path / "out", [*ids, "train/000001", "val/000001"], 80).missing == (
+        "train/000001",
+    )

@@ -55,6 +55,30 @@ def test_pickled_dicts_of_the_field(tmp_path: Path) -> None:
         read_tags(path, CLASSES, IDS)
 
 
+def test_a_number_is_only_what_the_field_writes_for_voc_and_coco(tmp_path: Path) -> None:
+    path = tmp_path / "tags.json"
+    path.write_text(json.dumps({"110": [1, 0, 0], "a": [0, 1, 0]}))
+    assert lists(read_tags(path, CLASSES, ("1_10", "11_0", "a"))) == {"a": [0, 1, 0]}
+    path.write_text(json.dumps({"7": [1, 0, 0], "2007000032": [0, 1, 0]}))
+    assert lists(read_tags(path, CLASSES, ("0007", *IDS))) == {"0007": [1, 0, 0], "2007_000032": [0, 1, 0]}
+    with pytest.raises(BadInput, match="1 keys mean several images: '7' may be 0007 or 00007"):
+        read_tags(path, CLASSES, ("0007", "00007"))
+    assert lists(read_tags(path, CLASSES, ("7", "007"))) == {"7": [1, 0, 0]}
+    path.write_text(json.dumps({"7.jpg": [1, 0, 0], "7": [0, 1, 0]}))
+    with pytest.raises(BadInput, match="1 images have two keys: 7 "):
+        read_tags(path, CLASSES, ("7",))
+
+
+def test_xml_of_coco_by_its_number(tmp_path: Path) -> None:
+    (tmp_path / "000000000009.xml").write_text(annotation("dog"))
+    (tmp_path / "42.xml").write_text(annotation("cat"))
+    (tmp_path / "43.xml").write_text(annotation("cat"))
+    assert lists(read_tags(tmp_path, CLASSES, COCO)) == {COCO[0]: [0, 0, 1], COCO[1]: [0, 1, 0]}
+    (tmp_path / f"{COCO[0]}.xml").write_text(annotation("dog"))
+    with pytest.raises(BadInput, match="1 ids have two files"):
+        read_tags(tmp_path, CLASSES, COCO)
+
+
 def annotation(*names: str) -> str:
     return "<annotation>" + "".join(f"<object><name>{n}</name></object>" for n in names) + "</annotation>"
 

@@ -13,7 +13,7 @@ from harness.datasets import facts
 from harness.datasets.acdc.volumes import CLASSES, read_images, read_labels, volume_shape
 from harness.datasets.facts import ImageFacts, MaskFacts
 from harness.datasets.files import CACHE_BYTES, FileDataset
-from harness.datasets.images import ArrayCache
+from harness.datasets.images import ArrayCache, some_of
 from harness.datasets.layout import Layout, Survey
 from harness.datasets.listing import (
     disjoint,
@@ -62,32 +62,41 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
             folder = base  # patients side by side, without the archives' folders
         if folder.is_dir():
             here = {path.name: path for path in subfolders(folder, found.errors) if _PATIENT.fullmatch(path.name)}
-            if here or part == "training":
+            if here:
                 patients[part] = here
                 judge_count(
                     str(folder), f"{part} patients", len(here), SIZES[part], {}, _FIX, found.errors, found.warnings
                 )
-    if not patients["training"]:
+    if "training" not in patients:
         found.errors.append(Problem(str(base), "no folders patient001, patient002, ...", _FIX))
         return found
     slices = {name: _slices(base, path, found) for part in patients.values() for name, path in part.items()}
-    of_split = _lists(base, found) or _split(patients, slices)
+    of_split = _lists(base, found) or _split(patients)
     lists = {split: tuple(i for name in names for i in slices.get(name, {})) for split, names in of_split.items()}
     for split, names in of_split.items():
         unknown = [name for name in names if name not in slices]
         if unknown:
-            text = f"{len(unknown)} patients of {split} are not there: {', '.join(unknown[:5])}"
+            text = f"{len(unknown)} patients of {split} are not there: {some_of(unknown)}"
             found.errors.append(Problem(str(base), text, "add their folders, or take them out of the lists"))
     disjoint(of_split, str(base), found.errors)
+    unlisted = sorted(slices.keys() - {name for names in of_split.values() for name in names})
+    if unlisted:
+        text = f"{len(unlisted)} of {len(slices)} patients are in no list: {some_of(unlisted)}"
+        fix = f"add them to a list; without them the dataset is named {_name(base, official=False)}"
+        found.warnings.append(Problem(str(base), text, fix))
     images = {i: image for own in slices.values() for i, (image, _) in own.items()}
     masks_of = {i: mask for own in slices.values() for i, (_, mask) in own.items() if mask is not None}
     has_masks = {split: any(i in masks_of for i in ids) or split != "test" for split, ids in lists.items()}
     for split, has in has_masks.items():
         bare = sorted({images[i] for i in lists[split] if i not in masks_of}) if has else []
         if bare:
-            text = f"{len(bare)} volumes of {split} have no *_gt file: {', '.join(bare[:3])}"
+            text = f"{len(bare)} volumes of {split} have no *_gt file: {some_of(bare, 3)}"
             found.errors.append(Problem(str(base), text, _FIX))
-    official = {part: len(names) for part, names in patients.items()} == SIZES
+    if not any(has and lists[split] for split, has in has_masks.items() if split != "train"):
+        text = "no patients of val or test with labels: nothing would be scored"
+        fix = "add patients; lists by hand are train.txt with val.txt, test.txt or both, docs/data.md, acdc"
+        found.errors.append(Problem(str(base), text, fix))
+    official = {part: len(names) for part, names in patients.items()} == SIZES and not unlisted
     found.layout = f"{base.name} with {' and '.join(patients)}"
     found.dataset = Acdc(Layout(base, "", CLASSES, lists, has_masks, images, masks_of, found.layout), official)
     return found
@@ -97,7 +106,7 @@ class Acdc(FileDataset):
     """Slices of ACDC. Ids read `patient001_frame01_slice01`; a part of it is named `acdc:<folder>`."""
 
     def __init__(self, layout: Layout, official: bool):
-        name = "acdc" if official else f"acdc:{layout.root.name}"
+        name = _name(layout.root, official)
         super().__init__(layout, CLASSES, name=name, family="acdc", has_background=True, complete=official)
         self._volumes = ArrayCache(CACHE_BYTES)
 
@@ -159,6 +168,10 @@ class Acdc(FileDataset):
         return volume[int(part) - 1]
 
 
+def _name(base: Path, official: bool) -> str:
+    return "acdc" if official else f"acdc:{base.name}"
+
+
 def _slices(base: Path, folder: Path, found: Survey) -> dict[str, tuple[str, str | None]]:
     """Image file and mask file, relative to `base`, of every slice of a patient."""
     suffixes = (".nii.gz", ".nii")
@@ -186,9 +199,7 @@ def _slices(base: Path, folder: Path, found: Survey) -> dict[str, tuple[str, str
     return slices
 
 
-def _split(
-    patients: dict[str, dict[str, Path]], slices: dict[str, dict[str, tuple[str, str | None]]]
-) -> dict[str, list[str]]:
+def _split(patients: dict[str, dict[str, Path]]) -> dict[str, list[str]]:
     """Patients of train, val and test, the same share of every diagnosis, chosen by a hash of the name."""
     groups: dict[str, list[str]] = {}
     for name, path in patients["training"].items():
@@ -221,6 +232,10 @@ def _diagnosis(folder: Path) -> str:
 def _lists(base: Path, found: Survey) -> dict[str, list[str]] | None:
     """Lists of patients by hand; None where there are none."""
     paths = {split: find_list(base, LIST_FOLDERS, (split,)) for split in ("train", "val", "test")}
+    here = [str(path) for path in paths.values() if path is not None]
+    if here and paths["train"] is None:
+        fix = "write train.txt beside it, or remove it to have the patients split"
+        found.errors.append(Problem(here[0], "a list of patients, but there is no train.txt", fix))
     if paths["train"] is None:
         return None
     return {

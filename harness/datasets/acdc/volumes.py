@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ CLASSES = ("background", "RV", "Myo", "LV")
 WINDOW = (0.5, 99.5)
 """Percentiles of a volume's intensities that become 0 and 255."""
 MAX_VOXELS = 1 << 27
+MAX_HEADER = 1 << 24
+"""Bytes of header and extensions: more is no volume, but a file made to fill the memory."""
 _RENEW = "copy or download the file again, or take the patient out of the lists"
 
 
@@ -46,8 +49,18 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
 
 
 def _voxels(path: Path) -> NDArray[np.float64]:
-    image, _ = _opened(path)
+    import nibabel
+
+    image, shape = _opened(path)
     try:
+        if path.suffix.lower() == ".gz":
+            # nibabel stops at the last voxel, before gzip's checksum and length.
+            most = math.prod(shape) * image.get_data_dtype().itemsize + MAX_HEADER
+            with gzip.open(path) as file:
+                data = file.read(most + 1)
+            if len(data) > most:
+                raise ValueError(f"more than {most} bytes for its {math.prod(shape)} voxels")
+            image = nibabel.nifti1.Nifti1Image.from_bytes(data)
         voxels = np.asarray(image.dataobj, np.float64)
     # nibabel and the decompressors raise almost any class on damaged bytes; all mean the same here.
     except Exception as error:

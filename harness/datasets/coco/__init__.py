@@ -129,13 +129,16 @@ def _masks(base: Path, images: str, split: str, folder: str, found: Survey) -> t
     if target is None and instances is None:
         found.errors.append(Problem(str(base / inside), f"neither masks of {split} nor annotations", fix))
         return inside, None
-    if instances is not None:
-        try:
-            if target is None or converted(instances, base / target) is False:
-                target = target or inside
-                convert(instances, base / target, split)
-        except BadInput as error:
-            found.errors += error.problems
+    source = instances or base / "annotations" / f"instances_{YEAR[split]}.json"
+    try:
+        if target is None or converted(source, base / target, split) is False:
+            target = target or inside
+            if instances is None:
+                text = f"some of the masks that were made from {source.name} are gone, and so is that file"
+                raise BadInput(Problem(str(base / target), text, fix))
+            convert(instances, base / target, split)
+    except BadInput as error:
+        found.errors += error.problems
     if target is None or not (base / target).is_dir():
         return inside, None
     return target, files_of(base / target, MASK_SUFFIXES, found.errors, fix, partial(image_name, split=split))
@@ -146,7 +149,9 @@ def _has(folder: Path, split: str) -> bool:
 
 
 def _has_pngs(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.name.endswith(".png") for entry in os.scandir(folder))
+    return folder.is_dir() and any(
+        entry.name.lower().endswith(MASK_SUFFIXES) and not entry.name.startswith(".") for entry in os.scandir(folder)
+    )
 
 
 def _ids(

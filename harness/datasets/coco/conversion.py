@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from harness.datasets.coco.names import CATEGORY_IDS, CLASSES, numbered_name
+from harness.datasets.coco.names import CATEGORY_IDS, CLASSES, image_name, numbered_name
 from harness.datasets.coco.rasterise import MAX_SIDE, Unreadable, label_map
 from harness.datasets.images import merged, some_of
 from harness.datasets.reading import read_many
@@ -104,19 +104,27 @@ def convert(path: Path, folder: Path, split: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def converted(path: Path, folder: Path) -> bool | None:
-    """Whether all masks in `folder` were made from this file; None where they come from elsewhere."""
+def converted(path: Path, folder: Path, split: str) -> bool | None:
+    """Whether all masks that were made from this file are in `folder`; None where they come from elsewhere.
+
+    Raises BadInput for masks made from another file or by another version.
+    """
+    if _state_file(folder).is_symlink():
+        found, fix = "a link, and no record of how masks were made", "remove that folder: the masks are made again"
+        raise BadInput(Problem(str(_state_file(folder)), found, fix))
     try:
         state = json.loads(_state_file(folder).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     made = state if isinstance(state, dict) else {}
     if made.get("version") != VERSION or (path.is_file() and made.get("bytes") != path.stat().st_size):
         where, fix = str(folder), "remove that folder: the masks are made again"
         raise BadInput(Problem(where, f"masks made from another {path.name}, or by another version", fix))
-    return bool(made.get("complete"))
+    masks = [e.name[:-4] for e in os.scandir(folder) if e.name.endswith(".png") and image_name(e.name[:-4], split)]
+    wanted = made.get("images")
+    return made.get("complete") is True and isinstance(wanted, int) and len(masks) >= wanted
 
 
 def _make(instances: Instances, names: Mapping[str, int], folder: Path, source: str, name: str) -> tuple[Problem, ...]:
