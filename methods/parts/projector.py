@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,5 +31,8 @@ class Projector(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, tokens_D: Tensor) -> Tensor:
-        unit = F.normalize(self.mlp(tokens_D).float(), dim=-1)
-        return F.linear(unit, F.normalize(self.prototypes.weight.float(), dim=-1))
+        inner = self.mlp(tokens_D)
+        # Temperatures of a few hundredths stretch these cosines: the 8 bits that autocast would leave them are too few.
+        with torch.autocast(inner.device.type, enabled=False):
+            unit = F.normalize(inner.float(), dim=-1)
+            return F.linear(unit, F.normalize(self.prototypes.weight.float(), dim=-1))
