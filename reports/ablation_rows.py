@@ -14,9 +14,10 @@ from harness.papers import Paper, PaperTable, TableColumn, TableRow
 from harness.registry import registry
 from harness.spec import MethodSpec
 from harness.store import Results
+from reports.data import from_json
 from reports.row import Filters, Row, Scored, Setting
 from reports.rows import rows_of
-from reports.studies import Runs, by_key, chosen_runs, from_json, of_same_code
+from reports.studies import Runs, by_key, chosen_runs
 from reports.verdicts import changed_knobs
 
 SIZES = ("crop", "batch", "group", "fidelity")
@@ -61,7 +62,7 @@ def groups_of(results: Results, paper: Paper, table: PaperTable, filters: Filter
     for row in rows_of(results, filters):
         if row.method != paper.method or any(v is not None and getattr(row, k) != v for k, v in wanted.items()):
             continue
-        run = runs[_trial_0(results, row)]
+        run = runs[_trial_0(results, row, runs)]
         name, pinned = row_of(spec, table, row, from_json(run["config"]))
         if name is None:
             continue
@@ -104,21 +105,20 @@ def overrides_of(spec: MethodSpec, line: TableRow) -> dict[str, Any]:
     return {k: plain(v) for k, v in spec.ablations[line.ablation].items()}
 
 
-def _trial_0(results: Results, row: Row) -> str:
+def _trial_0(results: Results, row: Row, runs: Runs) -> str:
     """The run with the values that the study was planned with; its final where the table of trials has none."""
     first = results.trials.filter(
         pl.col("study") == row.study, pl.col("role") == "trial", pl.col("trial") == 0,
-        pl.col("protocol") == row.protocol, pl.col("key").is_in(of_same_code(results, row.keys[0]).implode()),
+        pl.col("protocol") == row.protocol, pl.col("key").is_in(row.spent),
     )["key"]  # fmt: skip
-    return str(first[0]) if len(first) else row.keys[0]
+    return max(first, key=lambda k: (str(runs[k]["started"]), k), default=row.keys[0])
 
 
 def _setting(row: Row, run: Mapping[str, Any], pinned: Mapping[str, Any]) -> str:
     config = from_json(run["config"])
-    report = from_json(run["split_fingerprints"]).get("report", "")
     return json.dumps(
-        [row.dataset, row.split, report, row.supervision, row.backbone, row.decoder, row.tier, row.variant,
-         row.protocol, row.trials, row.iterations, [config.get(n) for n in SIZES], pinned],
+        [row.dataset, row.split, *row.data.trained_on, row.data.report, row.supervision, row.backbone, row.decoder,
+         row.tier, row.variant, row.protocol, row.trials, row.iterations, [config.get(n) for n in SIZES], pinned],
         sort_keys=True,
     )  # fmt: skip
 

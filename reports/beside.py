@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.scoring.intervals import Resampled, holm
+from harness.scoring.intervals import Resampled, holm, pairable
 from harness.store import Results
 from reports.board import display_name, place_title
 from reports.compare import counts_of, score_cell, way_text
@@ -26,12 +26,14 @@ def beside(results: Results, eval_id: str, *, width: int | None = None) -> str:
     run = next(r for r in results.runs.to_dicts() if r["key"] == found["key"])
     rows = rows_of(results, Filters(dataset=run["dataset"], weights=found["weights"], split=found["split"]))
     place = Place(found["target"], found["tags"])
-    mine = Scored((eval_id,), (), found["images"])
+    mine = Scored((eval_id,), (), found["images"], f"eval {eval_id}")
     others = [(r, r.scores[s]) for r in rows if (s := place.setting(r)) is not None]
     others = [(r, s) for r, s in others if eval_id not in s.evals]
     counts = counts_of(results, [mine, *(s for _, s in others)])
-    images = set(counts[eval_id]["image"]) if eval_id in counts else set()
-    others = [(r, s) for r, s in others if all(e in counts and set(counts[e]["image"]) == images for e in s.evals)]
+    if eval_id in counts:
+        others = [
+            (r, s) for r, s in others if all(e in counts and pairable(counts[eval_id], counts[e]) for e in s.evals)
+        ]
     drawn = resampled([mine, *(s for _, s in others)], counts, classes=True)
     names = next((r.class_names for r in rows if found["key"] in r.keys), ())
     sections = [_classes(found, run, place, drawn, names)]

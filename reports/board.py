@@ -17,6 +17,8 @@ def section(board: Board, *, thresholds: bool = False) -> Section:
     rows, head = board.group.rows, board.group.head
     facts = {"dataset": head.dataset, "split": head.split, "images": str(board.group.images), "tier": head.tier,
              "crf": head.inference.crf, "weights": head.weights}  # fmt: skip
+    if board.group.apart:
+        facts["data"] = board.group.apart
     columns = _columns(board, thresholds=thresholds)
     ties = _ties(board)
     lines = [_line(board, i, thresholds=thresholds, tied=ties) for i in range(len(rows))]
@@ -28,7 +30,8 @@ def section(board: Board, *, thresholds: bool = False) -> Section:
     lines.append({"method": floor_name(head), **floor})
     heading = (f"{head.dataset} · {head.split} · {head.supervision} · variant {head.variant} · tier {head.tier} · "
                f"protocol {_protocol(head)} · {_plural(head.trials, 'trial')} · CRF {head.inference.crf}"
-               f"{' · teacher' if head.weights == 'teacher' else ''}")  # fmt: skip
+               f"{' · teacher' if head.weights == 'teacher' else ''}"
+               f"{' · ' if board.group.apart else ''}{board.group.apart}")  # fmt: skip
     return Section(heading, columns, tuple(lines), facts, _caption(board), _notes(board, thresholds=thresholds))
 
 

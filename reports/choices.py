@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from harness.scoring.metrics import mious
-from harness.store import Results
+from harness.store import Results, latest_runs
 from reports.ranking import NO_RULE, ORACLE, Board, Counts, Place, resampled
 from reports.row import Filters, Row, Scored
-from reports.studies import of_same_code
+from reports.studies import preference
 from reports.table import Cell, Column, Score, Section
 
 TITLES = {"cam": "CAM", "pseudo": "pseudo mask", "segmentation": "segmentation"}
@@ -60,13 +60,12 @@ def _line(row: Row, place: Place, results: Results, filters: Filters) -> Mapping
     found = {rule: _trials(row, place, rule, results, filters) for rule in ("held-out", "oracle")}
     if not found["held-out"] or not found["oracle"]:
         return None
-    # The lowest of equals, as the search itself chooses.
-    chosen = max(found["held-out"], key=lambda t: (-1.0 if t.objective is None else t.objective, -t.number))
+    chosen = max(found["held-out"], key=lambda t: preference(t.objective, t.number))
     best = max(found["oracle"], key=lambda t: (t.miou, -t.number))
     evals = [chosen.eval, best.eval]
     wanted = results.counts.filter(pl.col("eval").is_in(evals))
     counts: Counts = {str(k[0]): f for k, f in wanted.partition_by("eval", as_dict=True).items()}
-    drawn = resampled([Scored((e,), (), 0) for e in evals], counts)
+    drawn = resampled([Scored((t.eval,), (), 0, f"trial {t.number} of {row.study}") for t in (chosen, best)], counts)
     gap = drawn.difference(1, 0)
     scores = [Score(100 * i.value, 100 * i.low, 100 * i.high) for i in (drawn.interval(0), drawn.interval(1))]
     return {
@@ -83,8 +82,11 @@ def _trials(row: Row, place: Place, rule: str, results: Results, filters: Filter
         pl.col("status") == "done",
         pl.col("reached") >= 1.0,
         pl.col("protocol") == row.protocol,
-        pl.col("key").is_in(of_same_code(results, row.keys[0]).implode()),
-    ).unique("trial")
+        pl.col("key").is_in(row.spent),
+    ).unique("key")
+    # A trial that was drawn anew has two runs.
+    runs = latest_runs(results.runs).select("key", "started")
+    done = done.join(runs, on="key").sort("started", "key").unique("trial", keep="last", maintain_order=True)
     evals = results.evals.filter(
         pl.col("target") == place.target,
         pl.col("weights") == filters.weights,

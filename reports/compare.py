@@ -134,7 +134,7 @@ def compare(
         drawn = resampled(scored, counts, classes=True)
     except StoreError as e:
         fix = "choose rows of one dataset and split= that both were scored on"
-        raise BadInput(Problem("a b", str(e).partition(": ")[2] or str(e), fix)) from e
+        raise BadInput(Problem("a b", str(e), fix)) from e
     names = first.class_names
     pairs = zip(drawn.class_intervals(0), drawn.class_intervals(1), drawn.class_differences(0, 1), strict=True)
     classes = [
@@ -212,6 +212,7 @@ def _unlike(a: Row, b: Row) -> str:
     """What the two rows do not have in common besides the method: such rows are never ranked together."""
     names = ("dataset", "supervision", "variant", "backbone", "decoder", "tier", "protocol", "trials", "iterations")
     odd = [f"{n} {_plain(getattr(a, n))} and {_plain(getattr(b, n))}" for n in names if getattr(a, n) != getattr(b, n)]
+    odd += ["training data"] * (bool(a.data.train and b.data.train) and a.data.trained_on != b.data.trained_on)
     odd += [f"scored at {way_text(a)} and {way_text(b)}"] * (a.inference != b.inference)
     return "; unlike: " + ", ".join(odd) if odd else ""
 

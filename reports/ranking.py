@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import polars as pl
 
 from harness.errors import StoreError
-from harness.scoring.intervals import Interval, Resampled, resample
+from harness.scoring.intervals import Interval, NotPaired, Resampled, resample
 from harness.scoring.metrics import all_background, mious
+from reports.data import differences, sorted_apart
 from reports.row import RULES, TARGETS, USUAL_TAGS, Row, Scored, Setting
 from reports.table import Score
 
@@ -53,6 +54,8 @@ class Group:
 
     rows: tuple[Row, ...]
     images: int
+    apart: str = ""
+    """What tells its data from that of another group with the same heading."""
 
     @property
     def head(self) -> Row:
@@ -89,18 +92,27 @@ class Board:
 
 
 def groups_of(rows: Sequence[Row], counts: Counts) -> list[Group]:
-    """Rows sorted into groups; those that were scored on other images are never together."""
-    found: dict[tuple[object, ...], list[Row]] = {}
-    sizes: dict[tuple[object, ...], int] = {}
+    """Rows sorted into groups; those of other training data, labels or images are never together."""
+    headed: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        images, digest = _images(row, counts)
-        key = (row.dataset, row.split, row.supervision, row.variant, row.tier, row.inference.crf, row.protocol,
-               row.trials, row.weights, digest)  # fmt: skip
-        found.setdefault(key, []).append(row)
-        sizes[key] = images
+        heading = (row.dataset, row.split, row.supervision, row.variant, row.tier, row.inference.crf, row.protocol,
+                   row.trials, row.weights)  # fmt: skip
+        headed.setdefault(heading, []).append(row)
     # Weaker labels first, and masks, the upper bound, at the end.
-    order = sorted(found, key=lambda k: (str(k[0]), str(k[1]), k[2] == "masks", tuple(map(str, k))))
-    return [Group(tuple(found[k]), sizes[k]) for k in order]
+    order = sorted(headed, key=lambda k: (str(k[0]), str(k[1]), k[2] == "masks", tuple(map(str, k))))
+    return [group for heading in order for group in _by_data(headed[heading], counts)]
+
+
+def _by_data(rows: Sequence[Row], counts: Counts) -> list[Group]:
+    scored = [_images(row, counts) for row in rows]
+    found: dict[tuple[int, str], list[int]] = {}
+    for i, number in enumerate(sorted_apart([r.data for r in rows])):
+        found.setdefault((number, scored[i][1]), []).append(i)
+    # A row that says what it was trained on speaks for those that do not.
+    heads = [max(members, key=lambda i: bool(rows[i].data.train)) for members in found.values()]
+    apart = differences([rows[i].data for i in heads], [digest for _, digest in found])
+    groups = zip(found.values(), apart, strict=True)
+    return [Group(tuple(rows[i] for i in members), scored[members[0]][0], text) for members, text in groups]
 
 
 def score(group: Group, counts: Counts, *, thresholds: bool = False) -> Board:
@@ -116,7 +128,7 @@ def score(group: Group, counts: Counts, *, thresholds: bool = False) -> Board:
             scores[i][place] = value
     best_first = [(-cells[main].value if main in cells else 1.0) for cells in scores]
     order = sorted(range(len(group.rows)), key=lambda i: (best_first[i], group.rows[i].method))
-    ordered = Group(tuple(group.rows[i] for i in order), group.images)
+    ordered = replace(group, rows=tuple(group.rows[i] for i in order))
     dice = _dice(ordered, places, counts) if reports_dice(group.head) else ()
     return Board(ordered, places, tuple(scores[i] for i in order), floor, main, dice)
 
@@ -139,13 +151,19 @@ def resampled(
     extra: Sequence[pl.DataFrame] = (),
     measure: str = "iou",
 ) -> Resampled:
-    """Rows, and further rows of one seed, resampled together. Raises StoreError naming an eval without its counts."""
+    """Rows, and further rows of one seed, resampled together.
+
+    Raises StoreError naming an eval without its counts, and two rows that differ in images or true pixels.
+    """
     lost = [e for r in rows for e in r.evals if e not in counts]
     if lost:
         raise StoreError(f"the store has no counts of eval {lost[0]}; see python -m harness.store verify")
     frames = [[counts[e] for e in r.evals] for r in rows] + [[frame] for frame in extra]
     try:
         return resample(frames, classes=classes, measure=measure)
+    except NotPaired as error:
+        names = [r.name for r in rows] + [f"further row {n}" for n in range(len(extra))]
+        raise StoreError(f"{names[error.a]} and {names[error.b]} cannot be paired: {error.why}") from error
     except ValueError as error:
         raise StoreError(f"evals {' '.join(e for r in rows for e in r.evals)}: {error}") from error
 

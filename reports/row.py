@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from reports.data import Data
 
 TARGETS = ("cam", "pseudo", "segmentation")
 USUAL_TAGS = {"cam": "truth", "pseudo": "truth", "segmentation": "none"}
@@ -50,6 +52,8 @@ class Scored:
     evals: tuple[str, ...]
     thresholds: tuple[float, ...]
     images: int
+    name: str = ""
+    """Whose they are, for messages."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,9 @@ class Row:
     """What tells it from rows that look the same."""
     family: str = ""
     """Whose presets its dataset takes; empty in stores that do not say."""
+    data: Data = field(default_factory=Data)
+    spent: tuple[str, ...] = ()
+    """Keys of all runs of the study, by the same code on the same data."""
 
     @property
     def title(self) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import polars as pl
 
 from harness.store import Results
+from reports.data import Data, data_of, from_json
 from reports.row import TARGETS, Filters, Inference, Row, Scored, Setting
-from reports.studies import Runs, Study, by_key, chosen_runs, from_json, hours, studies_of, untimed, widest
+from reports.studies import Runs, Study, by_key, chosen_runs, hours, studies_of, untimed, widest
 
 _LOOK = (
     "method", "variant", "dataset", "supervision", "backbone", "decoder", "tier", "protocol", "trials",
@@ -37,13 +38,14 @@ def _rows(study: Study, runs: Runs, evals: Mapping[str, pl.DataFrame], filters: 
         return []
     table = pl.concat(mine)
     splits = set(table["split"])
+    reported = from_json(runs[study.finals[0]]["config"]).get("split") or ("test" if "test" in splits else "val")
     split = filters.split or ("test" if "test" in splits else "val")
     table = table.filter(pl.col("split") == split)
     if table.is_empty():
         return []
-    seeds = {k: runs[k]["seed"] for k in study.finals}
-    ways = _ways(table)
-    return [row for way, part in ways if (row := _row(study, runs, way, part, split, seeds, filters)) is not None]
+    data = data_of(runs[study.finals[0]], reported=split == reported)
+    found = (_row(study, runs, way, part, split, data, filters) for way, part in _ways(table))
+    return [row for row in found if row is not None]
 
 
 def _ways(table: pl.DataFrame) -> list[tuple[Inference, pl.DataFrame]]:
@@ -74,9 +76,10 @@ def _row(
     way: Inference,
     part: pl.DataFrame,
     split: str,
-    seeds: Mapping[str, int],
+    data: Data,
     filters: Filters,
 ) -> Row | None:
+    seeds = {k: runs[k]["seed"] for k in study.finals}
     scores: dict[Setting, Scored] = {}
     for (target, tags, rule), group in part.partition_by("target", "tags", "threshold_rule", as_dict=True).items():
         latest = group.sort("step", "eval", nulls_last=False).unique("key", keep="last", maintain_order=True)
@@ -86,6 +89,7 @@ def _row(
             tuple(r["eval"] for r in chosen),
             tuple(r["threshold"] for r in chosen if r["threshold"] is not None),
             int(chosen[0]["images"]),
+            f"{runs[chosen[0]['key']]['method']} of {study.study}",
         )
     have = [k for k in seeds if k in set(part["key"])]
     if not have:
@@ -120,6 +124,8 @@ def _row(
         has_background=bool(config.get("has_background", not names or names[0] == "background")),
         ablation=str(config.get("ablation") or ""),
         family=str(config.get("family") or ""),
+        data=data,
+        spent=study.spent,
     )
 
 

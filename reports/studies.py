@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import polars as pl
 
 from harness.store import Results, latest_runs
+from reports.data import data_of, from_json
 from reports.row import Failure, Filters
 
 Runs: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -84,62 +86,78 @@ def by_key(runs: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def studies_of(results: Results, runs: Runs, filters: Filters) -> list[Study]:
-    """The studies of a store; one that was run again by other versions of the code is one study for each."""
+    """The studies of a store; one that was run again by other code or on other data is one study for each."""
     trials = _of_sweep(results.trials, filters)
     out = []
     for _, group in trials.group_by("sweep", "study", "protocol", maintain_order=True):
-        out += [study for part in _by_versions(group, runs) if (study := _study(part, runs)) is not None]
+        out += [study for part in _parts(group, runs) if (study := _study(part, runs)) is not None]
     planned = set(results.trials["key"])
-    return out + _single_runs([r for k, r in runs.items() if k not in planned and r["status"] == "done"])
+    return out + _single_runs({k: r for k, r in runs.items() if k not in planned and r["status"] == "done"})
 
 
-def of_same_code(results: Results, key: str) -> pl.Series:
-    """Keys of the runs that the same versions of the code made."""
-    runs = results.runs
-    return runs.filter(pl.col("versions").is_in(runs.filter(pl.col("key") == key)["versions"].implode()))["key"]
+def preference(objective: float | None, trial: int) -> tuple[float, int]:
+    """What the chosen trial is highest in, as tuning chooses: the objective, of equals the earliest."""
+    known = objective is not None and not math.isnan(objective)
+    return (objective if known and objective is not None else 0.0), -trial
 
 
-def _by_versions(group: pl.DataFrame, runs: Runs) -> list[pl.DataFrame]:
-    """The trials of a study by the code that ran them; those that left no run stand with the newest."""
+def _parts(group: pl.DataFrame, runs: Runs) -> list[pl.DataFrame]:
+    """The trials of a study by the code and the data of their runs; those that left no run stand with the newest."""
     ran = sorted((runs[k] for k in group["key"].unique() if k in runs), key=lambda r: str(r["started"]))
-    versions = list(dict.fromkeys(r["versions"] for r in reversed(ran)))
-    if len(versions) < 2:
+    marks = list(dict.fromkeys(_made_of(r) for r in reversed(ran)))
+    if len(marks) < 2:
         return [group]
-    of = [runs[k]["versions"] if k in runs else versions[0] for k in group["key"]]
-    marked = group.with_columns(versions=pl.Series(of))
-    return [marked.filter(pl.col("versions") == v).drop("versions") for v in versions]
+    of = [marks.index(_made_of(runs[k])) if k in runs else 0 for k in group["key"]]
+    marked = group.with_columns(mark=pl.Series(of))
+    return [marked.filter(pl.col("mark") == n).drop("mark") for n in range(len(marks))]
+
+
+def _made_of(run: Mapping[str, Any]) -> tuple[object, ...]:
+    """Code, data and pretrained weights: runs that differ here are no seeds of one row."""
+    data = data_of(run)
+    return run["versions"], data.train, data.weak, data.report, run["pretraining"]
 
 
 def _study(group: pl.DataFrame, runs: Runs) -> Study | None:
-    """Finals are the rows of that role; without any, the best full trial, the lowest of equals."""
-    done = group.filter(pl.col("status") == "done", pl.col("reached") >= 1.0, pl.col("key").is_in(list(runs)))
-    finals = done.filter(pl.col("role") == "final")
-    if finals.is_empty():
-        # Without a tuning split (protocol fixed) trials have no objective; there is one of them then.
-        full = done.filter(pl.col("role") == "trial").with_columns(pl.col("objective").fill_nan(None))
-        finals = full.sort("objective", "trial", descending=[True, False], nulls_last=True).head(1)
-    keys = [k for k in finals["key"].unique(maintain_order=True) if runs[k]["status"] == "done"]
-    if not keys:
+    """The chosen trial, and the finals of its config; earlier choices may have left finals of theirs."""
+    ended = group.filter(pl.col("status") == "done", pl.col("reached") >= 1.0).to_dicts()
+    done = [t for t in ended if t["key"] in runs and runs[t["key"]]["status"] == "done"]
+    if not done:
         return None
-    keys.sort(key=lambda k: (runs[k]["seed"], k))
+    trials = [t for t in done if t["role"] == "trial"]
+    # Without a tuning split (protocol fixed) trials have no objective; there is one of them then.
+    chosen = max(trials or done, key=lambda t: preference(t["objective"], t["trial"]))["key"]
+    config = _config(runs[chosen])
+    finals = [t["key"] for t in done if t["role"] == "final" and _config(runs[t["key"]]) == config]
     first = group.row(0, named=True)
     spent = tuple(k for k in group["key"].unique(maintain_order=True) if k in runs)
-    trials = group.filter(pl.col("role") == "trial")["trial"].n_unique()
-    return Study(first["study"], first["protocol"], max(1, trials), tuple(keys), spent)
+    budget = group.filter(pl.col("role") == "trial")["trial"].n_unique()
+    return Study(first["study"], first["protocol"], max(1, budget), _by_seed([chosen, *finals], runs), spent)
 
 
-def _single_runs(runs: Sequence[Mapping[str, Any]]) -> list[Study]:
-    """Runs outside any study (`harness.train`): those that differ in the seed only are one row."""
+def _config(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config without its seed and the name that it was called by."""
+    return {k: v for k, v in from_json(run["config"]).items() if k not in ("seed", "ablation")}
+
+
+def _by_seed(keys: Iterable[str], runs: Runs) -> tuple[str, ...]:
+    """One run for each seed, the newest, in order of seeds."""
+    newest = {runs[k]["seed"] or 0: k for k in sorted(keys, key=lambda k: (str(runs[k]["started"]), k))}
+    return tuple(newest[seed] for seed in sorted(newest))
+
+
+def _single_runs(runs: Runs) -> list[Study]:
+    """Runs outside any study (`harness.evaluate`): those that differ in the seed only are one row."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for run in runs:
-        config = {k: v for k, v in from_json(run["config"]).items() if k not in ("seed", "ablation")}
-        same = [run[k] for k in _SAME]
-        groups.setdefault(json.dumps([same, config], sort_keys=True), []).append(run)
+    for run in runs.values():
+        same = [*(run[k] for k in _SAME), *_made_of(run)]
+        groups.setdefault(json.dumps([same, _config(run)], sort_keys=True), []).append(run)
     out = []
     for group in groups.values():
-        keys = tuple(r["key"] for r in sorted(group, key=lambda r: (r["seed"] or 0, r["key"])))
+        keys = _by_seed((r["key"] for r in group), runs)
         study = "run " + keys[0][:8]
-        out.append(Study(study, group[0]["protocol"] or "fixed", 1, keys, keys))
+        spent = tuple(sorted(r["key"] for r in group))
+        out.append(Study(study, group[0]["protocol"] or "fixed", 1, keys, spent))
     return out
 
 
@@ -163,20 +181,16 @@ def hours(runs: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
     """GPU-hours, and CPU core-hours of the runs without a GPU; failed and pruned work is part of both."""
     gpu = core = 0.0
     for run in runs:
-        if str(run["device"] or "cpu").startswith("cpu"):
+        # A run that was stopped may not say which device it had.
+        if (run["gpu_seconds"] or 0.0) > 0:
+            gpu += run["gpu_seconds"]
+        elif str(run["device"] or "cpu").startswith("cpu"):
             # A run that was stopped leaves its reached share there, which is no phase.
             wall = sum(float(v) for k, v in from_json(run["seconds"]).items() if k != "reached")
             core += wall * (run["world_size"] or 1) * (run["threads"] or 1)
-        else:
-            gpu += run["gpu_seconds"] or 0.0
     return gpu / 3600, core / 3600
 
 
 def untimed(run: Mapping[str, Any]) -> bool:
     """Whether the store does not know how long a run took (it was stopped or failed)."""
     return not run["gpu_seconds"] and set(from_json(run["seconds"])) <= {"reached"}
-
-
-def from_json(text: str | None) -> dict[str, Any]:
-    values = json.loads(text) if text else {}
-    return values if isinstance(values, dict) else {}

@@ -17,9 +17,10 @@ from harness.scoring.metrics import mious
 from harness.spec import Preset, resolve
 from harness.store import Results
 from reports.claims import Claim
+from reports.data import from_json
 from reports.row import TARGETS, USUAL_TAGS, Filters, Row, Setting
 from reports.rows import rows_of
-from reports.studies import by_key, chosen_runs, from_json
+from reports.studies import by_key, chosen_runs
 from reports.table import Score
 
 TOLERANCE = 0.5

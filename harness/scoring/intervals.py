@@ -34,12 +34,12 @@ _NOISE = 1e-12
 """Weighted sums are rounded: differences below this are none."""
 
 
-class OtherTruth(ValueError):
-    """Two rows were not scored against the same true pixels."""
+class NotPaired(ValueError):
+    """Two rows, `a` and `b` of those given, were not scored on the same images against the same true pixels."""
 
-    def __init__(self, a: int, b: int, image: str, label: int):
-        super().__init__(f"rows {a} and {b} differ in the true pixels of class {label} of image {image!r}")
-        self.a, self.b = a, b
+    def __init__(self, a: int, b: int, why: str):
+        super().__init__(f"rows {a} and {b}: {why}")
+        self.a, self.b, self.why = a, b, why
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def resample(
 ) -> Resampled:
     """Resample rows together; `measure` is iou, or dice (its mean leaves label 0 out).
 
-    Raises ValueError for a row without seeds and for images that differ, OtherTruth for true pixels that do.
+    Raises NotPaired for images or true pixels that differ, ValueError for a row without seeds and for broken counts.
     """
     mean_array, class_array = MEASURES[measure]
     images = _common_images(rows)
@@ -178,6 +178,17 @@ def rank(rows: Sequence[Row], *, draws: int = DRAWS) -> list[int]:
     return resample(rows, draws=draws).ranks()
 
 
+def pairable(a: pl.DataFrame, b: pl.DataFrame) -> bool:
+    """Whether two counts frames are of the same images and true pixels. Raises ValueError for broken counts."""
+    try:
+        images = _common_images([[a], [b]])
+        labels = 1 + max(int(frame["class"].max()) for frame in (a, b))  # type: ignore[arg-type]
+        _check_truth([[_counts(a, images, labels)], [_counts(b, images, labels)]], images)
+    except NotPaired:
+        return False
+    return True
+
+
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjustment of p-values (N,): comparing the result with alpha controls the familywise error."""
     p = np.asarray(p_values, np.float64)
@@ -208,15 +219,14 @@ def _p_value(value: float, draws_B: NDArray[np.float64]) -> float:
 def _common_images(rows: Sequence[Row]) -> tuple[str, ...]:
     if not rows or not all(len(row) for row in rows):
         raise ValueError("every row needs the counts of at least one seed")
-    frames = [frame for row in rows for frame in row]
-    images = frames[0]["image"].unique().sort()
+    images = rows[0][0]["image"].unique().sort()
     if not len(images):
         raise ValueError("counts without images")
-    for frame in frames[1:]:
+    for r, frame in ((r, frame) for r, row in enumerate(rows) for frame in row):
         others = frame["image"].unique().sort()
         if not others.equals(images):
             odd = sorted(set(others) ^ set(images))
-            raise ValueError(f"rows are scored on different images: {len(odd)} differ, first {odd[0]!r}")
+            raise NotPaired(0, r, f"they are scored on different images: {len(odd)} differ, first {odd[0]!r}")
     return tuple(images.to_list())
 
 
@@ -240,7 +250,8 @@ def _check_truth(counts: Sequence[Sequence[csr_array]], images: tuple[str, ...])
             odd = (counts_CI[0::3] + counts_CI[2::3] - first).tocoo()
             wrong = np.flatnonzero(odd.data)
             if len(wrong):
-                raise OtherTruth(0, r, images[odd.col[wrong[0]]], int(odd.row[wrong[0]]))
+                image, label = images[odd.col[wrong[0]]], int(odd.row[wrong[0]])
+                raise NotPaired(0, r, f"they differ in the true pixels of class {label} of image {image!r}")
 
 
 def _entropy(images: tuple[str, ...], seed: int) -> list[int]:

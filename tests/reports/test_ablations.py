@@ -134,11 +134,16 @@ def test_runs_that_are_no_row_are_left_out(toy: ToyStore) -> None:
 def test_a_tuned_study_is_the_row_of_its_trial_0(toy: ToyStore) -> None:
     key = lab_run(toy, "unc", protocol="held-out")
     study = key.removesuffix("-0")
-    tuned = toy.run("tuned", "fsr", seed=1, study=study, tier="lab", config=json.dumps({"knobs": {"mask_ratio": 0.2}}))
-    toy.trial(tuned, study, role="final", protocol="held-out")
     scored(toy, key, 20, 20)
-    scored(toy, tuned, 10, 10)
-    assert made(toy, "4")[1][0]["unc"]["pred_seeds"] == 2
+    for seed, swaps in ((0, 10), (1, 8)):
+        config = json.dumps({"knobs": {"mask_ratio": 0.2}})
+        tuned = toy.run(f"tuned{seed}", "fsr", seed=seed, study=study, trial=1, tier="lab", config=config)
+        for role in ("trial", "final") if seed == 0 else ("final",):
+            toy.trial(tuned, study, trial=1, role=role, protocol="held-out")
+        scored(toy, tuned, swaps, swaps)
+    unc = made(toy, "4")[1][0]["unc"]
+    assert unc["pred_seeds"] == 2
+    assert value(unc["pred_ours"]) == pytest.approx((swapped_miou(10) + swapped_miou(8)) / 2)
 
 
 def test_pred_is_the_single_scale_score_without_crf(toy: ToyStore) -> None:

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import beta
 
 from harness.scoring.frames import counts_frame
-from harness.scoring.intervals import OtherTruth, Row, difference, holm, interval, rank, resample
+from harness.scoring.intervals import NotPaired, Row, difference, holm, interval, pairable, rank, resample
 from harness.scoring.metrics import miou
 
 
@@ -214,9 +214,11 @@ def test_rows_of_other_true_pixels_are_not_paired() -> None:
     a = scored(np.random.default_rng(13), 0.5)
     at = (pl.col("image") == "image0007") & (pl.col("class") == 2)
     b = a.with_columns(fn=pl.when(at).then(pl.col("fn") + 1).otherwise(pl.col("fn")))
-    with pytest.raises(OtherTruth, match="rows 0 and 2 differ in the true pixels of class 2 of image 'image0007'") as e:
+    with pytest.raises(NotPaired, match="true pixels of class 2 of image 'image0007'") as e:
         resample([[a], [a], [b]])
     assert (e.value.a, e.value.b) == (0, 2)
+    assert (pairable(a, b), pairable(a, a), pairable(a, a.filter(pl.col("image") != "image0003"))) == (
+        False, True, False)  # fmt: skip
     more = a.with_columns(fp=pl.col("fp") + 1)
     assert difference([a], [more]).value > 0
 
