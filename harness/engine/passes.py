@@ -89,13 +89,17 @@ class Passes:
         return fused
 
     def _base(self, ids: Sequence[str], how: Inference) -> Tensor:
-        """Images of one size as a batch, at their own size or with a long side of the crop."""
+        """Images of one size as a batch, at their own size, with a long side of the crop, or as squares of it."""
         images = [self.dataset.image(i) for i in ids]
         if how.size == "long":
             h, w = images[0].shape[:2]
             share = self.crop / max(h, w)
             images = [_resized(image, (max(1, round(h * share)), max(1, round(w * share)))) for image in images]
-        return self._normalised(images)
+        batch = self._normalised(images)
+        if how.size == "square":
+            # As published: the normalised tensor, without the smoothing that a picture's own resizing has.
+            return F.interpolate(batch, (self.crop, self.crop), mode="bilinear", align_corners=how.corners)
+        return batch
 
     def _scaled(self, ids: Sequence[str], base: Tensor | None, scale: float, how: Inference) -> Tensor:
         if base is None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from harness.errors import Problem, nearest
 
-Size = Literal["crop", "original", "long", "tiles"]
+Size = Literal["crop", "square", "original", "long", "tiles"]
 Flip = Literal["none", "add", "mean", "max"]
 FUSIONS = ("max", "sum", "mean")
 FLIPS: Mapping[str, Flip] = {
@@ -30,8 +30,9 @@ class Inference:
     flip: Flip = "none"
     fusion: str = "max"
     size: Size = "crop"
-    """What a scale multiplies. `crop`: the image is resized to a square of the run's crop whatever its aspect;
-    `original`: its own size; `long`: its long side becomes the crop; `tiles`: its own size, in overlapping squares of
+    """What a scale multiplies. `crop`: the image is resized to a square of the run's crop whatever its aspect, at each
+    scale anew; `square`: once to that square, which is then resized to each scale, so that no scale sees more detail
+    than the crop has (toco.md section 4, COCO); `original`: its own size; `long`: its long side becomes the crop; `tiles`: its own size, in overlapping squares of
     the crop (agmm.md section 4)."""
     of: Literal["logits", "probabilities"] = "logits"
     at: Literal["image", "map"] = "image"
@@ -72,7 +73,7 @@ PROTOCOLS: Mapping[str, Inference] = {
     "original": Inference(size="original"),
     "fsr": Inference(_FINAL, "add", "max", "original"),
     "toco": Inference(_FINAL, "add", "max", "original"),
-    "toco-coco": Inference(_FINAL, "max", "sum"),
+    "toco-coco": Inference(_FINAL, "max", "sum", "square"),
     "unia": Inference(_FINAL, "add", "max"),
     "afa": Inference((1.0, 0.5, 0.75), "mean", "max", "long", at="map"),
     "agmm": Inference(

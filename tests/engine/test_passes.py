@@ -125,6 +125,57 @@ def test_fsr_scales_the_original_and_pads_it(net):
     assert net.seen[0][0] == 4
 
 
+def test_toco_on_coco_scales_the_square(net):
+    """toco.md section 4, COCO: first to the crop's square, that to each scale, mirrors by max, scales summed."""
+    for image_id, found in zip(SIZES, fused(net, PROTOCOLS["toco-coco"]), strict=True):
+        size, square = SIZES[image_id], up(normalised(Photos().image(image_id)), (CROP, CROP))
+        expected = 0
+        for side in (32, 40, 48):
+            x = square if side == CROP else up(square, (side, side))
+            expected = expected + torch.maximum(
+                up(3 * net.conv(x), size), up(3 * net.conv(x.flip(-1)), size).flip(-1)
+            )  # fmt: skip
+        torch.testing.assert_close(found, expected[0], atol=1e-4, rtol=1e-4)
+    assert {s[2:] for s in net.seen[:9]} == {(32, 32), (40, 40), (48, 48)}
+
+
+def test_the_square_is_what_larger_scales_see():
+    """Columns 0, 1, 0, 1, ... of 8 pixels: at a crop of 4 the square holds their mean, and so does every scale."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, 1::2] = 255
+
+    class Stripes(Photos):
+        def image(self, image_id):
+            return image
+
+    class Pixels(Net):
+        def normalisation(self):
+            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+        def predict(self, images_B3HW, tags_BC=None, *, want, weights="student"):
+            self.seen.append(images_B3HW)
+            return Prediction(segmentation_BKhw=images_B3HW)
+
+    network = Pixels(stride=1)
+    how = Inference((1.0, 2.0), "none", "sum", "square")
+    ((_, found),) = Passes(Stripes(), network, 4, "cpu").fused(["a"], [(8, 8)], how)
+    assert [tuple(x.shape) for x in network.seen] == [(1, 3, 4, 4), (1, 3, 8, 8)]
+    # Each pixel of the square is half a dark and half a bright column.
+    assert all(torch.allclose(x, torch.full_like(x, 0.5)) for x in network.seen)
+    torch.testing.assert_close(found, torch.ones(3, 8, 8))
+
+
+def test_unia_scales_the_image_itself(net):
+    """unia.md section 4, scales of 448x448: the published code resizes the image to each of 448, 560 and 672."""
+    (found,) = fused(net, PROTOCOLS["unia"], ["a"])
+    passes, expected = Passes(Photos(), net, CROP, "cpu"), None
+    for side in (32, 48):  # 1.25 x 32 is 32 on the grid of 16
+        x = passes.squares(["a"], side)
+        here = up(3 * net.conv(x), SIZES["a"]) + up(3 * net.conv(x.flip(-1)), SIZES["a"]).flip(-1)
+        expected = here if expected is None else torch.maximum(expected, here)
+    torch.testing.assert_close(found, expected[0], atol=1e-4, rtol=1e-4)
+
+
 def test_afa_fuses_at_the_first_map(net):
     """afa.md section 4: long side resized, flips averaged, maximum at the map of scale 1, then to the image."""
     (found,) = fused(net, PROTOCOLS["afa"], ["a"])

@@ -50,6 +50,7 @@ def test_texts_tell_protocols_apart():
     assert (SINGLE.scales_text, SINGLE.fusion_text) == ("1", "max")
     assert PROTOCOLS["fsr"].scales_text == "1,1.25,1.5"
     assert PROTOCOLS["fsr"].fusion_text == "max original"
+    assert PROTOCOLS["toco-coco"].fusion_text == "sum square flip-max"
     assert PROTOCOLS["afa"].fusion_text == "max long flip-mean at-map"
     assert PROTOCOLS["agmm"].fusion_text == "mean original probabilities flip-mean corners"
     texts = {n: (p.scales_text, p.flip != "none", p.fusion_text) for n, p in PROTOCOLS.items() if n != "toco"}
