@@ -92,9 +92,9 @@ class Dataset(ABC):
         """What decides these images' weak labels besides `fingerprint`: the version that derives them, or the
         digest of their files. Raises BadInput with every file that is missing or wrong, before anything is trained.
         """
-        from harness.datasets.weak.derive import VERSION
+        from harness.datasets.weak.derive import version
 
-        return f"derived {VERSION}"
+        return f"derived {version(kind)}"
 
     def use_labels(self, weak: str | None = None, tags: str | None = None) -> None:
         """Take sparse labels from below the folder `weak`, and tags from the file or folder `tags`.

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.datasets import DATASETS, LABEL_OPTIONS, facts, open_dataset
 from harness.datasets.base import Dataset
@@ -15,7 +16,8 @@ from harness.datasets.images import merged
 from harness.datasets.labels import IGNORE
 from harness.datasets.layout import WORDS, Survey
 from harness.datasets.looking import Seen, absent, look
-from harness.datasets.weak import KINDS
+from harness.datasets.splits import plan_splits
+from harness.datasets.weak.judging import judge_sparse, judge_tags, told_sources
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
 
 
@@ -45,6 +47,8 @@ class Report:
     seconds: float
     files: int
     """Images and masks that were read."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where the sparse labels of each kind come from."""
 
     @property
     def exit_code(self) -> int:
@@ -58,7 +62,12 @@ class Report:
             masks = f"{split.masks} masks" if split.masks else "no masks"
             digest = split.fingerprint[:12] if split.fingerprint else "none: masks are missing or wrong"
             lines.append(f"  {split.name:<9} {split.images:>7} images, {masks:>12}, fingerprint {digest}")
-        lines += [*self._classes(), *_told("error", self.errors), *_told("warning", self.warnings)]
+        lines += [
+            *self._classes(),
+            *told_sources(self.sources),
+            *_told("error", self.errors),
+            *_told("warning", self.warnings),
+        ]
         pace = f", {self.files / self.seconds:.0f} a second" if self.files and self.seconds else ""
         lines.append(
             f"{_counted(len(self.errors), 'error')}, {_counted(len(self.warnings), 'warning')}; "
@@ -111,6 +120,9 @@ def survey(
         raise BadInput(
             [Problem(f"data.{option}", f"{name} has no such option", nearest(option, words)) for option in unknown]
         )
+    early = [problem for option, text in labels.items() if (problem := _nowhere(f"data.{option}", text))]
+    if early:
+        raise BadInput(early)
     found: Survey = module.survey(root=root, masks=masks, classes=classes, **options)
     if labels and found.dataset is not None:
         try:
@@ -122,12 +134,21 @@ def survey(
     return found
 
 
+def _nowhere(word: str, text: str) -> Problem | None:
+    """What is wrong with a path wherever the dataset lies, told before anything of the dataset is read."""
+    if not text:
+        return Problem(word, "no value given", f"{word}=<path>")
+    path = Path(text).expanduser()
+    return Problem(word, f"there is no {path}", f"{word}=<path>") if path.is_absolute() and not path.exists() else None
+
+
 def check(found: Survey) -> Report:
     """Read every file of a surveyed dataset anew, on all cores, and report everything."""
     start = time.perf_counter()
     dataset = found.dataset
     errors, warnings = list(found.errors), list(found.warnings)
     splits: list[SplitReport] = []
+    sources: Mapping[str, str] = {}
     files = 0
     if isinstance(dataset, FileDataset):
         facts.forget(dataset.layout.root)
@@ -138,12 +159,15 @@ def check(found: Survey) -> Report:
         layout = dataset.layout
         files = sum((i in layout.images) + (i in layout.masks) for i in looked.seen)
         splits = [_split_of(dataset, split, looked.seen) for split in dataset.splits()]
-        wrong, odd = _sparse_labels(dataset)
-        errors += wrong
-        warnings += odd
+        judged = judge_sparse(dataset)
+        errors += judged.errors
+        warnings += [*judged.warnings, *judge_tags(dataset, looked.seen)]
+        sources = judged.sources
     elif dataset is not None:
         splits, problems = _generated(dataset)
         errors += problems
+    if dataset is not None:
+        errors += _unscored(dataset)
     return Report(
         dataset.name if dataset else "",
         found.layout,
@@ -153,23 +177,17 @@ def check(found: Survey) -> Report:
         tuple(dict.fromkeys(warnings)),
         time.perf_counter() - start,
         files,
+        sources,
     )
 
 
-def _sparse_labels(dataset: FileDataset) -> tuple[list[Problem], list[Problem]]:
-    """Errors in the label files that lie beside the training images; a warning where some images have none."""
-    errors: list[Problem] = []
-    warnings: list[Problem] = []
-    train = dataset.ids("train") if "train" in dataset.splits() else ()
-    for kind in KINDS:
-        try:
-            files = dataset.weak_files(kind)
-            if files is not None:
-                warnings += files.absent(train)
-                files.check([image_id for image_id in train if files.covers(image_id)], dataset.size)
-        except BadInput as error:
-            errors += error.problems
-    return errors, warnings
+def _unscored(dataset: Dataset) -> list[Problem]:
+    """What a run would refuse of the splits: nothing to learn from, or nothing to be scored on."""
+    try:
+        plan_splits(dataset, protocol="fixed")
+    except BadInput as error:
+        return error.problems
+    return []
 
 
 def _split_of(dataset: FileDataset, split: str, seen: Mapping[str, Seen]) -> SplitReport:

@@ -15,9 +15,11 @@ from harness.datasets.facts import ImageFacts, MaskFacts
 from harness.datasets.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask, some_of
 from harness.datasets.labels import IGNORE
 from harness.datasets.layout import Layout
+from harness.datasets.listing import given_path
 from harness.datasets.looking import absent, illegal_labels, look, recall
 from harness.datasets.tag_files import Tags, read_tags
-from harness.datasets.weak.files import WeakFiles, find
+from harness.datasets.weak.files import WeakFiles
+from harness.datasets.weak.finding import find, find_given, kinds_below, lacking
 from harness.errors import BadInput, Problem, nearest
 
 CACHE_BYTES = 256 << 20
@@ -49,9 +51,12 @@ class FileDataset(Dataset):
         """Whether it is meant to hold every class: one that is scored but in no training image is then an error."""
         self._cache = ArrayCache(cache_bytes)
         self._sparse = SparseCache(SPARSE_BYTES)
-        self._weak_root: Path | None = None
+        self.weak_root: Path | None = None
+        """The folder of `data.weak`; None where sparse labels are looked for below the root."""
+        self.given_tags: Tags = {}
+        """Tags of `data.tags`, by image id."""
         self._weak_files: dict[str, WeakFiles | None] = {}
-        self._tags: Tags = {}
+        self._ids = frozenset(image_id for ids in layout.lists.values() for image_id in ids)
 
     def splits(self) -> dict[str, bool]:
         """Each split that exists, and whether it has masks."""
@@ -84,8 +89,8 @@ class FileDataset(Dataset):
 
     def tags(self, image_id: str) -> NDArray[np.float32]:
         """Image-level labels (C,) in {0,1}: of `data.tags`, else classes with at least one pixel in the mask."""
-        if image_id in self._tags:
-            return self._tags[image_id].copy()
+        if image_id in self.given_tags:
+            return self.given_tags[image_id].copy()
         offset = int(self.has_background)
         labels = self.legal_facts(image_id).labels
         tags = np.zeros(self.num_classes, np.float32)
@@ -108,10 +113,22 @@ class FileDataset(Dataset):
         return self._sparse.get((kind, image_id), read)
 
     def weak_files(self, kind: str) -> WeakFiles | None:
-        """The label files of a kind below `data.weak` or the root; None where labels are derived from masks."""
+        """The label files of a kind below `data.weak` or the root; None where labels are derived from masks.
+
+        Raises BadInput where `data.weak` holds none of the kind, and where a folder of theirs is empty.
+        """
         if kind not in self._weak_files:
-            self._weak_files[kind] = find(self._weak_root or self.layout.root, kind, self.class_names)
+            given = self.weak_root
+            names = self.class_names
+            self._weak_files[kind] = (
+                find(self.layout.root, kind, names) if given is None else find_given(given, kind, names)
+            )
         return self._weak_files[kind]
+
+    def weak_source(self, kind: str) -> str:
+        """Where sparse labels of a kind come from, in words. Raises BadInput as `weak_files` does."""
+        files = self.weak_files(kind)
+        return "derived from the masks" if files is None else f"files at {files.where}"
 
     def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
         """Digest of the label files of these images, or the version that derives them.
@@ -122,33 +139,35 @@ class FileDataset(Dataset):
         return super().weak_fingerprint(ids, kind) if files is None else f"files {files.check(ids, self.size)}"
 
     def use_labels(self, weak: str | None = None, tags: str | None = None) -> None:
-        """Take sparse labels from below `weak`, tags from `tags`; relative paths start at the root or, else, here.
+        """Take sparse labels from below `weak`, tags from `tags`; relative paths start here or, else, at the root.
 
         Images of val and test that `tags` leaves out have the tags of their masks. Raises BadInput where a path is
-        not there, tags cannot be read, or a training image has none.
+        not there, a folder holds no sparse labels, tags cannot be read, or a training image has none.
         """
         problems: list[Problem] = []
-        if weak is not None:
-            self._weak_root = self._below(weak)
-            if not self._weak_root.is_dir():
-                problems.append(Problem("data.weak", f"{self._weak_root} is no folder", "data.weak=<folder of labels>"))
-        if tags is not None:
-            try:
-                classes = self.class_names[int(self.has_background) :]
-                known = [image_id for split in self.layout.lists.values() for image_id in split]
-                self._tags = read_tags(self._below(tags), classes, known)
-            except BadInput as error:
-                problems += error.problems
-            lacking = [image_id for image_id in self.layout.lists.get("train", ()) if image_id not in self._tags]
-            if lacking and not problems:
-                found = f"no tags for {len(lacking)} training images: {some_of(lacking)}"
-                problems.append(Problem(tags, found, "add them, or take the ids out of the list"))
+        for word, text, use in (("data.weak", weak, self._use_weak), ("data.tags", tags, self._use_tags)):
+            if text is not None:
+                try:
+                    use(given_path(word, text, self.layout.root))
+                except BadInput as error:
+                    problems += error.problems
         if problems:
             raise BadInput(problems)
 
-    def _below(self, path: str) -> Path:
-        inside = self.layout.root / path
-        return inside if inside.exists() else Path(path).expanduser().absolute()
+    def _use_weak(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise BadInput(Problem("data.weak", f"{folder} is no folder", "data.weak=<folder of labels>"))
+        if not kinds_below(folder):
+            raise BadInput(lacking(folder))
+        self.weak_root = folder
+
+    def _use_tags(self, source: Path) -> None:
+        classes = self.class_names[int(self.has_background) :]
+        self.given_tags = read_tags(source, classes, [i for ids in self.layout.lists.values() for i in ids])
+        without = [image_id for image_id in self.layout.lists.get("train", ()) if image_id not in self.given_tags]
+        if without:
+            found = f"no tags for {len(without)} training images: {some_of(without)}"
+            raise BadInput(Problem(str(source), found, "add them (an image may have an empty list)"))
 
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """Digest of class names and of these images' ids, order and label values, wherever the folder lies."""
@@ -159,8 +178,8 @@ class FileDataset(Dataset):
         for image_id in ids:
             mask = masks[image_id].digest if image_id in masks else "no mask"
             digest.update(f"\n{image_id!r} {mask}".encode())
-            if image_id in self._tags:
-                digest.update(f" tags {self._tags[image_id].tolist()}".encode())
+            if image_id in self.given_tags:
+                digest.update(f" tags {self.given_tags[image_id].tolist()}".encode())
         return digest.hexdigest()
 
     def check(self, ids: tuple[str, ...]) -> None:
@@ -193,7 +212,7 @@ class FileDataset(Dataset):
         """File of an image, and the part of it that is the image (empty: all of it)."""
         self._listed(image_id)
         if image_id not in self.layout.images:
-            raise BadInput(Problem(image_id, "this id has no image", "add it, or take the id out of the lists"))
+            raise BadInput(Problem(image_id, "this id has no image", "add it"))
         return self.layout.root / self.layout.images[image_id], ""
 
     def mask_part(self, image_id: str) -> tuple[Path, str]:
@@ -236,7 +255,7 @@ class FileDataset(Dataset):
         return read_mask(self.mask_part(image_id)[0])
 
     def _listed(self, image_id: str) -> None:
-        if image_id not in self.layout.images and not any(image_id in ids for ids in self.layout.lists.values()):
+        if image_id not in self.layout.images and image_id not in self._ids:
             raise BadInput(
                 Problem(
                     "image id",

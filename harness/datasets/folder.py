@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from harness.datasets.files import CACHE_BYTES, FileDataset
 from harness.datasets.labels import IGNORE
-from harness.datasets.layout import Layout, Survey, inspect
-from harness.datasets.looking import look
+from harness.datasets.layout import WORDS, Layout, Survey, inspect
+from harness.datasets.looking import labels_in, look, too_few
 from harness.errors import Problem
+
+BACKGROUND = "background"
+"""The first class name that makes label 0 the background."""
 
 
 def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Folder:
@@ -25,26 +28,36 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
     """As `open`, but what can be read is there beside everything that is wrong."""
     found = Survey(layout="VOC layout")
-    layout = inspect(root, masks or "SegmentationClass", classes, found.errors)
-    if layout is None:
+    layout = inspect(root, masks, classes, found.errors)
+    if layout is None or any(problem.where in WORDS for problem in found.errors):
         return found
     if layout.class_names:
+        found.warnings += _other_background(layout)
         found.dataset = Folder(layout, layout.class_names)
         return found
     # Every label but 255 is legal here: the masks tell how many there are.
     folder = Folder(layout, tuple(str(number) for number in range(IGNORE)))
     looked = look(folder, _labelled(layout), images=False)
-    labels = [c for seen in looked.seen.values() if seen.mask for c in seen.mask.labels if c != IGNORE]
-    if not labels and not found.errors and not looked.errors:
-        where = str(layout.root / layout.mask_folder)
-        fix = "choose another mask folder with data.masks=<folder>"
-        found.errors.append(Problem(where, "every pixel of every mask is 255 (ignore)", fix))
+    labels = labels_in(looked.seen, looked.seen)
+    if not found.errors and not looked.errors:
+        found.errors += too_few(folder, labels)
     found.dataset = Folder(layout, tuple(str(number) for number in range(max(labels, default=0) + 1)))
     return found
 
 
 def _labelled(layout: Layout) -> list[str]:
     return [image_id for split, has in layout.has_masks.items() if has for image_id in layout.lists[split]]
+
+
+def _other_background(layout: Layout) -> list[Problem]:
+    """A warning where the first name means the background but is not the one word that makes it so."""
+    first = layout.class_names[0]
+    if first == BACKGROUND or first.strip("_- ").casefold() not in (BACKGROUND, "bg"):
+        return []
+    found = (
+        f"the first class name is {first!r}, not {BACKGROUND!r}: label 0 is taken for a class, not for the background"
+    )
+    return [Problem(str(layout.root), found, f"write {BACKGROUND!r} in the file of class names, if that is meant")]
 
 
 class Folder(FileDataset):
@@ -56,6 +69,6 @@ class Folder(FileDataset):
             class_names,
             name=f"folder:{layout.root.name}",
             family="voc",
-            has_background=class_names[0] == "background",
+            has_background=class_names[0] == BACKGROUND,
             cache_bytes=cache_bytes,
         )

@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _FORMATS = ("JPEG", "PNG")
-_RENEW = "copy or download the file again, or take its id out of the lists"
+_RENEW = "copy or download the file again"
 _INDEX = "save the mask as a one-channel 8-bit PNG of label numbers (palette or grey), 255 = ignore"
 _NUMBERS = re.compile(r"\d+(, \d+)*(, \.\.\.)?")
 MAX_PIXELS = 1 << 26
@@ -197,18 +197,23 @@ class SparseCache:
     def get(self, key: tuple[str, str], read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """The label map (H,W) of a key, a fresh copy."""
 
-        def packed() -> NDArray[np.uint8]:
-            label = read()
-            at = np.flatnonzero(label != IGNORE)
-            parts = (np.array(label.shape, np.uint32), at.astype(np.uint32))
-            return np.concatenate([*(part.view(np.uint8) for part in parts), label.ravel()[at]])
+        return unpacked(self._cache.get(key, lambda: packed(read())))
 
-        held = self._cache.get(key, packed)
-        count = (len(held) - 8) // 5
-        h, w = held[:8].view(np.uint32)
-        label = np.full(int(h) * int(w), IGNORE, np.uint8)
-        label[held[8 : 8 + 4 * count].view(np.uint32)] = held[8 + 4 * count :]
-        return label.reshape(int(h), int(w))
+
+def packed(label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A sparse label map as bytes: height and width, places and values of its labelled pixels."""
+    at = np.flatnonzero(label_HW != IGNORE)
+    parts = (np.array(label_HW.shape, np.uint32), at.astype(np.uint32))
+    return np.concatenate([*(part.view(np.uint8) for part in parts), label_HW.ravel()[at]])
+
+
+def unpacked(held: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The label map (H,W) that was `packed`, a fresh copy."""
+    count = (len(held) - 8) // 5
+    h, w = held[:8].view(np.uint32)
+    label = np.full(int(h) * int(w), IGNORE, np.uint8)
+    label[held[8 : 8 + 4 * count].view(np.uint32)] = held[8 + 4 * count :]
+    return label.reshape(int(h), int(w))
 
 
 def _labels_of(path: str | Path, image: Image.Image) -> NDArray[np.uint8]:
@@ -263,5 +268,5 @@ def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool =
 
 def _unopened(path: str, error: OSError) -> Problem:
     if isinstance(error, FileNotFoundError):
-        return Problem(path, "there is no such file", "put the file there, or take its id out of the lists")
+        return Problem(path, "there is no such file", "put the file there")
     return Problem(path, f"cannot be opened ({error.strerror})", "allow reading it (chmod a+r)")

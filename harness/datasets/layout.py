@@ -20,9 +20,10 @@ from harness.datasets.listing import (
 from harness.errors import BadInput, Problem
 
 IMAGES = "JPEGImages"
+MASKS = "SegmentationClass"
 LISTS = "ImageSets/Segmentation"
 SPLITS = ("train", "val", "test")
-WORDS = ("data.root", "data.masks", "data.classes")
+WORDS = ("data.root", "data.masks", "data.classes", "data.weak", "data.tags")
 """Problems at these are of the command line, not of the data."""
 
 
@@ -60,28 +61,27 @@ class Survey:
         return self.dataset
 
 
-def inspect(root: str | None, mask_folder: str, classes: str | None, problems: list[Problem]) -> Layout | None:
+def inspect(root: str | None, masks: str | None, classes: str | None, problems: list[Problem]) -> Layout | None:
     """The layout of a folder as far as it can be found; every problem of folders, lists, ids and names is added."""
+    mask_folder = masks or MASKS
     base = root_folder(root, f"{IMAGES}, masks and {LISTS}", problems)
     if base is None:
         return None
     lists = _lists(base, problems)
     image_files = files_of(base / IMAGES, IMAGE_SUFFIXES, problems, "put the images there as .jpg or .png")
     mask_files: dict[str, str] | None = None
-    if is_plain(mask_folder):
+    if named_folder(base, masks, problems):
         mask_files = files_of(base / mask_folder, MASK_SUFFIXES, problems, other_folders(base))
-    else:
-        problems.append(Problem("data.masks", f"{mask_folder!r}", f"the name of a folder inside {base}"))
     names = class_names(base, mask_folder if is_plain(mask_folder) else "", classes, problems)
     every = [image_id for ids in lists.values() for image_id in ids]
     if image_files is not None:
-        missing(every, image_files, base / IMAGES, "image", problems)
+        missing(every, image_files, base / IMAGES, "image", problems, official=False)
     has_masks = dict.fromkeys(lists, True)
     if mask_files is not None:
         for split, ids in lists.items():
             has_masks[split] = split == "train" or any(image_id in mask_files for image_id in ids)
             if has_masks[split]:
-                missing(ids, mask_files, base / mask_folder, f"mask ({split}.txt)", problems)
+                missing(ids, mask_files, base / mask_folder, f"mask ({split}.txt)", problems, official=False)
     return Layout(
         base,
         mask_folder,
@@ -96,6 +96,17 @@ def inspect(root: str | None, mask_folder: str, classes: str | None, problems: l
 def below(folder: str, files: dict[str, str], ids: list[str]) -> dict[str, str]:
     """Path relative to the root of each of these ids that has a file in `folder`."""
     return {image_id: f"{folder}/{files[image_id]}" for image_id in ids if image_id in files}
+
+
+def named_folder(base: Path, masks: str | None, problems: list[Problem]) -> bool:
+    """Whether `data.masks` is left out or names a folder inside `base`; else the word is the problem, not the data."""
+    if masks is None or (is_plain(masks) and (base / masks).is_dir()):
+        return True
+    if is_plain(masks):
+        problems.append(Problem("data.masks", f"there is no folder {base / masks}", other_folders(base)))
+    else:
+        problems.append(Problem("data.masks", f"{masks!r}", f"the name of a folder inside {base}"))
+    return False
 
 
 def other_folders(base: Path) -> str:

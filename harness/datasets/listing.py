@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.datasets.images import IMAGE_SUFFIXES, some_of
 from harness.datasets.labels import IGNORE
-from harness.errors import Problem
+from harness.errors import BadInput, Problem
 
 MAX_TEXT_BYTES = 64 << 20
 """Lists of ids and names are never longer; what is, is something else."""
@@ -26,6 +26,29 @@ def root_folder(root: str | None, needs: str, problems: list[Problem]) -> Path |
         problems.append(Problem("data.root", f"{base}: {found}", f"data.root=<folder with {needs}>"))
         return None
     return base
+
+
+def given_path(word: str, text: str, root: Path) -> Path:
+    """The file or folder that `word` names: from the current folder, else from the dataset's `root`.
+
+    Raises BadInput where there is none, and where both are there and differ: a name must not change its meaning
+    with what lies beside the images.
+    """
+    if not text:
+        raise BadInput(Problem(word, "no value given", f"{word}=<path>"))
+    places = dict.fromkeys((Path(text).expanduser().absolute(), root / text))
+    found = [place for place in places if place.exists()]
+    if not found:
+        raise BadInput(Problem(word, f"there is no {' and no '.join(map(str, places))}", f"{word}=<path>"))
+    if len({place.resolve() for place in found}) > 1:
+        told = " or ".join(f"{word}={place}" for place in found)
+        raise BadInput(Problem(word, f"{text!r} lies here and in {root}", f"write {told}"))
+    return found[0]
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, ends outside `folder`."""
+    return not path.resolve().is_relative_to(folder.resolve())
 
 
 def plain_id(line: str) -> str | None:
@@ -80,7 +103,7 @@ def read_ids(
 def read_lines(path: Path, folder: Path, problems: list[Problem]) -> list[str] | None:
     """Lines of a UTF-8 text file inside `folder`; None, and a problem, where it cannot be read."""
     try:
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if leads_out(path, folder):
             problems.append(Problem(str(path), "a link that leaves its folder", "put the file itself there"))
             return None
         if path.stat().st_size > MAX_TEXT_BYTES:
@@ -120,7 +143,7 @@ def files_of(
     """File name by id of what lies in a folder; None, and a problem, where it cannot be listed.
 
     A file counts if it ends in one of `suffixes` and `key` makes an id of the rest of its name. Two files of one id
-    and links that leave the folder are problems.
+    and links that leave the folder are problems; such links are left out, so that nobody opens them.
     """
     try:
         entries = sorted((entry.name, entry.is_symlink()) for entry in os.scandir(folder))
@@ -141,7 +164,8 @@ def files_of(
             continue
         if linked and not (folder / name).resolve().is_relative_to(inside):
             outside.append(name)
-        elif image_id in files:
+            continue
+        if image_id in files:
             twice.append(f"{files[image_id]} and {name}")
         files.setdefault(image_id, name)
     if twice:
@@ -159,23 +183,30 @@ def files_of(
 
 def subfolders(folder: Path, problems: list[Problem]) -> Iterator[Path]:
     """The folders in a folder, by name; links that leave it are problems."""
-    inside = folder.resolve()
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith(".") or not entry.is_dir():
             continue
-        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+        if entry.is_symlink() and leads_out(Path(entry.path), folder):
             problems.append(Problem(entry.path, "a link that leaves its folder", "put the folder itself there"))
         else:
             yield Path(entry.path)
 
 
-def missing(ids: Iterable[str], files: Iterable[str], folder: Path, what: str, problems: list[Problem]) -> None:
-    """A problem for listed ids without a file."""
+def missing(
+    ids: Iterable[str],
+    files: Iterable[str],
+    folder: Path,
+    what: str,
+    problems: list[Problem],
+    *,
+    official: bool = True,
+) -> None:
+    """A problem for listed ids without a file. Lists that are not `official` may be made shorter instead."""
     known = set(files)
     absent = [image_id for image_id in ids if image_id not in known]
     if not absent:
         return
-    fix = "add the files, or take the ids out of the lists"
+    fix = "add the files" if official else "add the files, or take the ids out of the lists"
     if all(os.path.splitext(image_id)[1].lower() in IMAGE_SUFFIXES for image_id in absent):
         fix = "write the ids in the lists without suffix"
     problems.append(Problem(str(folder), f"{len(absent)} listed ids have no {what}: {some_of(absent)}", fix))
@@ -261,7 +292,7 @@ def judge_count(
 
 def _lines_in(path: Path) -> int:
     try:
-        if not path.resolve().is_relative_to(path.parent.resolve()) or path.stat().st_size > MAX_TEXT_BYTES:
+        if leads_out(path, path.parent) or path.stat().st_size > MAX_TEXT_BYTES:
             return -1
         return sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
     except OSError:

@@ -141,20 +141,27 @@ def illegal_labels(
         fix = hint or "correct the mask (255 = ignore), or name all classes in the file of class names (data.classes)"
         return [Problem(str(path), found, fix)], []
     if mask.labels == (IGNORE,):
-        return [], [Problem(str(path), "every pixel is 255 (ignore)", "label the image, or take its id out")]
+        return [], [
+            Problem(
+                str(path), "every pixel is 255 (ignore)", "label the image, or leave it: nothing is learned from it"
+            )
+        ]
     return [], []
 
 
 def absent(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
-    """Errors and warnings on named classes that no training image among these shows.
+    """Errors and warnings on named classes that no training image among these shows, and on masks of one label.
 
     None where a training picture is damaged: it may be the one that shows the class.
     """
-    if dataset.class_names == tuple(map(str, range(len(dataset.class_names)))):
-        return [], []
-    train = set(dataset.layout.lists.get("train", ())) & set(seen)
+    every = set(dataset.layout.lists.get("train", ()))
+    train = every & set(seen)
     learned = labels_in(seen, train)
-    if not learned or any(seen[image_id].errors for image_id in train):
+    if not train or any(seen[image_id].errors for image_id in train):
+        return [], []
+    if train == every and any(seen[image_id].mask for image_id in train) and (few := too_few(dataset, learned)):
+        return few, []
+    if not learned or dataset.class_names == tuple(map(str, range(len(dataset.class_names)))):
         return [], []
     scored = labels_in(seen, set(seen) - train)
     lacking = [c for c in range(int(dataset.has_background), len(dataset.class_names)) if c not in learned]
@@ -170,6 +177,16 @@ def absent(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], 
             fix = "check that no masks are missing and that labels count in the order of the class names"
             into.append(Problem(where, f"no training image shows {names}: {why}", fix))
     return errors, warnings
+
+
+def too_few(dataset: Readable, labels: Collection[int]) -> list[Problem]:
+    """An error where masks tell nothing apart: fewer than two of their labels are not 255."""
+    if len(labels) > 1:
+        return []
+    where = str(dataset.layout.root / dataset.layout.mask_folder)
+    held = f"{next(iter(labels))} is their only label" if labels else "there is no label in them"
+    fix = "255 is no class: number the foreground 1, 2, ...; or choose another mask folder with data.masks=<folder>"
+    return [Problem(where, f"nothing to tell apart in the masks: {held} but 255 (ignore)", fix)]
 
 
 def labels_in(seen: Mapping[str, Seen], ids: Collection[str]) -> set[int]:

@@ -8,13 +8,12 @@ from harness.datasets.facts import MaskFacts
 from harness.datasets.files import FileDataset
 from harness.datasets.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
 from harness.datasets.labels import IGNORE
-from harness.datasets.layout import IMAGES, LISTS, Layout, Survey, below, other_folders
+from harness.datasets.layout import IMAGES, LISTS, Layout, Survey, below, named_folder, other_folders
 from harness.datasets.listing import (
     disjoint,
     field_id,
     files_of,
     find_list,
-    is_plain,
     judge_count,
     missing,
     read_ids,
@@ -102,11 +101,9 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
         del lists["test"]
     folder = masks or (MERGED if (base / MERGED).is_dir() or not (base / PLAIN).is_dir() else PLAIN)
     mask_files: dict[str, str] | None = None
-    if is_plain(folder):
+    if named_folder(base, masks, found.errors):
         fix = MERGE_FIX if folder == MERGED else other_folders(base)
         mask_files = files_of(base / folder, MASK_SUFFIXES, found.errors, fix)
-    else:
-        found.errors.append(Problem("data.masks", f"{folder!r}", f"the name of a folder inside {base}"))
     found.layout = f"{base.name} with {folder}"
     every = [image_id for ids in lists.values() for image_id in ids]
     if image_files is not None:

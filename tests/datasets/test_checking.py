@@ -85,6 +85,106 @@ def test_exit_codes(voc_folder: Maker, capsys: pytest.CaptureFixture[str]) -> No
     assert "  train           2 images," in capsys.readouterr().out
 
 
+def test_words_that_are_wrong_exit_2_before_anything_is_read(
+    voc_folder: Maker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = voc_folder(classes=None)
+    files = counted(monkeypatch)
+    for word, text, found in (
+        ("data.masks", "SegmentationClassAug", "there is no folder"),
+        ("data.masks", "a/b", "'a/b'"),
+        ("data.weak", "/nope", "there is no /nope"),
+        ("data.tags", "/nope.json", "there is no /nope.json"),
+    ):
+        assert data.main(["check", "data=folder", f"data.root={root}", f"{word}={text}"]) == 2
+        assert capsys.readouterr().err.startswith(f"{word}: {found}")
+    assert files == []
+    with pytest.raises(BadInput, match=r"data\.weak: no value given\n    fix: data\.weak=<path>"):
+        checking.survey("folder", root=str(root), options={"weak": ""})
+    voc = miniatures.voc(root.parent)
+    assert data.main(["check", "data=voc", f"data.root={voc}", "data.masks=SegmentationClassAugg"]) == 2
+    assert "the folders here are" in capsys.readouterr().err
+    assert data.main(["check", "data=folder", f"data.root={root}", "data.tags=nope.json"]) == 2
+    assert f"and no {root / 'nope.json'}" in capsys.readouterr().err
+
+
+def _checked(root: Path) -> None:
+    dataset = open_dataset("folder", root=str(root))
+    dataset.check(dataset.ids("train") + dataset.ids("val"))
+
+
+def test_masks_of_0_and_255_are_no_dataset(voc_folder: Maker, mask_writer: Callable[..., None]) -> None:
+    """Foreground painted white is 255, ignore: what is left is one class, which any method learns perfectly."""
+    for classes in (None, ("background", "cat")):
+        root = voc_folder(classes=classes)
+        if classes is None:
+            (root / "classes.txt").unlink(missing_ok=True)
+        for path in (root / "SegmentationClass").iterdir():
+            mask_writer(path, np.where(np.arange(24 * 32).reshape(24, 32) % 5, 0, 255), palette=False)
+        report = checking.check(checking.survey("folder", root=str(root)))
+        (error,) = report.errors
+        assert error.where == str(root / "SegmentationClass")
+        assert error.found == "nothing to tell apart in the masks: 0 is their only label but 255 (ignore)"
+        assert error.fix.startswith("255 is no class: number the foreground 1, 2, ...")
+        with pytest.raises(BadInput, match="nothing to tell apart"):
+            _checked(root)
+
+
+def test_without_a_mask_to_score_there_is_an_error(voc_folder: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    root = voc_folder(lists={"train": [f"a{i}" for i in range(12)], "val": ["v0", "v1"]})
+    for image_id in ("v0", "v1"):
+        (root / f"SegmentationClass/{image_id}.png").unlink()
+    assert data.main(["check", "data=folder", f"data.root={root}"]) == 1
+    assert "masks for neither test nor val: nothing can be scored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", ["Background", "_background_", "BG"])
+def test_a_first_class_that_is_called_almost_background(first: str, voc_folder: Maker) -> None:
+    report = checking.check(checking.survey("folder", root=str(voc_folder(classes=(first, "cat", "dog")))))
+    (warning,) = report.warnings
+    assert warning.found.startswith(f"the first class name is {first!r}, not 'background'")
+    fine = checking.check(checking.survey("folder", root=str(voc_folder(classes=("backgrounds", "cat", "dog")))))
+    assert fine.warnings == ()
+
+
+def tags_report(root: Path, tags: dict[str, list[str]]) -> tuple[list[str], checking.Report]:
+    (root / "tags.json").write_text(json.dumps(tags))
+    report = checking.check(checking.survey("folder", root=str(root), options={"tags": str(root / "tags.json")}))
+    return [problem.found for problem in report.warnings], report
+
+
+def test_tags_are_held_against_the_masks(voc_folder: Maker) -> None:
+    root = voc_folder(lists={"train": [f"a{i}" for i in range(40)], "val": ["v0", "v1"]})
+    right = {f"a{i}": ["dog" if i % 2 else "cat"] for i in range(40)}
+    assert tags_report(root, right)[0] == []
+    two = {**right, "a0": ["dog"], "a3": []}
+    assert tags_report(root, two)[0] == [], "5 % may differ"
+    three = {**two, "a5": ["cat", "dog"]}
+    found, report = tags_report(root, three)
+    differing = "a0 (tags dog; mask cat), a3 (tags none; mask dog), ..."
+    assert found == [f"other classes than the masks in 3 of 40 training images: {differing}"]
+    assert report.exit_code == 0
+    found, _ = tags_report(root, {**right, **{f"a{i}": [] for i in range(21)}})
+    assert found[0] == "no class at all for 21 of 40 training images: a0, a1, a2, a3, a4, ..."
+
+
+def test_upper_case_endings_are_read(voc_folder: Maker) -> None:
+    root = voc_folder()
+    for path in [*(root / "SegmentationClass").iterdir(), *(root / "JPEGImages").iterdir()]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    assert checking.check(checking.survey("folder", root=str(root))).errors == ()
+    assert open_dataset("folder", root=str(root)).mask("a0").shape == (24, 32)
+
+
+def test_fixes_of_official_lists_do_not_say_to_shorten_them(tmp_path: Path) -> None:
+    root = miniatures.voc(tmp_path)
+    (root / f"VOC2012/JPEGImages/{miniatures.VOC_TRAIN[0]}.jpg").unlink()
+    (root / f"VOC2012/JPEGImages/{miniatures.VOC_TRAIN[1]}.jpg").write_bytes(b"")
+    report = checking.check(checking.survey("voc", root=str(root)))
+    fixes = [problem.fix for problem in report.errors]
+    assert fixes == ["add the files", "copy or download the file again"]
+
+
 def test_a_mask_without_a_labelled_pixel_is_a_warning(voc_folder: Maker, mask_writer: Callable[..., None]) -> None:
     root = voc_folder()
     mask_writer(root / "SegmentationClass/a0.png", np.full((24, 32), 255))

@@ -155,7 +155,8 @@ def test_missing_parts_are_named(voc_folder: Maker, tmp_path: Path) -> None:
     root = voc_folder()
     assert "is not a folder" in refusal(root / "classes.txt")[0].found
     (problem,) = refusal(root, masks="SegmentationClassAug")
-    assert problem.where.endswith("SegmentationClassAug")
+    assert problem.where == "data.masks"
+    assert problem.found.endswith("mini/SegmentationClassAug")
     assert "SegmentationClass" in problem.fix
     assert refusal(root, masks="../mini/SegmentationClass")[0].where == "data.masks"
     shutil.rmtree(root / "ImageSets")

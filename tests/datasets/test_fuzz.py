@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.data import main
 from harness.datasets import open_dataset
 from harness.datasets.acdc.volumes import read_images, read_labels
 from harness.datasets.cityscapes import city_id
@@ -28,7 +29,8 @@ from harness.datasets.coco.rasterise import Unreadable, label_map
 from harness.datasets.images import read_image, read_mask, verify_image
 from harness.datasets.listing import field_id, is_plain, plain_id, read_ids, read_lines
 from harness.datasets.restricted import read_npy
-from harness.datasets.weak.drawn import parse_scribbles
+from harness.datasets.tag_files import read_tags
+from harness.datasets.weak.drawn import parse_scribbles, read_points
 from harness.errors import BadInput, Problem
 
 TRIES = int(os.environ.get("WSSS_FUZZ", "400"))
@@ -183,7 +185,35 @@ def _refusals(
     return refused
 
 
-READERS = [lists, pictures, volumes, arrays, scribbles, annotations]
+def points(folder: Path, tries: int) -> int:
+    seeds = [
+        b'{"2007_000032": [{"x": 3, "y": 4, "cls": 7, "rank": 1}, {"x": 20.5, "y": 1e1, "cls": 0}], "b": []}',
+        b'{"a": [{"x": NaN, "y": -1, "cls": 1}]}',
+    ]
+    alphabet = b'{}[]:,"xycls0123456789-.eE truefalsnN'
+    return _refusals(folder / "points.json", seeds, tries, [partial(read_points, num_labels=21)], alphabet)
+
+
+def tag_json(folder: Path, tries: int) -> int:
+    seeds = [
+        b'{"a": ["dog"], "b": ["plane", "cat"], "2007_000032": []}',
+        b'{"classes": ["aeroplane", "cat", "dog"], "tags": {"a": ["cat"], "b": [], "2007_000032": ["dog"]}}',
+        b'{"a.jpg": [0, 1, 1], "b": [0, 1, 0, 1], "2007000032": [1.0, 0, 0]}',
+    ]
+    read = partial(read_tags, classes=("aeroplane", "cat", "dog"), ids=("a", "b", "2007_000032"))
+    return _refusals(folder / "tags.json", seeds, tries, [read], b'{}[]:,"abdogct01.- _eEnul')
+
+
+def tag_xml(folder: Path, tries: int) -> int:
+    seed = (
+        b"<annotation><filename>a.jpg</filename><object><name>dog</name><difficult>0</difficult></object>"
+        b"<object><name>tvmonitor</name></object></annotation>"
+    )
+    read = partial(read_tags, classes=("dog", "tvmonitor"), ids=("a",))
+    return _refusals(folder / "a.xml", [seed], tries, [lambda path: read(path.parent)], b"<>/&;objectnamedg \xff")
+
+
+READERS = [lists, pictures, volumes, arrays, scribbles, annotations, points, tag_json, tag_xml]
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
@@ -240,6 +270,9 @@ def test_no_file_outside_the_folder_is_opened(tmp_path: Path, opened: Opened, na
     first.unlink()
     os.symlink(f"{secret}{ending}", first)
     (base / "classes.txt").symlink_to(f"{secret}.txt")
+    for label_file in ("voc_whats_the_point.json", "voc_scribbles.zip", "weak/blocks/x.png", "20clicks/city"):
+        (base / label_file).parent.mkdir(parents=True, exist_ok=True)
+        (base / label_file).symlink_to(outside if label_file.endswith("city") else f"{secret}.txt")
     (base / "val_part.txt").unlink(missing_ok=True)
     (base / "val_part.txt").symlink_to(f"{secret}.txt")
     good = train.read_text()
@@ -262,6 +295,11 @@ def test_no_file_outside_the_folder_is_opened(tmp_path: Path, opened: Opened, na
                 pass
             finally:
                 opened.on = False
+    opened.on = True
+    try:
+        assert main(["check", f"data={name}", f"data.root={base}"]) == 1, "links out are errors"
+    finally:
+        opened.on = False
     assert any(str(base) in path for path in opened.paths)
     leaks = [path for path in opened.paths if os.path.realpath(path).startswith(os.path.realpath(outside))]
     assert not leaks

@@ -14,8 +14,9 @@ from PIL import Image
 from harness import data
 from harness.datasets import open_dataset
 from harness.datasets.labels import IGNORE
+from harness.datasets.weak.manifest import MANIFEST, SHEET
 from harness.datasets.weak.sheet import PAINT, TILE, contact_sheet
-from harness.datasets.weak.write import MANIFEST, SHEET
+from harness.errors import BadInput
 
 Maker = Callable[..., Path]
 
@@ -78,7 +79,95 @@ def test_bad_words_exit_2(voc_folder: Maker, tmp_path: Path, capsys: pytest.Capt
 def test_every_label_shows_on_the_sheet() -> None:
     label = np.full((600, 900), IGNORE, np.uint8)
     label[599, 899], label[300, 400] = 5, 0
-    sheet = contact_sheet([("a", np.zeros((600, 900, 3), np.uint8), label)] * 2, columns=3)
+    sheet = contact_sheet([("a", np.zeros((600, 900, 3), np.uint8), label)] * 2, columns=3, grow=True)
     assert sheet.shape[1] == 3 * (TILE[1] + 6)
     for value in (0, 5):
         assert (sheet == PAINT[value]).all(-1).sum() >= 8
+
+
+def painted(label: np.ndarray, value: int, **words: bool) -> int:
+    sheet = contact_sheet([("", np.full((*label.shape, 3), 90, np.uint8), label)], columns=1, **words)
+    return int((sheet[14:] == PAINT[value]).all(-1).sum())
+
+
+def test_dots_alone_grow_on_the_sheet_and_none_eats_another() -> None:
+    """On a tile of the picture's own size: a dot becomes 7x7, two near ones share the ground, a stroke stays."""
+    label = np.full(TILE, IGNORE, np.uint8)
+    label[100, 100], label[100, 104] = 3, 2
+    areas = sorted((painted(label, 3, grow=True), painted(label, 2, grow=True)))
+    assert areas == [38, 39], "7x11 pixels, divided evenly"
+    for share in (0.001, 0.5):
+        stroke = np.full(TILE, IGNORE, np.uint8)
+        stroke[50:53, 20:200] = 4
+        stroke[120 : 120 + int(share * 100)] = 5
+        assert painted(stroke, 4, grow=False) == 3 * 180
+
+
+def test_strokes_of_small_pictures_stay_lines_on_the_sheet() -> None:
+    label = np.full((96, 128), IGNORE, np.uint8)
+    label[40:42, 10:50] = 6
+    assert painted(label, 6, grow=False) == 5 * 100  # 2.5 times in both directions
+
+
+@pytest.mark.parametrize("kind", ["pionts", "../../../esc", "masks", "clicks0", "tags"])
+def test_a_wrong_kind_makes_no_folder(kind: str, voc_folder: Maker, tmp_path: Path, capsys) -> None:
+    words = ["weak-labels", "data=folder", f"data.root={voc_folder()}", f"kind={kind}", f"out={tmp_path / 'out'}"]
+    before = sorted(tmp_path.rglob("*"))
+    assert data.main(words) == 2
+    assert capsys.readouterr().err.startswith("kind: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_labels_of_an_earlier_run_do_not_stay(voc_folder: Maker, tmp_path: Path, capsys) -> None:
+    root = voc_folder()
+    words = ["weak-labels", "kind=points", "data=folder", f"data.root={root}", f"out={tmp_path / 'out'}"]
+    folder = tmp_path / "out/weak/points"
+    assert data.main(words) == 0
+    listed = (root / "ImageSets/Segmentation/train.txt").read_text()
+    (root / "ImageSets/Segmentation/train.txt").write_text(listed.replace("a3\n", ""))
+    assert data.main(words) == 0
+    assert not (folder / "a3.png").exists()
+    assert len(list(folder.glob("*.png"))) == 11 + 1
+    Image.new("L", (32, 24)).save(folder / "foreign.png")
+    capsys.readouterr()
+    assert data.main(words) == 2
+    assert "1 other PNGs, which would be read with the labels: foreign.png" in capsys.readouterr().err
+    assert (folder / "foreign.png").exists()
+
+
+def test_a_label_that_differs_from_its_manifest_is_refused(voc_folder: Maker, tmp_path: Path) -> None:
+    root = voc_folder()
+    out = tmp_path / "out"
+    assert data.main(["weak-labels", "kind=points", "data=folder", f"data.root={root}", f"out={out}"]) == 0
+    folder = out / "weak/points"
+    (folder / "a4.png").write_bytes((folder / "a5.png").read_bytes())
+
+    def answer() -> str:
+        dataset = open_dataset("folder", root=str(root), options={"weak": str(out)})
+        with pytest.raises(BadInput) as caught:
+            dataset.weak_fingerprint(dataset.ids("train"), "points")
+        return str(caught.value)
+
+    assert "points/a4.png: differs from what manifest.json says of it" in answer()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["files"]["a5"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert "points/a5.png: is not in manifest.json" in answer()
+    folder.rename(out / "weak/scribbles")
+    dataset = open_dataset("folder", root=str(root), options={"weak": str(out)})
+    with pytest.raises(BadInput, match=r"scribbles/manifest\.json: these are points, scribbles are expected here"):
+        dataset.weak("a1", "scribbles")
+    (out / "weak/scribbles" / MANIFEST).write_text('{"made by": "someone else"}')
+    assert open_dataset("folder", root=str(root), options={"weak": str(out)}).weak("a4", "scribbles").shape == (24, 32)
+
+
+def test_what_is_written_for_void_images_is_read_again(voc_folder: Maker, mask_writer, tmp_path: Path) -> None:
+    root = voc_folder()
+    mask_writer(root / "SegmentationClass/a0.png", np.full((24, 32), IGNORE))
+    out = tmp_path / "out"
+    for kind in ("points", "blocks"):
+        assert data.main(["weak-labels", f"kind={kind}", "data=folder", f"data.root={root}", f"out={out}"]) == 0
+    dataset = open_dataset("folder", root=str(root), options={"weak": str(out)})
+    for kind in ("points", "blocks"):
+        assert dataset.weak_fingerprint(dataset.ids("train"), kind).startswith("files ")
+    assert (dataset.weak("a0", "points") == IGNORE).all()

@@ -13,8 +13,9 @@ from harness.datasets.weak import CLICKS, KINDS
 from harness.datasets.weak.strokes import BLOCK_SHARE, Instance, blocks, clicks, points, scribbles
 from harness.errors import BadInput, Problem, nearest
 
-VERSION = 1
-"""Raised when any derived label moves: it belongs into the key of every run that learns from one."""
+VERSIONS = {"scribbles": 2}
+"""By kind, 1 where none is given; raised when a derived label of the kind moves: it is part of the key of every run
+that learns from one."""
 STROKE = 3
 """Width of scribbles and diameter of points in pixels, as the field rasterises both (agmm.md 7)."""
 SMALLEST = 1e-3
@@ -23,6 +24,11 @@ GRID = 96
 """Middle lines of longer pieces are found on a grid of about this many cells, the size of `shapes`."""
 BACKGROUND_POINTS = 2
 """On label 0 where it is a background: the field's point sets mostly have two an image (agmm.md 7)."""
+
+
+def version(kind: str) -> int:
+    """The version of what is derived of a kind."""
+    return VERSIONS.get(kind, 1)
 
 
 def pieces(mask_HW: NDArray[np.uint8], has_background: bool) -> list[Instance]:

@@ -60,7 +60,7 @@ def draw(strokes: Sequence[Stroke], size: tuple[int, int], width: int = STROKE) 
 def parse_scribbles(
     data: bytes, where: str, class_names: Sequence[str], size: tuple[int, int] | None = None
 ) -> list[Stroke]:
-    """Strokes of one ScribbleSup XML file: `polygon` elements with a `tag` and `point`s of X and Y.
+    """Strokes of one ScribbleSup XML file, maybe none: `polygon` elements with a `tag` and `point`s of X and Y.
 
     `size` (H,W) is the image's, for files that state their own. Raises BadInput naming `where`.
     """
@@ -83,8 +83,6 @@ def parse_scribbles(
         if not points:
             raise BadInput(Problem(where, "a stroke without points", _AGAIN))
         strokes.append(Stroke(_label(polygon.findtext("tag"), where, class_names), tuple(points)))
-    if not strokes:
-        raise BadInput(Problem(where, "no strokes", "leave images without scribbles out of the training list"))
     return strokes
 
 

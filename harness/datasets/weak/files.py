@@ -1,4 +1,4 @@
-"""Sparse labels that lie beside a dataset: found under the names that the field uses, read, checked, digested.
+"""Sparse labels that lie beside a dataset: PNGs, ScribbleSup's XML, point JSON; read, checked, digested.
 
 255 = unlabelled. AGMM writes the number of classes for that (21 for VOC, 19 for Cityscapes); both are read as 255, and
 what is padding is told by the content mask alone (agmm.md 7).
@@ -7,38 +7,43 @@ what is padding is told by the content mask alone (agmm.md 7).
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.images import attempt, merged, read_mask, some_of
+from harness.datasets.images import merged, packed, read_mask, some_of, unpacked
 from harness.datasets.labels import IGNORE
-from harness.datasets.listing import files_of
+from harness.datasets.reading import read_many
 from harness.datasets.weak import CLICKS
 from harness.datasets.weak.drawn import MAX_XML_BYTES, Stroke, draw, parse_scribbles, read_points
+from harness.datasets.weak.manifest import MANIFEST
 from harness.errors import BadInput, Problem
 
-FOLDERS: dict[str, tuple[str, ...]] = {
-    "points": ("point/segcls", "point", "points"),
-    "scribbles": ("scribble/seginst", "scribble", "scribbles", "Scribble", "pascal_2012", "scribble_annotation"),
-    "blocks": ("block", "blocks", "sparse_label/block10"),
-}
-"""Folders below a dataset's root, in order; clicks lie in `20clicks`, `random_20clicks` or `clicks20`."""
-POINT_FILES = ("voc_whats_the_point.json", "voc_whats_the_point_bg_from_scribbles.json")
-SCRIBBLE_ZIP = "voc_scribbles.zip"
+MOST = {"points": 0.1, "clicks": 0.1, "scribbles": 0.5, "blocks": 0.75}
+"""Share of an image that labels of a kind can cover: ten times what the field draws, and below any full mask with its
+255 borders. So a file that writes 0 for "nothing" is told from one that means background."""
+LACKING = 0.05
+"""Share of images that a point JSON may leave out as having no points: 38 of VOC's 10,582 lack some (agmm.md 7)."""
 TAILS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_leftImg8bit")
 """Ends of file names that are not part of an image id (agmm.md 7)."""
+Sizes = Callable[[str], tuple[int, int]]
 
 
-def folders(kind: str) -> tuple[str, ...]:
-    """Where label files of a kind may lie below the root, ours first."""
-    number = CLICKS.fullmatch(kind)
-    named = (f"{number[1]}clicks", f"random_{number[1]}clicks", kind) if number else FOLDERS.get(kind, (kind,))
-    return (f"weak/{kind}", *named)
+@dataclass
+class Read:
+    """What the labels of some images are: their digest, the images without a labelled pixel, and all problems."""
+
+    digest: str = ""
+    blank: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 class WeakFiles(ABC):
@@ -47,7 +52,8 @@ class WeakFiles(ABC):
     where: str
     """File or folder, for messages."""
 
-    def __init__(self, class_names: Sequence[str]):
+    def __init__(self, kind: str, class_names: Sequence[str]):
+        self.kind = kind
         self.class_names = tuple(class_names)
 
     @abstractmethod
@@ -63,47 +69,78 @@ class WeakFiles(ABC):
         names = [image_id for image_id in ids if not self.covers(image_id)]
         if not names:
             return []
-        fix = "add them, take the ids out of train.txt, or move the folder away to have labels derived from masks"
+        fix = f"add them; for labels derived from masks, move {self.where} away, or leave data.weak out"
         return [Problem(self.where, f"no labels for {len(names)} images: {some_of(names)}", fix)]
 
-    def check(self, ids: Iterable[str], size: Callable[[str], tuple[int, int]]) -> str:
-        """Digest of these images' labels, read in threads. Raises BadInput with every missing and wrong one."""
+    def survey(self, ids: Iterable[str], size: Sizes) -> Read:
+        """These images' labels, read on all cores; images that `covers` leaves out have none."""
         ids = list(ids)
-        problems = self.absent(ids)
+        # An entry less in a point JSON is an image without points; a file less is a problem of `absent`.
+        found = Read(blank=[] if self.absent(ids) else [image_id for image_id in ids if not self.covers(image_id)])
         digest = hashlib.sha256()
         here = [image_id for image_id in ids if self.covers(image_id)]
-        for image_id, found in attempt(lambda i: self.read(i, size(i)), here):
-            if isinstance(found, np.ndarray):
-                digest.update(f"{image_id!r} {found.shape}".encode())
-                digest.update(found.tobytes())
-            else:
-                problems += found
-        if problems:
+        held = read_many(partial(_attempted, self, size), here, what=f"reading {self.kind}")
+        for image_id, label in zip(here, held, strict=True):
+            if isinstance(label, list):
+                found.problems += label
+                continue
+            label_HW = unpacked(label)
+            digest.update(f"{image_id!r} {label_HW.shape}".encode())
+            digest.update(label_HW.tobytes())
+            if not (label_HW != IGNORE).any():
+                found.blank.append(image_id)
+        if here and not found.problems and len(found.blank) == len(ids):
+            fix = "255 is unlabelled: write the number of its class into each labelled pixel"
+            found.problems.append(Problem(self.where, f"none of {len(ids)} images has a labelled pixel", fix))
+        found.digest = digest.hexdigest()
+        return found
+
+    def check(self, ids: Iterable[str], size: Sizes) -> str:
+        """Digest of these images' labels. Raises BadInput with every missing and wrong one."""
+        ids = list(ids)
+        found = self.survey(ids, size)
+        if problems := [*self.absent(ids), *found.problems]:
             raise BadInput(merged(problems))
-        return digest.hexdigest()
+        return found.digest
 
 
 class PngLabels(WeakFiles):
-    """Index PNGs, one an image."""
+    """Index PNGs, one an image; `digests` are those of a manifest that lies beside them, by image id."""
 
-    def __init__(self, folder: Path, files: dict[str, str], class_names: Sequence[str]):
-        super().__init__(class_names)
+    def __init__(
+        self,
+        folder: Path,
+        files: dict[str, str],
+        kind: str,
+        class_names: Sequence[str],
+        digests: Mapping[str, str] | None = None,
+    ):
+        super().__init__(kind, class_names)
         self.where, self.folder, self.files = str(folder), folder, files
+        self.digests = None if digests is None else {stem_of(image_id): text for image_id, text in digests.items()}
 
     def covers(self, image_id: str) -> bool:
-        return _stem(image_id) in self.files
+        return stem_of(image_id) in self.files
 
     def read(self, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        path = self.folder / self.files[_stem(image_id)]
-        return checked(read_mask(path), str(path), size, len(self.class_names))
+        path = self.folder / self.files[stem_of(image_id)]
+        label_HW = read_mask(path)
+        if self.digests is not None:
+            listed = self.digests.get(stem_of(image_id))
+            if listed != hashlib.sha256(path.read_bytes()).hexdigest():
+                found = f"is not in {MANIFEST}" if listed is None else f"differs from what {MANIFEST} says of it"
+                fix = f"write the labels anew (weak-labels), or remove {self.folder / MANIFEST} if this file is meant"
+                raise BadInput(Problem(str(path), found, fix))
+        return checked(label_HW, str(path), size, self.kind, len(self.class_names))
 
 
 class XmlScribbles(WeakFiles):
     """ScribbleSup's XML files, one an image, in a folder or a zip archive."""
 
-    def __init__(self, source: Path, files: dict[str, str], class_names: Sequence[str]):
-        super().__init__(class_names)
+    def __init__(self, source: Path, files: dict[str, str], kind: str, class_names: Sequence[str]):
+        super().__init__(kind, class_names)
         self.where, self.source, self.files = str(source), source, files
+        self._open: tuple[int, zipfile.ZipFile] | None = None
 
     def covers(self, image_id: str) -> bool:
         return image_id in self.files
@@ -112,24 +149,34 @@ class XmlScribbles(WeakFiles):
         name = self.files[image_id]
         where = str(self.source / name)
         strokes = parse_scribbles(self._bytes(name, where), where, self.class_names, size)
-        return checked(draw(strokes, size), where, size, len(self.class_names))
+        return checked(draw(strokes, size), where, size, self.kind, len(self.class_names))
 
     def _bytes(self, name: str, where: str) -> bytes:
         try:
             if self.source.is_dir():
                 return (self.source / name).read_bytes()
-            with zipfile.ZipFile(self.source) as archive, archive.open(name) as file:
+            with self._archive().open(name) as file:
                 return file.read(MAX_XML_BYTES + 1)
         # Damaged archives raise almost any class; all mean the same here.
         except Exception as error:
             raise BadInput(Problem(where, f"cannot be read ({error})", "download the annotations again")) from error
 
+    def _archive(self) -> zipfile.ZipFile:
+        """The archive, whose directory is parsed once a process: a forked one would share its place in the file."""
+        if self._open is None or self._open[0] != os.getpid():
+            # Given a file, not a name, the archive leaves closing to the last reader, whichever thread that is.
+            self._open = (os.getpid(), zipfile.ZipFile(self.source.open("rb")))
+        return self._open[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": None}
+
 
 class JsonPoints(WeakFiles):
     """Point annotations of all images in one or two JSON files."""
 
-    def __init__(self, paths: Sequence[Path], class_names: Sequence[str]):
-        super().__init__(class_names)
+    def __init__(self, paths: Sequence[Path], kind: str, class_names: Sequence[str]):
+        super().__init__(kind, class_names)
         self.where = str(paths[0])
         self.dots: dict[str, list[Stroke]] = {}
         for path in paths:
@@ -139,85 +186,66 @@ class JsonPoints(WeakFiles):
     def covers(self, image_id: str) -> bool:
         return image_id in self.dots
 
+    def absent(self, ids: Iterable[str]) -> list[Problem]:
+        """As of files, but an image without a point may be left out: only where many are, something is wrong."""
+        ids = list(ids)
+        lacking = sum(not self.covers(image_id) for image_id in ids)
+        return super().absent(ids) if lacking > LACKING * len(ids) else []
+
     def read(self, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        outside = [dot for dot in self.dots[image_id] if not _inside(dot, size)]
+        dots = self.dots.get(image_id, [])
+        outside = [dot for dot in dots if not _inside(dot, size)]
         if outside:
             found = f"{len(outside)} points of {image_id} lie outside its {size[1]}x{size[0]} pixels"
             raise BadInput(Problem(self.where, found, "take the points of this very image"))
-        return draw(self.dots[image_id], size)
+        return draw(dots, size)
 
 
-def find(root: Path, kind: str, class_names: Sequence[str]) -> WeakFiles | None:
-    """The label files of a kind below `root`, or None where there are none.
-
-    Raises BadInput where a folder of that name cannot be used.
-    """
-    for name in folders(kind):
-        folder = root / name
-        if folder.is_dir():
-            found = _in_folder(folder, class_names)
-            if found is not None:
-                return found
-    if kind == "points":
-        paths = [root / name for name in POINT_FILES if (root / name).is_file()]
-        return JsonPoints(paths, class_names) if paths else None
-    if kind == "scribbles" and (root / SCRIBBLE_ZIP).is_file():
-        return XmlScribbles(root / SCRIBBLE_ZIP, _in_zip(root / SCRIBBLE_ZIP), class_names)
-    return None
-
-
-def checked(label_HW: NDArray[np.uint8], where: str, size: tuple[int, int], num_labels: int) -> NDArray[np.uint8]:
+def checked(
+    label_HW: NDArray[np.uint8], where: str, size: tuple[int, int], kind: str, num_labels: int
+) -> NDArray[np.uint8]:
     """Sparse labels of a file with AGMM's value for unlabelled turned into 255.
 
-    Raises BadInput for another size than the image's, labels above the classes, and files without an unlabelled or
-    without a labelled pixel.
+    Raises BadInput for another size than the image's, labels above the classes, and more labelled pixels than the
+    kind can have. No labelled pixel is no fault of one file: the field's sets have such images.
     """
     if label_HW.shape != size:
         found = f"labels of {label_HW.shape[1]}x{label_HW.shape[0]} pixels, image of {size[1]}x{size[0]}"
         raise BadInput(Problem(where, found, "make both the same size"))
-    values = np.flatnonzero(np.bincount(label_HW.ravel(), minlength=256))
-    illegal = [int(v) for v in values if num_labels < v < IGNORE]
+    counts = np.bincount(label_HW.ravel(), minlength=256)
+    illegal = [int(v) for v in np.flatnonzero(counts) if num_labels < v < IGNORE]
     if illegal:
         found = f"label {some_of(map(str, illegal))}, but there are {num_labels} classes"
         raise BadInput(Problem(where, found, f"labels are 0..{num_labels - 1}; unlabelled is 255 or {num_labels}"))
-    if values.max() < num_labels:
-        found = "every pixel is labelled: no sparse labels"
-        raise BadInput(Problem(where, found, "write 255 where nothing is labelled (0 is a class), or labels=masks"))
-    if values.min() >= num_labels:
-        raise BadInput(Problem(where, "no pixel is labelled", "take the id out of train.txt"))
+    number = CLICKS.fullmatch(kind)
+    labelled, most = int(counts[:num_labels].sum()), MOST["clicks" if number else kind]
+    # Of a tiny image even the clicks that were asked for are a large share.
+    if labelled > max(most * label_HW.size, int(number[1]) if number else 0):
+        share = f"{100 * labelled / label_HW.size:.0f} %"
+        found = f"{share} of the pixels are labelled, {kind} label {100 * most:.0f} % at most"
+        fix = "write 255 where nothing is labelled (0 is a label, not nothing); full masks are labels=masks"
+        raise BadInput(Problem(where, found, fix))
     return np.where(label_HW == num_labels, np.uint8(IGNORE), label_HW)
 
 
-def _in_folder(folder: Path, class_names: Sequence[str]) -> WeakFiles | None:
-    problems: list[Problem] = []
-    for suffix, kind in ((".png", PngLabels), (".xml", XmlScribbles)):
-        files = files_of(folder, (suffix,), problems, "allow reading it", _key)
-        if problems:
-            raise BadInput(problems)
-        if files:
-            return kind(folder, files, class_names)
-    return None
-
-
-def _in_zip(path: Path) -> dict[str, str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception as error:
-        raise BadInput(Problem(str(path), f"no zip archive ({error})", "download the annotations again")) from error
-    return {Path(name).stem: name for name in names if name.endswith(".xml")}
-
-
-def _key(stem: str) -> str:
+def key_of(stem: str) -> str:
     """The image id in a file name: slashes were written as ~, and the field's ends are cut."""
     for tail in TAILS:
         stem = stem.removesuffix(tail)
     return stem
 
 
-def _stem(image_id: str) -> str:
-    """The id as a file name; of ids in folders, as Cityscapes has them, also the last part is one."""
-    return _key(image_id.replace("/", "~"))
+def stem_of(image_id: str) -> str:
+    """The id as a file name without its suffix."""
+    return key_of(image_id.replace("/", "~"))
+
+
+def _attempted(files: WeakFiles, size: Sizes, image_id: str) -> NDArray[np.uint8] | list[Problem]:
+    """The labels of an image, packed for the way between processes, or what is wrong with them."""
+    try:
+        return packed(files.read(image_id, size(image_id)))
+    except BadInput as error:
+        return error.problems
 
 
 def _inside(dot: Stroke, size: tuple[int, int]) -> bool:

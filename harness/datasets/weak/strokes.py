@@ -23,6 +23,10 @@ BLOCKS_A_SIDE = 10
 """Blocks are cells of a grid of this many a side, the block annotation of Lin, Upchurch and Bala (ICCV 2019)."""
 BLOCK_SHARE = 0.1
 """Share of the blocks that are labelled."""
+LONG = 0.5
+"""A middle line of this share of the longer side of a piece's box is one."""
+KEPT = 0.5
+"""A grid that keeps this share of a piece shows its shape."""
 
 _RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 """The eight neighbours (dy,dx) clockwise from the upper one: P2 to P9 of Zhang and Suen 1984."""
@@ -246,13 +250,30 @@ def _fine(stroke_n2: NDArray[np.int64], factor: int, width: int) -> NDArray[np.i
 
 
 def _middle_line(pixels_hw: Mask, factor: int) -> tuple[list[Pixel], int]:
-    """The longest path of the skeleton on a grid of `factor` pixels a cell, or finer where nothing is left there."""
-    inner = erode(coarse(pixels_hw, factor)) if factor > 1 else erode(pixels_hw)
-    if not inner.any():
-        if factor > 1:
-            return _middle_line(pixels_hw, 1)
-        inner = pixels_hw
-    return longest_path(thin(inner)) or longest_path(inner), factor  # thinning can eat a 2x2 square whole
+    """The longest path of the skeleton on a grid of `factor` pixels a cell, or on finer ones where that one loses it.
+
+    Cells that lie wholly inside, and erosion, lose what is thin: a bicycle keeps a speck of its frame. A path that is
+    short against the piece is then looked for on half the cells, down to pixels; the longest is taken.
+    """
+    if factor == 1:
+        return _pixel_line(pixels_hw), 1
+    inner = erode(coarse(pixels_hw, factor))
+    path = _skeleton_line(inner)
+    kept = int(inner.sum()) * factor**2
+    # A disc's middle line is short on any grid; it keeps its area, which says so without a look at finer ones.
+    if len(path) * factor >= LONG * max(pixels_hw.shape) or kept >= KEPT * int(pixels_hw.sum()):
+        return path, factor
+    finer, cells = _middle_line(pixels_hw, factor // 2)
+    return (finer, cells) if len(finer) * cells > len(path) * factor else (path, factor)
+
+
+def _pixel_line(pixels_hw: Mask) -> list[Pixel]:
+    inner = erode(pixels_hw)
+    return _skeleton_line(inner if inner.any() else pixels_hw)
+
+
+def _skeleton_line(inner_hw: Mask) -> list[Pixel]:
+    return longest_path(thin(inner_hw)) or longest_path(inner_hw)  # thinning can eat a 2x2 square whole
 
 
 def clicks(mask_HW: Labels, number: int, rng: np.random.Generator) -> Labels:
