@@ -32,8 +32,8 @@ class Inference:
     size: Size = "crop"
     """What a scale multiplies. `crop`: the image is resized to a square of the run's crop whatever its aspect, at each
     scale anew; `square`: once to that square, which is then resized to each scale, so that no scale sees more detail
-    than the crop has (toco.md section 4, COCO); `original`: its own size; `long`: its long side becomes the crop; `tiles`: its own size, in overlapping squares of
-    the crop (agmm.md section 4)."""
+    than the crop has (toco.md section 4, COCO); `original`: its own size; `long`: its long side becomes the crop;
+    `tiles`: its own size, in overlapping squares of the crop (agmm.md section 4)."""
     of: Literal["logits", "probabilities"] = "logits"
     at: Literal["image", "map"] = "image"
     """Where mirrors and scales are fused: at the image's size, or at the score map of the first scale."""
