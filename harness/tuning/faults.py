@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import math
+import os
 import random
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -19,7 +22,7 @@ from harness.engine.session import Session
 from harness.errors import BadInput
 
 PREEMPTED = "preempted"
-"""The process or node was taken away: run again for free."""
+"""Process, node, GPU or disk were taken away or full: run again for free, at the latest by the same command."""
 OOM = "oom"
 """Out of memory: run again once with `low_memory`."""
 BAD_INPUT = "bad_input"
@@ -28,6 +31,15 @@ BUG = "bug"
 """Everything else: never run again by itself."""
 
 MESSAGE_LIMIT = 20_000
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|(CUDA|HIP)( driver)?( error:)? out of memory|CU[A-Z]+_STATUS_(\w+_)?ALLOC(ATION)?_FAILED"
+)
+"""What comes as a plain RuntimeError."""
+_PASSING = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE})
+_TAKEN = re.compile(
+    r"DataLoader worker \(pid.*\) is killed by signal|\(os error (" + "|".join(map(str, sorted(_PASSING))) + r")\)"
+)
+"""A loader that the system killed, mostly for memory; and the errors above as libraries written in Rust put them."""
 
 
 def classify(error: BaseException) -> str:
@@ -35,9 +47,12 @@ def classify(error: BaseException) -> str:
     seen: BaseException | None = error
     while seen is not None:
         names = {c.__name__ for c in type(seen).__mro__}
-        if names & {"OutOfMemoryError", "MemoryError"} or "can't allocate memory" in str(seen):
+        text = str(seen)
+        if names & {"OutOfMemoryError", "MemoryError"} or _NO_MEMORY.search(text):
             return OOM
-        if names & {"ActorDiedError", "RayActorError", "WorkerCrashedError", "NodeDiedError"}:
+        if names & {"ActorDiedError", "RayActorError", "WorkerCrashedError", "NodeDiedError"} or _TAKEN.search(text):
+            return PREEMPTED
+        if isinstance(seen, OSError) and seen.errno in _PASSING:
             return PREEMPTED
         if isinstance(seen, BadInput):
             return BAD_INPUT
@@ -71,8 +86,12 @@ def finite(outcome: Outcome) -> Outcome:
 def attempt(execute: Execute, payload: Mapping[str, Any], session: Session, threads: int = 1) -> Outcome:
     """Runs `execute` in a cleaned process; out of memory is tried once more, `with_low_memory`.
 
-    Exceptions become outcomes. SystemExit (a stopped trial) and KeyboardInterrupt pass.
+    Exceptions become outcomes. SystemExit (a stopped trial) and KeyboardInterrupt pass. Nothing is tried where an
+    earlier run broke the GPU for this process: that is no fault of this one.
     """
+    if lost := lost_gpu():
+        text = f"an earlier run left this process without its GPU ({lost}): run the same command again"
+        return Outcome("failed", None, 0.0, PREEMPTED, text)
     for last in (False, True):
         clean_process(threads)
         try:
@@ -83,6 +102,27 @@ def attempt(execute: Execute, payload: Mapping[str, Any], session: Session, thre
         if last or outcome.error_class != OOM:
             break
     return outcome
+
+
+def lost_gpu() -> str:
+    """Why this process can use its GPU no more; empty where it can, or has none.
+
+    A device-side assert or an illegal access breaks the process's CUDA context for good: every later call fails.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.zeros(1, device="cuda").add_(1).cpu()
+    except RuntimeError as error:
+        return "" if classify(error) == OOM else (str(error).splitlines() or [type(error).__name__])[0]
+    return ""
+
+
+def leave_without_gpu() -> None:
+    """Ends a process whose GPU is lost: its scheduler sees it die and starts the run in another one, for free."""
+    if lost_gpu():
+        os._exit(1)
 
 
 def with_low_memory(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,26 +166,37 @@ def _tune(
     # Tune starts trials one by one unless as many may wait as run.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit())
     workers, cpus, gpus = shape
-    scratch = Path(tempfile.mkdtemp(prefix="sweep-"))
-    # Train's snapshots of several workers must lie where all nodes see them.
-    shared = store_root.absolute() / "work" / ".train" if workers > 1 else scratch
-    shared.mkdir(parents=True, exist_ok=True)
+    with _scratch_folders(store_root, workers) as (scratch, shared):
 
-    def ticket(job: Job) -> dict[str, Any]:
-        return Ticket(
-            job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers, str(shared)
-        ).to_config()
+        def ticket(job: Job) -> dict[str, Any]:
+            return Ticket(
+                job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers, str(shared)
+            ).to_config()
 
-    search = Routing(conductor, frozenset(only), ticket, limit)
-    try:
-        _tuner(conductor, search, shape, scratch, progress).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if workers > 1:
-            remove_orphans()
-            shutil.rmtree(shared, ignore_errors=True)
+        search = Routing(conductor, frozenset(only), ticket, limit)
+        try:
+            _tuner(conductor, search, shape, scratch, progress).fit()
+        finally:
+            if workers > 1:
+                remove_orphans()
     if search.error is not None:
         raise search.error
+
+
+@contextmanager
+def _scratch_folders(store_root: Path, workers: int) -> Iterator[tuple[Path, Path]]:
+    """Folders for this driver alone, removed at the end: Tune's, and that of the snapshots of several workers."""
+    scratch = shared = Path(tempfile.mkdtemp(prefix="sweep-"))
+    try:
+        if workers > 1:
+            # All nodes must see it, and no other driver of the same store may remove it.
+            work = store_root.absolute() / "work"
+            work.mkdir(parents=True, exist_ok=True)
+            shared = Path(tempfile.mkdtemp(prefix=f".train-{os.getpid()}-", dir=work))
+        yield scratch, shared
+    finally:
+        for folder in {scratch, shared}:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tuner(conductor: Conductor, search: Any, shape: Shape, scratch: Path, progress: Progress) -> Any:

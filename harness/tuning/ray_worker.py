@@ -20,7 +20,17 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from harness.engine.outcome import Outcome
 from harness.engine.session import Session
 from harness.spec import resolve
-from harness.tuning.faults import BUG, OOM, PREEMPTED, attempt, clean_process, failed, with_low_memory, worst
+from harness.tuning.faults import (
+    BUG,
+    OOM,
+    PREEMPTED,
+    attempt,
+    clean_process,
+    failed,
+    leave_without_gpu,
+    with_low_memory,
+    worst,
+)
 from harness.tuning.sessions import TrainSession, TuneSession
 
 Trainer: Any = TorchTrainer
@@ -64,6 +74,7 @@ class Ticket:
 
 def run_trial(config: Mapping[str, Any]) -> None:
     """The Tune trainable: runs the ticket's job and reports its outcome as data."""
+    leave_without_gpu()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     ticket = Ticket.of(config)
     outcome = _in_this_actor(ticket) if ticket.workers == 1 else _nested(ticket)

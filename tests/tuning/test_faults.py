@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
 import pytest
 import torch
 
-from harness.errors import BadInput, NonFiniteLoss, Problem
-from harness.tuning.faults import BAD_INPUT, BUG, OOM, PREEMPTED, classify, failed, with_low_memory, worst
+from harness.engine.outcome import Outcome
+from harness.engine.session import LocalSession
+from harness.errors import BadInput, NonFiniteLoss, Problem, StoreError
+from harness.store import Store
+from harness.tuning import faults
+from harness.tuning.faults import (
+    BAD_INPUT,
+    BUG,
+    OOM,
+    PREEMPTED,
+    attempt,
+    classify,
+    failed,
+    leave_without_gpu,
+    lost_gpu,
+    with_low_memory,
+    worst,
+)
 
 
 class ActorDiedError(Exception):
@@ -21,6 +45,22 @@ class ActorDiedError(Exception):
         (MemoryError(), OOM),
         (torch.OutOfMemoryError("x"), OOM),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), OOM),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), OOM),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), OOM),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), OOM),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), OOM),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), OOM),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), BUG),
+        (RuntimeError("CUDA error: device-side assert triggered"), BUG),
+        (RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. "), PREEMPTED),
+        (ValueError("Caught ValueError in DataLoader worker process 0."), BUG),
+        (OSError(errno.ENOSPC, "No space left on device"), PREEMPTED),
+        (OSError(errno.ESTALE, "Stale file handle"), PREEMPTED),
+        (OSError(errno.EIO, "Input/output error"), PREEMPTED),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), PREEMPTED),
+        (FileNotFoundError(errno.ENOENT, "No such file"), BUG),
+        (PermissionError(errno.EACCES, "Permission denied"), BUG),
+        (StoreError("the store has no table"), BUG),
         (ActorDiedError(), PREEMPTED),
         (BadInput(Problem("a.png", "damaged", "replace it")), BAD_INPUT),
     ],
@@ -30,6 +70,78 @@ def test_classes(error: Exception, fault: str) -> None:
     wrapped = RuntimeError("around")
     wrapped.__cause__ = error
     assert classify(wrapped) == fault
+
+
+def test_a_store_on_a_full_disk_is_tried_again_by_the_same_command(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    def writes(payload: Any, session: Any) -> Outcome:
+        rows = {"eval": ["a"], "image": ["i"], "class": [0], "tp": [1], "fp": [0], "fn": [0]}
+        Store(tmp_path).write("counts", "a", pl.DataFrame(rows))
+        return Outcome("done", 0.5)
+
+    outcome = attempt(writes, {}, LocalSession())
+    assert (outcome.status, outcome.error_class) == ("failed", PREEMPTED)
+    assert "the disk is full" in outcome.error_message
+    monkeypatch.undo()
+    assert attempt(writes, {}, LocalSession()) == Outcome("done", 0.5)
+
+
+class BrokenGpu:
+    """Stands for torch in a process whose CUDA context is lost (or was never opened)."""
+
+    def __init__(self, error: str, initialized: bool = True):
+        self.error = error
+        self.cuda = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: initialized)
+
+    def zeros(self, *size: int, device: str) -> Any:
+        """Fails as every call does after a device-side assert."""
+        raise RuntimeError(self.error)
+
+
+ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
+
+
+def test_a_lost_gpu_is_told_from_a_full_one_and_from_none(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "torch", BrokenGpu(ASSERT))
+    assert lost_gpu() == "CUDA error: device-side assert triggered"
+    monkeypatch.setitem(sys.modules, "torch", BrokenGpu("CUDA error: out of memory"))
+    assert lost_gpu() == ""
+    monkeypatch.setitem(sys.modules, "torch", BrokenGpu(ASSERT, initialized=False))
+    assert lost_gpu() == ""
+    monkeypatch.undo()
+    assert lost_gpu() == ""
+
+
+def test_after_a_lost_gpu_runs_are_preempted_instead_of_failing_as_bugs(monkeypatch: Any) -> None:
+    """The run that broke it is a bug; those after it never start in this process."""
+    lost: list[str] = []
+    monkeypatch.setattr(faults, "lost_gpu", lambda: lost[0] if lost else "")
+
+    def breaks(payload: Any, session: Any) -> Outcome:
+        lost.append("CUDA error: device-side assert triggered")
+        raise RuntimeError(lost[0])
+
+    assert attempt(breaks, {}, LocalSession()).error_class == BUG
+    later = attempt(breaks, {}, LocalSession())
+    assert (later.error_class, len(lost)) == (PREEMPTED, 1)
+    assert later.error_message == (
+        "an earlier run left this process without its GPU (CUDA error: device-side assert triggered): "
+        "run the same command again"
+    )
+
+
+def test_an_actor_without_its_gpu_ends_before_it_takes_a_run(monkeypatch: Any) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    leave_without_gpu()
+    assert ended == []
+    monkeypatch.setattr(faults, "lost_gpu", lambda: "CUDA error")
+    leave_without_gpu()
+    assert ended == [1]
 
 
 def test_the_cause_outweighs_the_symptoms_of_its_peers() -> None:

@@ -21,6 +21,7 @@ from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
 from harness.tuning.conductor import Conductor, Job, Sign
 from harness.tuning.drivers import run_local
+from harness.tuning.ray_driver import _scratch_folders
 from harness.tuning.search import Tpe
 from harness.tuning.sobol import sobol_row
 from harness.tuning.studies import Past, Study
@@ -377,6 +378,20 @@ assert "ray" not in sys.modules and "torch" not in sys.modules
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.dumps(sorted(os.listdir(tmp_path))) == "[]"
+
+
+def test_drivers_of_one_store_do_not_remove_each_others_snapshots(tmp_path: Path) -> None:
+    with _scratch_folders(tmp_path, 2) as (_, one):
+        (one / "snapshot").write_text("x")
+        with _scratch_folders(tmp_path, 2) as (scratch, two):
+            assert two.parent == one.parent == tmp_path / "work"
+            assert scratch.is_dir()
+        assert (one / "snapshot").exists()
+        assert not two.exists()
+        assert not scratch.exists()
+    assert list(tmp_path.glob("work/*")) == []
+    with _scratch_folders(tmp_path, 1) as (scratch, one):
+        assert one == scratch
 
 
 def test_study_defaults() -> None:

@@ -27,17 +27,20 @@ def keys(records: Any) -> list[Any]:
 def test_one_sweep_overlaps_survives_a_kill_and_equals_the_local_one(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Two studies are slow, in one an actor is killed by SIGKILL, one raises: rows equal those without Ray."""
+    """Two studies are slow, in one an actor is killed by SIGKILL, in one it loses its GPU, one raises: rows equal those
+    without Ray."""
 
     def act(study: Any, knobs: Any, seed: int) -> str:
-        dies = study.method == "dier" and knobs["x"] == 0.5
-        return "die once" if dies else {"slow1": "meet", "slow2": "meet", "raiser": "bug"}.get(study.method, "")
+        if knobs["x"] == 0.5 and study.method in ("dier", "loser"):
+            return {"dier": "die once", "loser": "lose gpu"}[study.method]
+        return {"slow1": "meet", "slow2": "meet", "raiser": "bug"}.get(study.method, "")
 
     plan = [
         study("a", method="slow1", search="rules", trials=2, seeds=(0, 1)),
         study("b", method="slow2", search="rules", trials=2, seeds=(0, 1)),
         study("c", method="dier", search="rules", trials=2),
         study("d", method="raiser", search="rules", trials=2),
+        study("f", method="loser", search="rules", trials=2),
         study("e", method="stopped", trials=5, first_rung=0.3),
     ]
     hooks = MemoryHooks(act=act, root=str(tmp_path))
@@ -46,13 +49,17 @@ def test_one_sweep_overlaps_survives_a_kill_and_equals_the_local_one(
     long = [(a, b) for a, b in spans if b - a > 1]
     assert any(a[1] > b[0] + 0.5 for a, b in itertools.pairwise(long)), "no two trials overlapped"
     assert len(list(tmp_path.glob("died-*"))) == 1
-    quiet = MemoryHooks(act=lambda s, k, n: "bug" if s.method == "raiser" else "")
+    broken = [r for r in records if r.study == "f" and r.trial == 0 and r.role == "trial"]
+    assert [(r.outcome.status, r.outcome.error_class) for r in broken] == [("failed", "bug")]
+    quiet = MemoryHooks(
+        act=lambda s, k, n: "bug" if s.method == "raiser" or (s.method == "loser" and k["x"] == 0.5) else ""
+    )
     assert keys(r for r in records if r.study != "e") == keys(run_local(plan[:-1], quiet, execute))
     stopped = [r for r in records if r.study == "e"]
     assert sorted((r.trial, r.role) for r in stopped)[-1][0] == 4
     assert {r.outcome.status for r in stopped} == {"done", "pruned"}
     assert all(0.3 <= r.outcome.reached < 1 for r in stopped if r.outcome.status == "pruned")
-    assert len({line["pid"] for line in lines_of(tmp_path)}) <= 3, "actors were not reused"
+    assert len({line["pid"] for line in lines_of(tmp_path)}) <= 4, "actors were not reused"
     again = run_studies(plan, hooks, execute=TOY, store_root=tmp_path)
     assert not any(r.ran for r in again)
     assert len(again) == len(records)

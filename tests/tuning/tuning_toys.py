@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.engine.outcome import Outcome
 from harness.engine.session import Session
+from harness.tuning import faults
 from harness.tuning.space import Float, Gap, Space
 from harness.tuning.studies import Past, Resolved, Study
 
@@ -41,6 +42,10 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
     started = time.time()
     if act == "bug":
         raise ValueError("broken on purpose")
+    if act == "lose gpu":
+        # As after a device-side assert: this run fails, and the process is of no use to any later one.
+        faults.lost_gpu = lambda: "CUDA error: device-side assert triggered"
+        raise RuntimeError(faults.lost_gpu())
     if act == "oom" and not payload.get("low_memory"):
         raise MemoryError("too much")
     if act == "meet" and root is not None:
