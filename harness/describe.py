@@ -78,12 +78,17 @@ def runs_of(planned: PlannedStudy) -> int:
 
 def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
     """Seconds of one run: from runs like it in the store, else the tier's bound; None at tier paper."""
-    run = planned.run
+    run, study = planned.run, planned.study
     like = runs.filter(
-        (pl.col("status") == "done")
-        & (pl.col("method") == run.method)
-        & (pl.col("backbone") == run.backbone)
-        & (pl.col("tier") == run.tier)
+        pl.col("status") == "done",
+        pl.col("method") == run.method,
+        pl.col("backbone") == run.backbone,
+        pl.col("tier") == run.tier,
+        # Images of another size, and other arithmetic on another machine, tell little.
+        pl.col("dataset") == planned.part.dataset.name,
+        pl.col("precision") == run.precision,
+        pl.col("device").str.starts_with("cpu") == (study.gpus == 0),
+        pl.col("world_size") == study.workers,
     )
     per_step = []
     for row in like.iter_rows(named=True):

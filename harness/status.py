@@ -17,6 +17,7 @@ from harness.bookkeeping import sweeps
 from harness.engine.heartbeat import read_heartbeats
 from harness.errors import EXIT_DONE, BadInput, Problem
 from harness.store import load
+from harness.store.reading import BY_STATUS
 from harness.words import word
 
 STALE_SECONDS = 120.0
@@ -36,7 +37,8 @@ def show_status(words: StatusWords) -> int:
     if not root.is_dir():
         raise BadInput(Problem("store", f"{root} does not exist", "name the folder of a sweep: store=<folder>"))
     known = sweeps(root)
-    console = Console()
+    # Brackets are text here: rich would take [running] for a style and drop it.
+    console = Console(markup=False, highlight=False)
     if not known:
         console.print(f"no sweep has been started in {root}")
     else:
@@ -76,13 +78,17 @@ def process_alive(pid: int) -> bool:
     return pid > 0
 
 
+def _trials(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row per trial of a study. One that failed and ran again has a row for each attempt: the best counts."""
+    return rows.filter(pl.col("role") == "trial").sort(BY_STATUS).unique("trial", keep="first")
+
+
 def _studies(outline: dict[str, Any], trials: pl.DataFrame) -> Table:
     mine = trials.filter(pl.col("sweep") == outline["sweep"])
     table = Table("study", "trials", "done", "pruned", "failed", "finals", "best objective")
     for study in outline["studies"]:
         rows = mine.filter(pl.col("study") == study["id"])
-        first = rows.filter(pl.col("role") == "trial")
-        by_status = dict(first.group_by("status").len().iter_rows())
+        by_status = dict(_trials(rows).group_by("status").len().iter_rows())
         finals = rows.filter((pl.col("role") == "final") & (pl.col("status") == "done"))["key"].n_unique()
         best = rows["objective"].max()
         table.add_row(

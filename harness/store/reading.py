@@ -16,6 +16,8 @@ from harness.store.files import check_version, list_files, local_root, member_of
 from harness.store.schema import SCHEMAS, empty, table_schema
 
 STATUS_ORDER = ("done", "pruned", "failed")
+BY_STATUS = pl.col("status").replace_strict({s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER))
+"""Sorts rows so that the best outcome of several attempts comes first."""
 _ATTEMPTS = 5
 _CAST = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast=["upcast"])
 
@@ -71,8 +73,7 @@ def load(path: str | Path, tables: Iterable[str] | None = None) -> Results:
 
 def latest_runs(runs: pl.DataFrame) -> pl.DataFrame:
     """One row per key: done before pruned before failed, then the one that started last."""
-    order = pl.col("status").replace_strict({s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER))
-    ranked = runs.sort(order, pl.col("started").str.to_datetime(time_zone="UTC", strict=False),
+    ranked = runs.sort(BY_STATUS, pl.col("started").str.to_datetime(time_zone="UTC", strict=False),
                        descending=[False, True], nulls_last=True, maintain_order=True)  # fmt: skip
     return ranked.unique("key", keep="first", maintain_order=True)
 

@@ -1,0 +1,59 @@
+"""`sweep status`: what it prints, from heartbeats, outlines and trials that are written by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from harness.engine.heartbeat import FILE, Heartbeat
+from harness.status import StatusWords, show_status
+from harness.store import Store
+
+
+def trial(number: int, status: str, role: str = "trial") -> dict[str, object]:
+    return {
+        "sweep": "w", "study": "cam-tags-1", "trial": number, "key": f"k{number}", "role": role,
+        "protocol": "held-out", "status": status, "reached": 1.0, "objective": 0.5 if status == "done" else None,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / "sweeps").mkdir()
+    studies = [{"id": "cam-tags-1", "method": "cam", "trials": 4, "seeds": [0]}]
+    (tmp_path / "sweeps" / "w.json").write_text(json.dumps({"sweep": "w", "pid": os.getpid(), "studies": studies}))
+    return Store(tmp_path)
+
+
+def shown(store: Store, capsys: pytest.CaptureFixture[str]) -> str:
+    assert show_status(StatusWords(store=str(store.root))) == 0
+    return capsys.readouterr().out
+
+
+def test_what_runs_and_what_died_is_said_in_brackets(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    Heartbeat(store.work("a")).beat(key="a", study="cam-tags-1", trial=1, role="trial", seed=0, stage="train", step=3)
+    Heartbeat(store.work("b")).beat(key="b", study="cam-tags-1", trial=2, role="trial", seed=0, stage="train", step=3)
+    path = store.work("b") / FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "updated": 0.0}))
+    text = " ".join(shown(store, capsys).split())
+    assert re.search(r"cam-tags-1 trial 1 seed 0: train 3/0 \[running\]", text)
+    assert re.search(r"cam-tags-1 trial 2 seed 0: train 3/0 \[dead since \d+ s, resumes from its checkpoint\]", text)
+
+
+def test_a_trial_that_failed_first_counts_once(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, row in (
+        ("w-0000", trial(0, "done")),
+        ("w-0001", trial(1, "failed")),
+        ("w-0001~2", trial(1, "done")),
+        ("w-0002", trial(2, "failed")),
+        ("w-0002~2", trial(2, "failed") | {"reached": 0.5}),
+        ("w-0003", trial(3, "pruned")),
+    ):
+        store.write("trials", name, pl.DataFrame([row], schema_overrides={"objective": pl.Float64}))
+    line = next(line for line in shown(store, capsys).splitlines() if "cam-tags-1" in line)
+    assert re.findall(r"[\d./]+", line.split("cam-tags-1")[1]) == ["4", "2", "1", "1", "0/1", "50.0"]
