@@ -24,7 +24,13 @@ class Heartbeat:
         self._every_s = every_s
         self._clock = clock
         self._last: float | None = None
-        self._fields: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "started": clock()}
+        self.before = _read(self.path)
+        """The last beat of an attempt that ended without a result; empty where there was none."""
+        self.earlier = max(0.0, float(self.before.get("updated", 0.0)) - float(self.before.get("started", 0.0)))
+        """Seconds of all attempts before this one, each until its last beat."""
+        # Set back, so that `updated - started` is what the run has cost, however many attempts it took.
+        started = clock() - self.earlier
+        self._fields: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
 
     def beat(self, *, force: bool = False, **fields: Any) -> bool:
         """Remembers `fields` (JSON values) and writes all of them when due; answers whether it wrote.
@@ -52,6 +58,14 @@ class Heartbeat:
     def clear(self) -> None:
         """Removes the file: the run is over."""
         self.path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file says; nothing where it is not there or half gone."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def read_heartbeats(store_root: str | Path) -> list[dict[str, Any]]:

@@ -53,8 +53,6 @@ class Trained:
     steps: list[tuple[int, str, float]] = field(default_factory=list)
     """(step, loss term, value): means over all groups."""
     resumed_at: int = 0
-    seconds: float = 0.0
-    """Training seconds including those of earlier attempts."""
     best: tuple[float, int] | None = None
 
 
@@ -79,10 +77,9 @@ def train(
     with phases.of("checkpoint"):
         meta = checkpoint.load_training(config.folder, method, plans)
     if meta:
-        result.resumed_at, result.seconds = int(meta["step"]), float(meta["seconds"])
+        result.resumed_at = int(meta["step"])
         result.steps = [(int(s), str(n), float(v)) for s, n, v in meta["losses"]]
-    began, saved_at = time.perf_counter(), time.perf_counter()
-    earlier = result.seconds
+    saved_at = time.perf_counter()
     every = max(1, config.total // LOG_POINTS)
     rungs = {max(1, round(r * config.total)): r for r in session.rungs}
     pending: _Pending | None = None
@@ -113,7 +110,6 @@ def train(
             reduced = reduce_stats(stats, method.stats_concat, session)
         with phases.of("method"):
             method.update(reduced, progress)
-        result.seconds = earlier + time.perf_counter() - began
         done = step + 1
         if done in rungs and evaluate is not None:
             with phases.of("score"):
@@ -137,7 +133,7 @@ def train(
 
 
 def _meta(done: int, config: LoopConfig, result: Trained) -> dict[str, Any]:
-    return {"step": done, "total": config.total, "seed": config.seed, "seconds": result.seconds, "losses": result.steps}
+    return {"step": done, "total": config.total, "seed": config.seed, "losses": result.steps}
 
 
 def _due(done: int, config: LoopConfig, saved_at: float) -> bool:

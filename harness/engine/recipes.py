@@ -84,9 +84,7 @@ def _write_steps(path: Path, trained: Trained) -> None:
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     frame.write_parquet(tmp)
     os.rename(tmp, path)
-    (path.parent / "training.json").write_text(
-        json.dumps({"seconds": trained.seconds, "resumed_at": trained.resumed_at})
-    )
+    (path.parent / "training.json").write_text(json.dumps({"resumed_at": trained.resumed_at}))
 
 
 def _write_cams(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> None:

@@ -22,7 +22,6 @@ from harness.datasets import open_dataset
 from harness.datasets.splits import plan_splits
 from harness.engine.context import Artifact, Context, Machine
 from harness.engine.examples import write_examples
-from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.outcome import Outcome
 from harness.engine.parallel import barrier
@@ -49,7 +48,6 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
         context = open_context(payload, session, phases)
     if session.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
-    reached_before = _reached_before(context)
     context.beat("start", 0, context.run.total)
     base = {
         "train": payload["train_fingerprint"],
@@ -65,7 +63,7 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
             tables = score_run(context, method, outputs)
         if session.rank == 0:
             with phases.of("store"):
-                _write(context, method, outputs, tables, payload, phases, started, reached_before)
+                _write(context, method, outputs, tables, payload, phases, started)
                 clean(context, outputs)
                 shutil.rmtree(context.store.work(context.key), ignore_errors=True)
     barrier(session)
@@ -186,7 +184,6 @@ def _write(
     payload: Mapping[str, Any],
     phases: Phases,
     started: datetime,
-    reached_before: int,
 ) -> None:
     """All tables of a run; `runs` comes last and makes the others count."""
     key, store = context.key, context.store
@@ -213,11 +210,12 @@ def _write(
     for table, frame in frames.items():
         _replace(store, table, key, frame)
     cuda = context.session.device.startswith("cuda")
-    wall = sum(phases.seconds.values())
+    earlier = context.heartbeat.earlier
+    wall = earlier + sum(phases.seconds.values())
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seconds = {k: round(v, 4) for k, v in phases.seconds.items()}
+    seconds = {k: round(v, 4) for k, v in phases.seconds.items()} | ({"earlier": round(earlier, 4)} if earlier else {})
     training = json.loads((outputs["weights"].path.parent / "training.json").read_text())
-    lost = max(0, reached_before - int(training["resumed_at"]))
+    lost = max(0, _reached(context.heartbeat.before) - int(training["resumed_at"]))
     row = run_row(
         payload,
         "done",
@@ -247,12 +245,8 @@ def _replace(store: Store, table: str, key: str, frame: pl.DataFrame) -> None:
         write_atomic(conform(table, frame), path)
 
 
-def _reached_before(context: Context) -> int:
-    """The training step that an earlier, killed attempt had reached by its last heartbeat; 0 where there was none."""
-    try:
-        beat = json.loads((context.store.work(context.key) / HEARTBEAT_FILE).read_text())
-    except (OSError, ValueError):
-        return 0
+def _reached(beat: Mapping[str, Any]) -> int:
+    """The training step of the last heartbeat of an earlier attempt; 0 where there was none."""
     return int(beat.get("step", 0)) if beat.get("stage") == "train" else 0
 
 

@@ -73,6 +73,25 @@ def test_reads_newest_first_and_skips_half_gone_files(tmp_path: Path) -> None:
     assert read_heartbeats(tmp_path / "nowhere") == []
 
 
+def test_attempts_add_up(tmp_path: Path) -> None:
+    clock = Clock()
+    first = Heartbeat(tmp_path, clock=clock)
+    assert (first.earlier, first.before) == (0.0, {})
+    first.beat(stage="train", step=0)
+    clock.now = 130.0
+    first.beat(stage="train", step=7)
+    clock.now = 1000.0
+    second = Heartbeat(tmp_path, clock=clock)
+    assert second.earlier == 30.0, "what lies between the attempts costs nothing"
+    assert second.before["step"] == 7
+    second.beat(stage="train", step=5)
+    clock.now = 1012.0
+    second.beat(stage="train", step=9)
+    assert Heartbeat(tmp_path, clock=clock).earlier == 42.0
+    (tmp_path / "progress.json").write_text('{"key": ')
+    assert Heartbeat(tmp_path, clock=clock).earlier == 0.0
+
+
 def test_clear_removes_the_file(tmp_path: Path) -> None:
     beat = Heartbeat(tmp_path, clock=Clock())
     beat.beat(key="a")

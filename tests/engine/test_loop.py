@@ -109,7 +109,7 @@ def test_resume_after_a_crash_gives_equal_bytes(tmp_path):
 def test_a_run_with_no_steps_left_still_returns_its_curve(tmp_path):
     method, trained, _ = run(tmp_path, total=4)
     plans = method.optimizers()
-    checkpoint.save_training(tmp_path, method, plans, {"step": 4, "seconds": 1.0, "losses": trained.steps})
+    checkpoint.save_training(tmp_path, method, plans, {"step": 4, "losses": trained.steps})
     again, done, _ = run(tmp_path, total=4)
     assert done.resumed_at == 4
     assert done.steps == trained.steps
@@ -119,7 +119,7 @@ def test_a_run_with_no_steps_left_still_returns_its_curve(tmp_path):
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     method = Toy(4)
     plans = method.optimizers()
-    checkpoint.save_training(tmp_path, method, plans, {"step": 1, "seconds": 0.0, "losses": []})
+    checkpoint.save_training(tmp_path, method, plans, {"step": 1, "losses": []})
     newer = tmp_path / "step-00000002"
     newer.mkdir()
     (newer / "meta.json").write_text("{")

@@ -11,6 +11,7 @@ import torch
 
 import harness.store
 from harness.engine import run as engine
+from harness.engine.context import Context
 from harness.engine.phases import Phases
 from harness.engine.recipes import TRAIN, WRITE_CAMS
 from harness.engine.run import execute
@@ -18,6 +19,7 @@ from harness.engine.session import LocalSession
 from harness.engine.stages import SCORING_FIELDS, stage_key
 from harness.plan import make_plan
 from harness.store.maintenance import compact
+from harness.tuning.faults import attempt
 from harness.words import Words, parse
 
 WORDS = [
@@ -159,3 +161,58 @@ def test_maps_scores_and_pictures_have_the_precision_of_the_run(tmp_path, monkey
     assert len(seen) == 1 + 1 + 2 + 4 * 3
     assert set(seen) == {(one, False) for one in expected}
     assert "precision" in WRITE_CAMS.reads
+
+
+def killed_at(monkeypatch, step, error):
+    """The run dies at this step of training, its last heartbeat 100 seconds after its start."""
+    real = Context.beat
+
+    def beat(self, stage, at, total, losses=None):
+        self.heartbeat._last = None
+        if stage == "train" and at == step:
+            now = self.heartbeat._clock
+            self.heartbeat._clock = lambda: now() + 100.0
+            real(self, stage, at, total, losses)
+            raise error
+        real(self, stage, at, total, losses)
+
+    monkeypatch.setattr(Context, "beat", beat)
+
+
+def test_a_resumed_run_costs_what_its_attempts_cost_together(tmp_path, monkeypatch):
+    payload = payload_of(tmp_path, "checkpoint_every=2")
+    with monkeypatch.context() as dying:
+        killed_at(dying, 3, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            execute(payload, LocalSession())
+    with monkeypatch.context() as dying:
+        killed_at(dying, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            execute(payload, LocalSession())
+    execute(payload, LocalSession())
+    results = harness.store.load(tmp_path)
+    (row,) = results.runs.to_dicts()
+    seconds = seconds_of(results, payload["key"])
+    assert 200 < seconds["earlier"] < 230
+    assert row["steps_lost"] == 2, "stopped in step 4, resumed from the checkpoint of 2"
+    assert row["gpu_seconds"] == 0.0
+
+
+def test_the_first_attempt_of_a_retry_after_running_out_of_memory_counts(tmp_path, monkeypatch):
+    payload = payload_of(tmp_path)
+    killed_at(monkeypatch, 2, MemoryError("too large"))
+    real, attempts = engine.execute, []
+
+    def once(payload, session):
+        attempts.append(payload["machine"]["low_memory"])
+        if len(attempts) == 2:
+            monkeypatch.undo()
+        return real(payload, session)
+
+    assert attempt(once, payload, LocalSession()).status == "done"
+    assert attempts == [False, True]
+    results = harness.store.load(tmp_path)
+    (row,) = results.runs.to_dicts()
+    assert (row["error_class"], row["error_message"]) == ("oom", "ran with groups of 1")
+    assert row["steps_lost"] == 2
+    assert 100 < seconds_of(results, payload["key"])["earlier"] < 115
