@@ -15,7 +15,7 @@ class Data:
     train: str = ""
     """Training images with their tags and masks."""
     weak: str = ""
-    """Sparse labels that were read from files."""
+    """Sparse labels that were read from files; their path in stores that know no digest of them."""
     report: str = ""
     """Images, tags and masks of the split that the row shows."""
     options: tuple[tuple[str, str], ...] = ()
@@ -43,7 +43,8 @@ def data_of(run: Mapping[str, Any], *, reported: bool = True) -> Data:
     words = {str(k): str(v) for k, v in dict(config.get("options") or {}).items() if v is not None}
     if config.get("masks"):
         words["masks"] = str(config["masks"])
-    weak = str(found.get("weak") or words.get("weak") or "")
+    sparse = run["supervision"] not in ("tags", "masks")
+    weak = str(found.get("weak") or words.get("weak") or "") if sparse else ""
     report = str(found.get("report") or "") if reported else ""
     return Data(str(found.get("train") or ""), weak, report, tuple(sorted(words.items())))
 

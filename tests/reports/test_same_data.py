@@ -17,10 +17,11 @@ from reports.leaderboard import build
 from reports.table import Section, Table
 
 
-def scored(toy: ToyStore, name: str, *, swaps: int = 10, fingerprints: dict[str, str], **config: object) -> str:
+def scored(toy: ToyStore, name: str, *, swaps: int = 10, fingerprints: dict[str, str], labels: str = "tags",
+           **config: object) -> str:  # fmt: skip
     """A study of one run that was made from this data."""
     text = json.dumps({"class_names": ["background", "disc"], **config})
-    key = toy.run(name, name, config=text, split_fingerprints=json.dumps(fingerprints))
+    key = toy.run(name, name, config=text, split_fingerprints=json.dumps(fingerprints), supervision=labels)
     toy.trial(key, name)
     return toy.evaluate(key, "segmentation", swaps)
 
@@ -49,9 +50,12 @@ def test_noisy_tags_are_a_section_of_their_own_that_says_so(toy: ToyStore) -> No
 
 
 def test_corrected_masks_and_other_label_files_too(toy: ToyStore) -> None:
-    scored(toy, "one", fingerprints=CLEAN, options={"weak": "a"})
-    scored(toy, "two", fingerprints=CLEAN | {"weak": "files 0123456789"}, options={"weak": "a"})
-    scored(toy, "three", fingerprints={"train": "cccccccccc", "report": "ssssssssss"}, options={"weak": "a"})
+    for name, fingerprints in (
+        ("one", CLEAN),
+        ("two", CLEAN | {"weak": "files 0123456789"}),
+        ("three", {"train": "cccccccccc", "report": "ssssssssss"}),
+    ):
+        scored(toy, name, fingerprints=fingerprints, options={"weak": "a"}, labels="scribbles")
     found = sections(toy)
     assert names(found) == [["one"], ["three"], ["two"]]
     assert {str(s.rows[0]["method"]): s.heading.partition(" · CRF none · ")[2] for s in found} == {
@@ -59,6 +63,12 @@ def test_corrected_masks_and_other_label_files_too(toy: ToyStore) -> None:
         "two": "training data aaaaaaaa · sparse labels 23456789",
         "three": "training data cccccccc · sparse labels a",
     }
+
+
+def test_sparse_labels_that_a_row_does_not_read_do_not_part_it(toy: ToyStore) -> None:
+    for name in "ab":
+        scored(toy, name, fingerprints=CLEAN, options={"weak": name})
+    assert names(sections(toy)) == [["a", "b"]]
 
 
 def test_equal_data_says_nothing_and_a_tuning_split_does_not_part(toy: ToyStore) -> None:
