@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,17 @@ def train(
     saved_at = time.perf_counter()
     every = max(1, config.total // LOG_POINTS)
     rungs = {max(1, round(r * config.total)): r for r in session.rungs}
-    pending: _Pending | None = None
+    waiting: deque[_Pending] = deque()
+
+    def settle(left: int = 0) -> None:
+        """Look at the losses of all but the newest `left` steps, log them and tell whoever watches."""
+        while len(waiting) > left:
+            one = waiting.popleft()
+            values = one.check(config.folder, session)
+            logged = one.step % every == 0 or one.step == config.total - 1
+            result.steps.extend((one.step, n, v) for n, v in values.items() if logged)
+            beat(one.step + 1, values if logged else {})
+
     method.train()
     batches = iter(make_loader(result.resumed_at))
     for step in range(result.resumed_at, config.total):
@@ -91,19 +102,9 @@ def train(
         progress = Progress(step, config.total)
         names, losses, stats = _forward_backward(method, groups, progress, config, session, phases)
         with phases.of("engine"):
-            losses = reduce_losses(losses, session)
             reduce_gradients(method, session)
-            if pending is not None:
-                pending.check(config.folder, session)
-            pending = _Pending(step, names, losses, groups)
-            if step % every == 0 or step == config.total - 1:
-                pending.check(config.folder, session)
-                pending = None
-                values = losses.tolist()
-                result.steps.extend((step, n, v) for n, v in zip(names, values, strict=True))
-                beat(step + 1, dict(zip(names, values, strict=True)))
-            else:
-                beat(step + 1, {})
+            waiting.append(_Pending(step, names, *_to_host(reduce_losses(losses, session)), groups))
+            settle(left=0 if waiting[-1].ready is None else 1)
         with phases.of("method"):
             _optimise(plans, initial, progress)
         with phases.of("engine"):
@@ -111,6 +112,9 @@ def train(
         with phases.of("method"):
             method.update(reduced, progress)
         done = step + 1
+        rung, due = done in rungs and evaluate is not None, done < config.total and _due(done, config, saved_at)
+        if rung or due:
+            settle()
         if done in rungs and evaluate is not None:
             with phases.of("score"):
                 objective = evaluate()
@@ -118,16 +122,12 @@ def train(
             if result.best is None or objective > result.best[0]:
                 result.best = (objective, done)
             session.report(rungs[done], objective)
-        if done < config.total and _due(done, config, saved_at):
-            if pending is not None:
-                pending.check(config.folder, session)
-                pending = None
+        if due:
             with phases.of("checkpoint"):
                 if session.rank == 0:
                     checkpoint.save_training(config.folder, method, plans, _meta(done, config, result))
                 saved_at = time.perf_counter()
-    if pending is not None:
-        pending.check(config.folder, session)
+    settle()
     barrier(session)
     return result
 
@@ -179,6 +179,21 @@ def _optimise(plans: Sequence[OptimizerPlan], initial: Sequence[Sequence[float]]
         plan.optimizer.step()
 
 
+def _to_host(losses: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """The losses where the host can read them, and what it has to wait for: nothing on the CPU.
+
+    From a GPU the copy is queued right behind the work that makes them. Asked for later it would be queued behind the
+    next step, and reading them would drain the GPU at every step.
+    """
+    if losses.device.type != "cuda":
+        return losses, None
+    host = torch.empty_like(losses, device="cpu", pin_memory=True)
+    host.copy_(losses, non_blocking=True)
+    ready = torch.cuda.Event()
+    ready.record(torch.cuda.current_stream(losses.device))
+    return host, ready
+
+
 @dataclass
 class _Pending:
     """A step whose losses have not been looked at yet: looking one step later keeps a GPU from waiting."""
@@ -186,17 +201,20 @@ class _Pending:
     step: int
     names: list[str]
     losses: Tensor
+    ready: torch.cuda.Event | None
     groups: Sequence[Batch]
 
-    def check(self, folder: Path, session: Session) -> None:
-        """Raise NonFiniteLoss if a term is not finite; the batch is saved beside the checkpoints."""
-        values = self.losses.tolist()
-        bad = [n for n, v in zip(self.names, values, strict=True) if not math.isfinite(v)]
+    def check(self, folder: Path, session: Session) -> dict[str, float]:
+        """The losses by term. Raises NonFiniteLoss if one is not finite; the batch is saved beside the checkpoints."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        values = dict(zip(self.names, self.losses.tolist(), strict=True))
+        bad = [n for n, v in values.items() if not math.isfinite(v)]
         if not bad:
-            return
+            return values
         path = folder / f"nonfinite-step{self.step}-rank{session.rank}.safetensors"
         _save_batch(path, self.groups)
-        shown = ", ".join(f"{n}={v:.4g}" for n, v in zip(self.names, values, strict=True))
+        shown = ", ".join(f"{n}={v:.4g}" for n, v in values.items())
         ids = ", ".join(i for g in self.groups for i in g.ids)
         raise NonFiniteLoss(
             f"step {self.step}: loss term {' and '.join(bad)} is not finite ({shown}). Images: {ids}. "

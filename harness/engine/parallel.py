@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -26,14 +27,19 @@ def broadcast_from_first(method: Method, session: Session) -> None:
 def reduce_gradients(method: Method, session: Session) -> None:
     """Sum gradients over workers in place; one that is missing on some worker counts as zero there.
 
-    Parameters that have no gradient on any worker keep none, so that an optimiser skips them everywhere.
+    Parameters that have no gradient on any worker keep none, so that an optimiser skips them everywhere. Which ones
+    have is asked anew at every step: terms start late, and a batch without objects leaves a head out on one worker,
+    which its peers cannot know.
     """
     if session.world_size == 1:
         return
     params = [p for p in method.parameters() if p.requires_grad]
-    has = torch.tensor([float(p.grad is not None) for p in params], device=params[0].device)
-    dist.all_reduce(has)
-    used = [p for p, n in zip(params, has.tolist(), strict=True) if n > 0]
+    device = params[0].device
+    # In a stream of its own the answer waits for the reduction of the step before, not for this step's backward pass.
+    with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
+        has = torch.tensor([float(p.grad is not None) for p in params], device=device)
+        dist.all_reduce(has)
+        used = [p for p, n in zip(params, has.tolist(), strict=True) if n > 0]
     for p in used:
         if p.grad is None:
             p.grad = torch.zeros_like(p)

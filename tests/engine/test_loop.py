@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from harness.engine import checkpoint
+from harness.engine import checkpoint, loop
 from harness.engine.loop import LoopConfig, train
 from harness.engine.phases import Phases, step_overhead
 from harness.engine.session import LocalSession, Pruned
@@ -215,3 +215,52 @@ def test_inner_phases_take_their_time_from_outer_ones(monkeypatch):
             now[0] += 5
         now[0] += 1
     assert (phases.seconds["data"], phases.seconds["views"]) == (3.0, 5.0)
+
+
+class Later:
+    """As a GPU: values reach the host when their event is waited for, nonsense stands there before."""
+
+    def __init__(self):
+        self.unread, self.largest = 0, 0
+
+    def __call__(self, losses):
+        host, real = torch.full_like(losses, 1e9), losses.clone()
+        self.unread += 1
+        self.largest = max(self.largest, self.unread)
+
+        class Event:
+            def synchronize(_):
+                self.unread -= 1
+                host.copy_(real)
+
+        return host, Event()
+
+
+def test_losses_that_arrive_later_are_the_same_numbers(tmp_path, monkeypatch):
+    _, plain, _ = run(tmp_path / "a", every=4)
+    later = Later()
+    monkeypatch.setattr(loop, "_to_host", later)
+    method, trained, _ = run(tmp_path / "b", every=4)
+    assert trained.steps == plain.steps
+    assert (later.unread, later.largest) == (0, 2), "read one step after they were made, all of them at the end"
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c", crash_at=6, every=4)
+    resumed, again, _ = run(tmp_path / "c", every=4)
+    assert again.resumed_at == 4
+    assert again.steps == plain.steps, "a checkpoint holds the losses of all steps before it"
+    assert torch.equal(resumed.w, method.w)
+    for nan_at in (3, 9):
+        with pytest.raises(NonFiniteLoss, match=rf"step {nan_at}: loss term fit .*{nan_at}-0-0"):
+            run(tmp_path / f"nan{nan_at}", nan_at=nan_at)
+
+
+def test_a_step_that_is_not_finite_is_never_saved_or_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_to_host", Later())
+    told = []
+    session = LocalSession(rungs=(0.4,), on_report=lambda *a: told.append(a) or True)
+    with pytest.raises(NonFiniteLoss, match="step 3"):
+        run(tmp_path / "a", nan_at=3, session=session, evaluate=lambda: 0.5)
+    assert told == []
+    with pytest.raises(NonFiniteLoss, match="step 3"):
+        run(tmp_path / "b", nan_at=3, every=4)
+    assert not list((tmp_path / "b").glob("step-*"))
