@@ -21,6 +21,7 @@ from harness.plan import Part, Plan
 from harness.scoring.metrics import miou
 from harness.store import MissingRows, Store, latest_runs, load
 from harness.store.maintenance import reopen
+from harness.tuning.scheduler import Asha
 from harness.tuning.studies import Past, Resolved, Study, key_now
 
 SWEEPS = "sweeps"
@@ -83,6 +84,21 @@ class Book:
             outcome = self.known(key)
             if outcome is not None:
                 found.append(Past(trial, knobs, key, outcome))
+        return found
+
+    def rung(self, study: Study, key: str, reached: float, objective: float) -> None:
+        """Write what a trial scored at a rung."""
+        step = round(reached * self.plan.planned(study.id).run.total)
+        row = {"key": key, "stage": "rung", "step": step, "name": "objective", "value": objective}
+        self.store.write("steps", _rung_name(key, reached), pl.DataFrame([row]), again=True)
+
+    def rungs(self, study: Study, key: str) -> dict[float, float]:
+        """What a trial scored at its rungs, by share of T."""
+        found = {}
+        for reached in Asha(study.first_rung).rungs:
+            # Without its score there is one trial less to compare with.
+            with contextlib.suppress(MissingRows):
+                found[reached] = float(self.store.read("steps", _rung_name(key, reached))["value"][0])
         return found
 
     def record(self, study: Study, trial: int, role: str, seed: int, key: str, outcome: Outcome) -> None:
@@ -208,6 +224,10 @@ class Book:
         if not self.store.has("params", key):
             self.store.write("params", key, param_rows(key, payload["config"]))
         self._known_runs()[key] = row
+
+
+def _rung_name(key: str, reached: float) -> str:
+    return f"{key}-rung{round(100 * reached)}"
 
 
 def sweeps(store: Path) -> list[dict[str, Any]]:

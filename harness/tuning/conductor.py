@@ -64,7 +64,7 @@ class Conductor:
         self._hooks, self._root, self._retry, self._clock = hooks, store_root, retry, clock
         self._on_record = on_record
         self._lock = threading.RLock()
-        self.states = [StudyState(s, *self._history(s)) for s in studies]
+        self.states = [self._state(s) for s in studies]
         self.records: list[Record] = []
         self.running: dict[int, Job] = {}
         self._leaders: dict[str, int] = {}
@@ -111,9 +111,13 @@ class Conductor:
             job = self.running[job_id]
             self._last_report[job_id] = (reached, objective)
             asha = job.slot.state.asha
-            if asha is None or job.slot.role == "final":
+            trial = job.slot.trial
+            if asha is None or job.slot.role == "final" or asha.scored(trial, reached):
                 return True
-            return asha.goes_on(job.slot.trial, reached, objective)
+            goes_on = asha.goes_on(trial, reached, objective)
+            if asha.scored(trial, reached):
+                self._hooks.rung(job.study, job.key, reached, objective)
+            return goes_on
 
     def pruned(self, job_id: int) -> Outcome:
         """The outcome of a job that was stopped at its last report."""
@@ -141,13 +145,21 @@ class Conductor:
                 slot.state.running -= 1
                 self._place(slot)
 
-    def _history(self, study: Study) -> tuple[Sequence[Any], Mapping[int, Any]]:
+    def _state(self, study: Study) -> StudyState:
+        """A study with what the store knows of its trials: closed ones, interrupted ones, scores at rungs."""
         if study.search != "tpe" or study.budget == 1:
-            return (), {}
-        points = {} if self._root is None else read_points(self._root, study.id)
-        return self._hooks.past(study), {
-            trial: knobs for key, (trial, knobs) in points.items() if key_now(self._hooks, study, knobs) == key
-        }
+            return StudyState(study, (), {})
+        found = {} if self._root is None else read_points(self._root, study.id)
+        points = {key: p for key, p in found.items() if key_now(self._hooks, study, p[1]) == key}
+        past = self._hooks.past(study)
+        state = StudyState(study, past, dict(points.values()))
+        if state.asha is not None:
+            numbers = {key: trial for key, (trial, _) in points.items()} | {p.key: p.trial for p in past}
+            # Trial 0 needs no point: its setting is the preset's.
+            numbers[self._hooks.resolve(study, study.preset_knobs, study.seeds[0]).key] = 0
+            for key, trial in numbers.items():
+                state.asha.refill(trial, self._hooks.rungs(study, key))
+        return state
 
     def _place(self, slot: Slot) -> None:
         """Closes the slot from what is known, or lets it follow a running job of the same key, or makes a job."""

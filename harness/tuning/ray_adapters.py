@@ -85,11 +85,14 @@ class Routing(Searcher):
 
 
 class Rungs(FIFOScheduler):
-    """First come, first served; a trial that the conductor refuses at a rung is stopped."""
+    """First come, first served; a trial that the conductor refuses at a rung is stopped.
 
-    def __init__(self, conductor: Conductor):
+    An exception ends the Tuner as one of the searcher does.
+    """
+
+    def __init__(self, conductor: Conductor, search: Routing):
         super().__init__()
-        self._conductor = conductor
+        self._conductor, self._search = conductor, search
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
@@ -99,7 +102,11 @@ class Rungs(FIFOScheduler):
         """STOP or CONTINUE for a report of a rung; the report with the outcome always passes."""
         if "outcome" in result:
             return str(TrialScheduler.CONTINUE)
-        goes_on = self._conductor.report(trial.config["id"], result["reached"] / 100, result["objective"])
+        try:
+            goes_on = self._conductor.report(trial.config["id"], result["reached"] / 100, result["objective"])
+        except Exception as error:
+            self._search.error = self._search.error or error
+            return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
 

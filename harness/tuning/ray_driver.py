@@ -218,7 +218,7 @@ def _tuner(conductor: Conductor, search: Any, shape: Shape, scratch: Path, progr
             num_samples=-1,
             reuse_actors=not nested,
             search_alg=search,
-            scheduler=Rungs(conductor),
+            scheduler=Rungs(conductor, search),
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -26,14 +27,29 @@ class Asha:
         self._scores: dict[float, dict[int, float]] = {rung: {} for rung in self.rungs}
         self._protected = protected
 
+    def refill(self, trial: int, scores: Mapping[float, float]) -> None:
+        """Takes what `trial` scored at rungs, by share of T, before this process began: it is decided on already."""
+        for reached, objective in scores.items():
+            if rung := self._rung(reached):
+                self._scores[rung].setdefault(trial, objective)
+
+    def scored(self, trial: int, reached: float) -> bool:
+        """Whether the rung at this share has a score of `trial`."""
+        rung = self._rung(reached)
+        return rung is not None and trial in self._scores[rung]
+
     def goes_on(self, trial: int, reached: float, objective: float) -> bool:
         """Whether `trial` goes on after it scored `objective` at share `reached` of T."""
-        passed = [rung for rung in self.rungs if reached >= rung - 1e-9]
-        if not passed or trial in self._scores[passed[-1]]:
+        rung = self._rung(reached)
+        if rung is None or trial in self._scores[rung]:
             return True
-        scores = self._scores[passed[-1]]
+        scores = self._scores[rung]
         if not math.isfinite(objective):
             return trial in self._protected
         cutoff = np.percentile(list(scores.values()), 100 * (1 - 1 / REDUCTION)) if scores else -math.inf
         scores[trial] = objective
         return objective >= cutoff or trial in self._protected
+
+    def _rung(self, reached: float) -> float | None:
+        """The last rung that a trial has passed."""
+        return max((rung for rung in self.rungs if reached >= rung - 1e-9), default=None)

@@ -139,6 +139,14 @@ class Hooks(Protocol):
         """The study's trials in the store, whatever sweep wrote them, that keep their key; asked once per study."""
         ...
 
+    def rung(self, study: Study, key: str, reached: float, objective: float) -> None:
+        """Writes what a trial scored at a rung."""
+        ...
+
+    def rungs(self, study: Study, key: str) -> Mapping[float, float]:
+        """What a trial scored at its rungs, by share of T, in whatever sweep; empty where nothing was written."""
+        ...
+
     def record(self, study: Study, trial: int, role: Role, seed: int, key: str, outcome: Outcome) -> None:
         """Writes the `trials` row (and the `runs` row of a pruned or failed run); harmless when it exists."""
         ...

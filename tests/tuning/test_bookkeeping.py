@@ -18,6 +18,7 @@ from harness.store import load
 from harness.store.maintenance import compact
 from harness.tuning.conductor import Conductor, Job
 from harness.tuning.points import write_point
+from harness.tuning.scheduler import Asha
 from harness.words import main
 
 
@@ -160,6 +161,20 @@ def test_a_point_of_an_interrupted_trial_whose_key_has_changed_is_dropped(tmp_pa
     drawn = {j.slot.trial: j.slot.knobs[name] for j in jobs}
     assert drawn[1] == kept[name]
     assert drawn[2] != other[name] * 0.8
+
+
+def test_scores_at_rungs_come_back_also_from_merged_files(tmp_path: Path) -> None:
+    one = book(tmp_path, "trials=6")
+    study = one.plan.studies[0].study
+    first = Asha(study.first_rung).rungs[0]
+    keys = [write_done(one, {"val": n, "test": 9}, {"w_seg": n / 10}) for n in (1, 2)]
+    for key, score in zip(keys, (0.25, 0.5), strict=True):
+        one.rung(study, key, first + 1e-12, score)
+    steps = load(tmp_path).steps
+    assert steps.select("stage", "step", "name").unique().rows() == [("rung", round(first * 12), "objective")]
+    compact(tmp_path)
+    again = book(tmp_path, "trials=6")
+    assert [again.rungs(study, key) for key in (*keys, "other")] == [{first: 0.25}, {first: 0.5}, {}]
 
 
 def test_trials_are_read_once_however_many_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

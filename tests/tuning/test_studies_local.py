@@ -285,6 +285,36 @@ def test_asha_stops_the_worse_half_but_never_trial_0_nor_finals() -> None:
     assert run_local([one], hooks, lambda p, s: Outcome("done", 0.2))[0].ran
 
 
+@pytest.mark.parametrize("restarts", [(), (2,), (4,), (1, 3, 5)])
+def test_a_stop_at_a_rung_is_the_same_after_a_restart(restarts: tuple[int, ...], tmp_path: Path) -> None:
+    """Two trials in flight, killed after some of their reports; settings, scores and rows survive, memory does not."""
+    at_rung = {0: 0.30, 1: 0.50, 2: 0.20, 3: 0.28, 4: 0.35, 5: 0.45}
+    hooks = MemoryHooks()
+
+    def fresh() -> tuple[Conductor, dict[int, Job]]:
+        conductor = Conductor([study(trials=6, first_rung=0.6)], hooks, store_root=tmp_path)
+        return conductor, {j.slot.trial: j for j in in_flight(conductor, 2)}
+
+    conductor, flying = fresh()
+    decisions: dict[int, bool] = {}
+    for count in range(6):
+        if count in restarts:
+            conductor, flying = fresh()
+        trial = min(n for n in flying if n not in decisions)
+        decisions[trial] = conductor.report(flying[trial].id, 0.6, at_rung[trial])
+        if len(decisions) < 2:
+            continue
+        # The trial before this one ends, the present one stays in flight.
+        ends = sorted(n for n in flying if n in decisions)[0]
+        job = flying.pop(ends)
+        conductor.finish(job.id, Outcome("done", 0.6) if decisions[ends] else conductor.pruned(job.id))
+        job_or_sign = conductor.next()
+        if isinstance(job_or_sign, Job) and job_or_sign.slot.role == "trial":
+            flying[job_or_sign.slot.trial] = job_or_sign
+    # Medians met: none, .3, .4, .3, .29, .3.
+    assert decisions == {0: True, 1: True, 2: False, 3: False, 4: True, 5: True}
+
+
 @pytest.mark.parametrize(
     "changes", [{"trials": 3}, {"search": "rules"}, {"first_rung": 1.0}, {"protocol": "fixed"}, {"space": None}]
 )

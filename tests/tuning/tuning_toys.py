@@ -88,6 +88,7 @@ class MemoryHooks:
     rows: list[tuple[str, int, str, int, str, Outcome]] = field(default_factory=list)
     runs: dict[str, Outcome] = field(default_factory=dict)
     pasts: dict[str, list[Past]] = field(default_factory=dict)
+    scores: dict[str, dict[float, float]] = field(default_factory=dict)
     knobs_of: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Resolved:
@@ -106,6 +107,14 @@ class MemoryHooks:
     def past(self, study: Study) -> Sequence[Past]:
         """The closed trials of a study."""
         return self.pasts.get(study.id, [])
+
+    def rung(self, study: Study, key: str, reached: float, objective: float) -> None:
+        """Remembers a score at a rung."""
+        self.scores.setdefault(key, {})[reached] = objective
+
+    def rungs(self, study: Study, key: str) -> Mapping[float, float]:
+        """The remembered scores of a key."""
+        return self.scores.get(key, {})
 
     def record(self, study: Study, trial: int, role: str, seed: int, key: str, outcome: Outcome) -> None:
         """Remembers a row."""
