@@ -163,6 +163,7 @@ def test_scribblesup_by_hand() -> None:
     assert (label[4:7, 4:21] == 1).all()
     assert (label[8:18] == IGNORE).all()
     assert label[20, 10] == 0
+    assert parse_scribbles(xml(""), "a.xml", VOC, SIZE) == [], "an image without strokes has no labelled pixel"
     dots = draw([Stroke(2, ((15, 12),))], SIZE)
     assert 9 <= (dots == 2).sum() <= 16, "a disc of diameter 3, about 12 pixels (agmm.md 7)"
 

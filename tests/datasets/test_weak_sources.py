@@ -19,6 +19,7 @@ from harness.datasets.labels import IGNORE
 from harness.datasets.voc import CLASSES as VOC
 from harness.datasets.weak.files import JsonPoints, XmlScribbles
 from harness.datasets.weak.finding import find, kinds_below
+from harness.datasets.weak.judging import label_source
 from harness.errors import BadInput, Problem
 
 Maker = Callable[..., Path]
@@ -147,7 +148,11 @@ def test_check_says_where_each_kind_comes_from(voc_folder: Maker, capsys: pytest
     assert "  points: derived from the masks\n" in text
     assert f"  scribbles: files at {root / 'scribble/seginst'}, 11 of 12 training images\n" in text
     assert "  clicks20, clicks50, clicks100, blocks: derived from the masks\n" in text
-    assert open_dataset("folder", root=str(root)).weak_source("points") == "derived from the masks"
+    dataset = open_dataset("folder", root=str(root))
+    assert label_source(dataset, "points") == label_source(dataset, "tags") == "derived from the masks"
+    assert label_source(dataset, "scribbles") == f"files at {root / 'scribble/seginst'}"
+    assert label_source(dataset, "masks") == "the masks"
+    assert label_source(open_dataset("shapes"), "points") == "made with the pictures"
 
 
 def test_data_weak_starts_in_the_current_folder(

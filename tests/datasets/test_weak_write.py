@@ -16,6 +16,7 @@ from harness.datasets import open_dataset
 from harness.datasets.labels import IGNORE
 from harness.datasets.weak.manifest import MANIFEST, SHEET
 from harness.datasets.weak.sheet import PAINT, TILE, contact_sheet
+from harness.datasets.weak.write import kind_word
 from harness.errors import BadInput
 
 Maker = Callable[..., Path]
@@ -114,8 +115,22 @@ def test_a_wrong_kind_makes_no_folder(kind: str, voc_folder: Maker, tmp_path: Pa
     words = ["weak-labels", "data=folder", f"data.root={voc_folder()}", f"kind={kind}", f"out={tmp_path / 'out'}"]
     before = sorted(tmp_path.rglob("*"))
     assert data.main(words) == 2
-    assert capsys.readouterr().err.startswith("kind: ")
+    assert f"kind: no weak labels are called {kind!r}" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_kind_and_number_name_one_kind() -> None:
+    assert kind_word("clicks", None) == "clicks20"
+    assert kind_word("clicks", 7) == kind_word("clicks7", 7) == kind_word("clicks7", None) == "clicks7"
+    assert kind_word("points", None) == "points"
+    for kind, number, text in (
+        ("clicks20", 50, "number: 50, but kind=clicks20\n    fix: kind=clicks number=50, or no number"),
+        ("points", 3, "number: 3, but kind=points"),
+        ("pionts", None, "kind: no weak labels are called 'pionts'\n    fix: did you mean points?"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            kind_word(kind, number)
+        assert str(caught.value).startswith(text)
 
 
 def test_labels_of_an_earlier_run_do_not_stay(voc_folder: Maker, tmp_path: Path, capsys) -> None:

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
+from harness.datasets.base import Dataset
 from harness.datasets.files import FileDataset
 from harness.datasets.images import some_of
 from harness.datasets.labels import IGNORE
@@ -58,6 +59,17 @@ def judge_sparse(dataset: FileDataset) -> Judged:
             found = f"{len(read.blank)} training images have no labelled pixel: {some_of(read.blank)}"
             judged.warnings.append(Problem(files.where, found, "label them, or leave them: they teach by their tags"))
     return judged
+
+
+def label_source(dataset: Dataset, kind: str) -> str:
+    """Where labels of a kind come from, in words, for any dataset. Raises BadInput where they cannot be had."""
+    if kind == "masks":
+        return "the masks"
+    if not isinstance(dataset, FileDataset):
+        return "made with the pictures"
+    if kind == "tags":
+        return "data.tags" if dataset.given_tags else "derived from the masks"
+    return dataset.weak_source(kind)
 
 
 def told_sources(sources: Mapping[str, str]) -> list[str]:

@@ -22,6 +22,8 @@ from harness.datasets.weak.sheet import PAINT, contact_sheet
 from harness.errors import BadInput, Problem, nearest
 
 EXAMPLES = 10
+CLICKS_UNSAID = 20
+"""Clicks an image where `kind=clicks` comes without `number`."""
 
 
 def write_weak_labels(dataset: Dataset, kind: str, out: Path, *, seed: int = 0, split: str = "train") -> Path:
@@ -61,6 +63,19 @@ def write_weak_labels(dataset: Dataset, kind: str, out: Path, *, seed: int = 0, 
     return folder
 
 
+def kind_word(kind: str, number: int | None) -> str:
+    """The kind that the words `kind` and `number` name together: clicks and 50 are clicks50, clicks alone clicks20.
+
+    Raises BadInput for no kind, and for a number that the kind does not take.
+    """
+    if kind == "clicks":
+        return f"clicks{number or CLICKS_UNSAID}"
+    check_kind(kind)
+    if number is not None and kind != f"clicks{number}":
+        raise BadInput(Problem("number", f"{number}, but kind={kind}", f"kind=clicks number={number}, or no number"))
+    return kind
+
+
 def check_kind(kind: str) -> None:
     """Raises BadInput, naming the word, for what is no kind of sparse labels: it becomes the name of a folder."""
     if kind not in KINDS and not CLICKS.fullmatch(kind):
@@ -75,7 +90,11 @@ def _stale(folder: Path, written: Collection[str]) -> list[Path]:
     """Labels of an earlier run, as its manifest names them, that are not going to be written again."""
     if not folder.is_dir():
         return []
-    others = sorted(path for path in folder.glob("*.png") if path.name not in written and path.name != SHEET)
+    others = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".png" and path.name not in written and path.name != SHEET
+    )
     found = read_manifest(folder) if others else None
     ours = {_name(image_id) for image_id in found[1]} if found else set()
     unknown = [path.name for path in others if path.name not in ours]
