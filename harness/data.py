@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import EXIT_BAD_INPUT, EXIT_DONE, BadInput, Problem, nearest
+from harness.data_words import DATA_WORDS, LABEL_WORDS, Command, Word, label_words, usage, whole
+from harness.errors import EXIT_DONE, BadInput, Problem, nearest
+from harness.words import main as answer
 
-
-@dataclass(frozen=True)
-class Word:
-    """One `key=value` word of a subcommand: how its text is read, its default and what it means."""
-
-    read: Callable[[str], Any]
-    default: Any
-    help: str
-    example: str
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand; `run` gets the typed values of all its words and returns the exit code."""
-
-    help: str
-    words: Mapping[str, Word]
-    run: Callable[[Mapping[str, Any]], int]
-    options: bool = False
-    """Whether it takes `data.<option>` words; `run` gets them as texts under `options`."""
+EXIT_NO_READER = 141
+"""Whoever read the output has gone (128 + SIGPIPE, as a shell has it)."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -40,16 +25,6 @@ def _names(text: str) -> tuple[str, ...]:
     if unknown or not names:
         raise ValueError(nearest(unknown[0], RECIPES) if unknown else "known: " + ", ".join(RECIPES))
     return names
-
-
-def _whole(low: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise ValueError(f"must be at least {low}")
-        return value
-
-    return read
 
 
 def _make_backbones(values: Mapping[str, Any]) -> int:
@@ -112,12 +87,6 @@ def _needed(values: Mapping[str, Any], *words: str) -> None:
         raise BadInput([Problem(w, "not given", f"write {LABEL_WORDS[w].example}") for w in missing])
 
 
-def _yes(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError("true or false")
-    return text.lower() == "true"
-
-
 def _weak_labels(values: Mapping[str, Any]) -> int:
     """Write sparse labels derived from masks."""
     from harness.datasets.weak.write import SHEET, write_weak_labels
@@ -170,32 +139,6 @@ def _import_tags(values: Mapping[str, Any]) -> int:
     return EXIT_DONE
 
 
-DATA_WORDS: dict[str, Word] = {
-    "data": Word(str, "shapes", "shapes, voc, coco, cityscapes, acdc or folder", "data=voc"),
-    "data.root": Word(str, None, "where the dataset lies", "data.root=VOCdevkit"),
-    "data.masks": Word(str, None, "which mask folder", "data.masks=SegmentationClassAug"),
-    "data.classes": Word(str, None, "file with one class name per line", "data.classes=classes.txt"),
-}
-"""Which dataset, for every subcommand that reads one; with `options` it takes `data.<option>` too."""
-
-LABEL_WORDS: dict[str, Word] = {
-    "kind": Word(str, None, "points, scribbles, clicks, clicks20, clicks50, clicks100 or blocks", "kind=points"),
-    "number": Word(_whole(1), 20, "how many clicks an image, for kind=clicks", "number=50"),
-    "seed": Word(_whole(0), 0, "other seeds place other labels; those made on the fly have seed 0", "seed=1"),
-    "split": Word(str, "train", "whose images", "split=train"),
-    "cams": Word(str, None, "folder of .npy files of CLIP-ES, SIPE, IRN, SFC, MCTformer, ...", "cams=output/cams"),
-    "tags": Word(str, None, "cls_labels*.npy, JSON, or a folder of VOC XML", "tags=cls_labels_onehot.npy"),
-    "out": Word(str, None, "folder (import-tags: JSON file) that is written", "out=labels"),
-    "normalise": Word(_yes, False, "cut maps at 0 and divide each by its maximum", "normalise=true"),
-    "again": Word(_yes, False, "convert files anew that an earlier call has converted", "again=true"),
-}
-"""Words of the subcommands that write labels."""
-
-
-def _words(*names: str) -> dict[str, Word]:
-    return {**{name: LABEL_WORDS[name] for name in names}, **DATA_WORDS}
-
-
 COMMANDS: dict[str, Command] = {
     "check": Command(
         "read every file of a dataset: all problems at once with their fixes, images by class, fingerprints",
@@ -205,19 +148,19 @@ COMMANDS: dict[str, Command] = {
     ),
     "weak-labels": Command(
         "derive points, scribbles, clicks or blocks from masks: PNGs, a manifest, a contact sheet of ten examples",
-        _words("kind", "number", "seed", "split", "out"),
+        label_words("kind", "number", "seed", "split", "out"),
         _weak_labels,
         options=True,
     ),
     "import-cams": Command(
         "convert another repository's CAM folder once, for harness.evaluate cams=; nothing in it is executed",
-        _words("cams", "out", "normalise", "again"),
+        label_words("cams", "out", "normalise", "again"),
         _import_cams,
         options=True,
     ),
     "import-tags": Command(
         "convert image-level labels to JSON, for data.tags=; nothing in a pickle is executed",
-        _words("tags", "out"),
+        label_words("tags", "out"),
         _import_tags,
         options=True,
     ),
@@ -226,27 +169,12 @@ COMMANDS: dict[str, Command] = {
         {
             "names": Word(_names, ("shapes_cnn", "shapes_vit"), "which, with commas", "names=shapes_vit"),
             "out": Word(str, None, "folder that gets the files; default: the package's own", "out=weights"),
-            "seed": Word(_whole(0), 0, "random seed", "seed=1"),
-            "threads": Word(_whole(1), 1, "CPU threads", "threads=2"),
+            "seed": Word(whole(0), 0, "random seed", "seed=1"),
+            "threads": Word(whole(1), 1, "CPU threads", "threads=2"),
         },
         _make_backbones,
     ),
 }
-
-
-def usage(command: str | None = None) -> str:
-    """Help text on all subcommands, or on one of them."""
-    lines = ["usage: python -m harness.data SUBCOMMAND [word=value ...]", ""]
-    for name, entry in COMMANDS.items():
-        if command in (None, name):
-            lines.append(f"{name}: {entry.help}")
-            for word, w in entry.words.items():
-                default = ",".join(w.default) if isinstance(w.default, tuple) else w.default
-                shown = "" if default is None else f" (default {default})"
-                lines.append(f"    {word:<12} {w.help}{shown}")
-            if entry.options:
-                lines.append("    data.<option> per dataset, as in a sweep; data.weak and data.tags name label files")
-    return "\n".join(lines)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
@@ -281,17 +209,26 @@ def parse(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a subcommand; returns the exit code (0 done, 2 bad input)."""
-    if {"--help", "-h", "help"} & set(arguments):
-        named = next((a for a in arguments if a in COMMANDS), None)
-        print(usage(named))
-        return EXIT_DONE
+    """Run a subcommand; returns the exit code (0 done, 1 `check` found errors, 2 bad input, 130 stopped)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8: a report on them comes through all the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        command, values = parse(arguments)
-        return command.run(values)
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return EXIT_BAD_INPUT
+        code = answer(_run, arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # What is left in the buffer would raise again when Python closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_NO_READER
+
+
+def _run(arguments: list[str]) -> int:
+    if {"--help", "-h", "help"} & set(arguments):
+        print(usage(COMMANDS, next((a for a in arguments if a in COMMANDS), None)))
+        return EXIT_DONE
+    command, values = parse(arguments)
+    return command.run(values)
 
 
 if __name__ == "__main__":

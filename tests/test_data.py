@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness import data
+from harness.datasets import DATASETS, LABEL_OPTIONS
+from harness.datasets.coco import MASKS
+from harness.datasets.shapes import Options
 from harness.errors import BadInput
 
 
@@ -19,6 +26,79 @@ def test_help_explains_every_word(capsys: pytest.CaptureFixture[str]) -> None:
             assert word in text
             assert meaning.help in text
     assert data.main(["make-backbones", "--help"]) == 0
+    assert "data.masks" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["weak-labels"]])
+def test_help_names_options_and_defaults_of_every_dataset(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert data.main([*command, "--help"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    for name in DATASETS:
+        for option in LABEL_OPTIONS:
+            assert (f"data.{option}" in lines[name]) == (name != "shapes")
+    assert f"data.masks (default {MASKS})" in lines["coco"]
+    assert "data.masks (default SegmentationClassAug)" in lines["voc"]
+    assert "data.masks (default SegmentationClass)," in lines["folder"]
+    assert "data.masks (default gtFine)" in lines["cityscapes"]
+    assert "data.masks" not in lines["acdc"]
+    assert f"data.n_train (default {Options.n_train})" in lines["shapes"]
+    assert "data.tag_noise (default 0.0)" in lines["shapes"]
+    assert "classes.txt" in lines["data.classes"]
+
+
+def _started(*words: str, **options: object) -> subprocess.Popen[str]:
+    """The command in a process of its own, its stderr as text."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.data", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_ctrl_c_exits_130_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.datasets.checking.survey", stopped)
+    assert data.main(["check"]) == 130
+    assert capsys.readouterr().err == "stopped; the same command continues\n"
+
+
+def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with _started("--help", stdout=writing) as process:
+        os.close(writing)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == data.EXIT_NO_READER
+
+
+def test_names_that_are_not_utf_8_are_reported(tmp_path: Path) -> None:
+    cams = tmp_path / "cams"
+    cams.mkdir()
+    np.save(cams / "train~000000.npy", {0: np.ones((2, 2))})
+    with open(os.fsencode(cams) + b"/\xff.npy", "wb") as file:
+        np.save(file, np.zeros(1))
+    words = [
+        "import-cams",
+        f"cams={cams}",
+        f"out={tmp_path / 'out'}",
+        "data.n_train=1",
+        "data.n_val=1",
+        "data.n_test=0",
+    ]
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    with _started(*words, stdout=subprocess.PIPE, env=env) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "1 files converted" in out
+    assert "1 files are of no image here: \\udcff.npy" in out
 
 
 @pytest.mark.parametrize(
