@@ -14,7 +14,8 @@ from harness.datasets.base import Dataset
 from harness.datasets.files import FileDataset
 from harness.datasets.images import merged
 from harness.datasets.labels import IGNORE
-from harness.datasets.layout import WORDS, Survey
+from harness.datasets.layout import IMAGES, WORDS, Survey
+from harness.datasets.listing import given_path
 from harness.datasets.looking import Seen, absent, look
 from harness.datasets.splits import plan_splits
 from harness.datasets.weak.judging import judge_sparse, judge_tags, told_sources
@@ -120,7 +121,7 @@ def survey(
         raise BadInput(
             [Problem(f"data.{option}", f"{name} has no such option", nearest(option, words)) for option in unknown]
         )
-    early = [problem for option, text in labels.items() if (problem := _nowhere(f"data.{option}", text))]
+    early = [problem for option, text in labels.items() for problem in _nowhere(f"data.{option}", text, root)]
     if early:
         raise BadInput(early)
     found: Survey = module.survey(root=root, masks=masks, classes=classes, **options)
@@ -134,12 +135,19 @@ def survey(
     return found
 
 
-def _nowhere(word: str, text: str) -> Problem | None:
-    """What is wrong with a path wherever the dataset lies, told before anything of the dataset is read."""
-    if not text:
-        return Problem(word, "no value given", f"{word}=<path>")
-    path = Path(text).expanduser()
-    return Problem(word, f"there is no {path}", f"{word}=<path>") if path.is_absolute() and not path.exists() else None
+def _nowhere(word: str, text: str, root: str | None) -> list[Problem]:
+    """What is wrong with a path, told before anything of the dataset is read, where that can be said so early.
+
+    Relative ones may start at the dataset's root, which is `root` itself if the images lie right in it.
+    """
+    place = Path(root or "").expanduser()
+    if text and not Path(text).expanduser().is_absolute() and not (root and (place / IMAGES).is_dir()):
+        return []
+    try:
+        given_path(word, text, place)
+    except BadInput as error:
+        return error.problems
+    return []
 
 
 def check(found: Survey) -> Report:

@@ -95,6 +95,7 @@ def test_words_that_are_wrong_exit_2_before_anything_is_read(
         ("data.masks", "a/b", "'a/b'"),
         ("data.weak", "/nope", "there is no /nope"),
         ("data.tags", "/nope.json", "there is no /nope.json"),
+        ("data.tags", "nope.json", f"there is no {Path.cwd() / 'nope.json'} and no {root / 'nope.json'}"),
     ):
         assert data.main(["check", "data=folder", f"data.root={root}", f"{word}={text}"]) == 2
         assert f"{word}: {found}" in capsys.readouterr().err
@@ -104,8 +105,8 @@ def test_words_that_are_wrong_exit_2_before_anything_is_read(
     voc = miniatures.voc(root.parent)
     assert data.main(["check", "data=voc", f"data.root={voc}", "data.masks=SegmentationClassAugg"]) == 2
     assert "the folders here are" in capsys.readouterr().err
-    assert data.main(["check", "data=folder", f"data.root={root}", "data.tags=nope.json"]) == 2
-    assert f"and no {root / 'nope.json'}" in capsys.readouterr().err
+    assert data.main(["check", "data=voc", f"data.root={voc}", "data.tags=nope.json"]) == 2
+    assert f"and no {voc / 'VOC2012/nope.json'}" in capsys.readouterr().err
 
 
 def _checked(root: Path) -> None:
