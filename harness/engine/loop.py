@@ -24,6 +24,8 @@ from harness.method import Batch, Method, OptimizerPlan, Progress
 LOG_POINTS = 200
 """Loss values kept per run and term."""
 CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SHARE = 0.02
+"""Of the wall time, at most, that goes into saving: a checkpoint that takes 3 s is made every 150 s."""
 
 
 class Steps(Protocol):
@@ -44,7 +46,7 @@ class LoopConfig:
     folder: Path
     """Where checkpoints of this run in progress lie."""
     checkpoint_every: int | None = None
-    """Steps; None means about every 30 seconds."""
+    """Steps; None means about every 30 seconds, and more rarely where saving takes long."""
 
 
 @dataclass
@@ -54,7 +56,6 @@ class Trained:
     steps: list[tuple[int, str, float]] = field(default_factory=list)
     """(step, loss term, value): means over all groups."""
     resumed_at: int = 0
-    best: tuple[float, int] | None = None
 
 
 def train(
@@ -65,12 +66,12 @@ def train(
     phases: Phases,
     *,
     beat: Callable[[int, dict[str, float]], None],
-    evaluate: Callable[[], float] | None = None,
+    evaluate: Callable[[int], float] | None = None,
 ) -> Trained:
     """Run the loop from the newest checkpoint to the end.
 
     `make_loader(start_step)` yields this rank's groups for each further step. At each of `session.rungs` the
-    objective is evaluated and reported. Raises NonFiniteLoss with step, term and the saved batch.
+    objective is reported, which `evaluate(steps done)` finds. Raises NonFiniteLoss with step, term and the saved batch.
     """
     plans = method.optimizers()
     initial = [[g["lr"] for g in plan.optimizer.param_groups] for plan in plans]
@@ -80,7 +81,7 @@ def train(
     if meta:
         result.resumed_at = int(meta["step"])
         result.steps = [(int(s), str(n), float(v)) for s, n, v in meta["losses"]]
-    saved_at = time.perf_counter()
+    saved_at, saving = time.perf_counter(), 0.0
     every = max(1, config.total // LOG_POINTS)
     rungs = {max(1, round(r * config.total)): r for r in session.rungs}
     waiting: deque[_Pending] = deque()
@@ -112,21 +113,21 @@ def train(
         with phases.of("method"):
             method.update(reduced, progress)
         done = step + 1
-        rung, due = done in rungs and evaluate is not None, done < config.total and _due(done, config, saved_at)
+        rung, due = done in rungs and evaluate is not None, done < config.total and _due(done, config, saved_at, saving)
         if rung or due:
             settle()
         if done in rungs and evaluate is not None:
             with phases.of("score"):
-                objective = evaluate()
+                objective = evaluate(done)
                 method.train()
-            if result.best is None or objective > result.best[0]:
-                result.best = (objective, done)
             session.report(rungs[done], objective)
         if due:
             with phases.of("checkpoint"):
+                began = time.perf_counter()
                 if session.rank == 0:
                     checkpoint.save_training(config.folder, method, plans, _meta(done, config, result))
                 saved_at = time.perf_counter()
+                saving = saved_at - began
     settle()
     barrier(session)
     return result
@@ -136,10 +137,10 @@ def _meta(done: int, config: LoopConfig, result: Trained) -> dict[str, Any]:
     return {"step": done, "total": config.total, "seed": config.seed, "losses": result.steps}
 
 
-def _due(done: int, config: LoopConfig, saved_at: float) -> bool:
+def _due(done: int, config: LoopConfig, saved_at: float, saving: float) -> bool:
     if config.checkpoint_every is not None:
         return done % config.checkpoint_every == 0
-    return time.perf_counter() - saved_at > CHECKPOINT_SECONDS
+    return time.perf_counter() - saved_at > max(CHECKPOINT_SECONDS, saving / CHECKPOINT_SHARE)
 
 
 def _forward_backward(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from safetensors import SafetensorError
 
 from harness.config import RunConfig
 from harness.engine import checkpoint
@@ -18,10 +21,12 @@ from harness.engine.loop import LoopConfig, Trained, train
 from harness.engine.parallel import gather_objects
 from harness.engine.predictions import MAPS, ScoreMaps, batches, predict
 from harness.engine.stages import Stage
+from harness.method import Method
 
 WEIGHTS = "weights.safetensors"
 STEPS = "steps.parquet"
 BEST = "best.safetensors"
+"""Weights of the rung with the highest objective: beside the final ones, where a run had rungs and keeps `best`."""
 
 
 def single_stage(run: RunConfig) -> tuple[Stage, ...]:
@@ -45,15 +50,14 @@ def _train(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> No
         folder=folder,
         checkpoint_every=context.machine.checkpoint_every,
     )
-    best: list[float] = []
 
-    def evaluate() -> float:
+    def evaluate(step: int) -> float:
         from harness.engine.score import objective_now
 
         value = objective_now(context, method)
-        if session.rank == 0 and "best" in context.machine.keep and value >= max(best, default=value):
-            checkpoint.save_weights(folder / BEST, method, {})
-        best.append(value)
+        if session.rank == 0 and "best" in context.machine.keep:
+            with context.phases.of("checkpoint"):
+                keep_best(folder / BEST, method, value, step)
         return value
 
     trained = train(
@@ -74,6 +78,20 @@ def _train(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> No
                 shutil.rmtree(old, ignore_errors=True)
         # Every worker holds the same network: none of them has to load it for the next stage.
         context.keep_live(gather_objects(digest, session)[0], method)
+
+
+def keep_best(path: Path, method: Method, objective: float, step: int) -> None:
+    """Write the weights of a rung unless those that are there, also of an attempt that was killed, scored as high.
+
+    The file itself says what they scored and after how many steps: nothing beside it can disagree with it.
+    """
+    before = -math.inf
+    if path.exists():
+        # What a power cut left of a file is no rival.
+        with contextlib.suppress(SafetensorError):
+            before = float(checkpoint.weights_meta(path).get("objective", before))
+    if objective > before:
+        checkpoint.save_weights(path, method, {"objective": repr(objective), "step": str(step)})
 
 
 def _write_steps(path: Path, trained: Trained) -> None:

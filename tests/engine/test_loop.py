@@ -12,6 +12,7 @@ from torch import nn
 from harness.engine import checkpoint, loop
 from harness.engine.loop import LoopConfig, train
 from harness.engine.phases import Phases, step_overhead
+from harness.engine.recipes import keep_best
 from harness.engine.session import LocalSession, Pruned
 from harness.errors import NonFiniteLoss, StoreError
 from harness.method import Batch, Method, OptimizerPlan, StepOutput
@@ -171,15 +172,14 @@ def test_a_non_finite_loss_names_step_term_and_batch(tmp_path, nan_at):
 def test_rungs_evaluate_and_report(tmp_path):
     seen = []
     session = LocalSession(rungs=(0.3, 0.5), on_report=lambda reached, value: seen.append((reached, value)) or True)
-    _, trained, _ = run(tmp_path, session=session, evaluate=lambda: 0.25 + len(seen) / 10)
-    assert seen == [(0.3, 0.25), (0.5, 0.35)]
-    assert trained.best == (0.35, 5)
+    run(tmp_path, session=session, evaluate=lambda step: 0.25 + step / 100)
+    assert seen == [(0.3, 0.28), (0.5, 0.3)]
 
 
 def test_a_stop_at_a_rung_passes_through(tmp_path):
     session = LocalSession(rungs=(0.3,), on_report=lambda reached, value: False)
     with pytest.raises(Pruned):
-        run(tmp_path, session=session, evaluate=lambda: 0.1)
+        run(tmp_path, session=session, evaluate=lambda step: 0.1)
 
 
 def test_clipping_bounds_the_gradient(tmp_path):
@@ -259,8 +259,44 @@ def test_a_step_that_is_not_finite_is_never_saved_or_reported(tmp_path, monkeypa
     told = []
     session = LocalSession(rungs=(0.4,), on_report=lambda *a: told.append(a) or True)
     with pytest.raises(NonFiniteLoss, match="step 3"):
-        run(tmp_path / "a", nan_at=3, session=session, evaluate=lambda: 0.5)
+        run(tmp_path / "a", nan_at=3, session=session, evaluate=lambda step: 0.5)
     assert told == []
     with pytest.raises(NonFiniteLoss, match="step 3"):
         run(tmp_path / "b", nan_at=3, every=4)
     assert not list((tmp_path / "b").glob("step-*"))
+
+
+def test_saving_takes_at_most_a_fiftieth_of_the_time(tmp_path, monkeypatch):
+    """Steps of 5 s: the first checkpoint after 30 s; one that takes 3 s is not followed by another for 150 s."""
+    now, saves = [0.0], []
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+
+    def save(folder, method, plans, meta):
+        saves.append((now[0], meta["step"]))
+        now[0] += 3.0
+
+    def beat(step, losses):
+        now[0] += 5.0
+
+    monkeypatch.setattr(loop.checkpoint, "save_training", save)
+    config = LoopConfig(total=100, seed=5, groups=2, bf16=False, folder=tmp_path)
+    train(Toy(100), lambda start: ([batch(s, 0), batch(s, 1)] for s in range(start, 100)), config, LocalSession(),
+          Phases(), beat=beat)  # fmt: skip
+    assert saves == [(35.0, 7), (193.0, 38), (351.0, 69)]
+
+
+def test_worse_weights_never_replace_better_ones(tmp_path):
+    path, method = tmp_path / "s" / "best.safetensors", Toy(1)
+
+    def rung(objective, step):
+        method.w.data.fill_(step)
+        keep_best(path, method, objective, step)
+        return checkpoint.weights_meta(path), load_file(path)["w"][0].item()
+
+    assert rung(0.3, 2) == ({"objective": "0.3", "step": "2"}, 2.0)
+    assert rung(0.5, 4) == ({"objective": "0.5", "step": "4"}, 4.0)
+    assert rung(0.3, 2)[1] == 4.0, "a resumed run passes an earlier rung again"
+    assert rung(0.5, 4)[1] == 4.0
+    assert rung(0.6, 8)[1] == 8.0
+    path.write_bytes(b"half")
+    assert rung(0.1, 2) == ({"objective": "0.1", "step": "2"}, 2.0)
