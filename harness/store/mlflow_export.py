@@ -25,7 +25,10 @@ Leaderboard = str | Callable[[Results, str], str]
 """Text, or a function of (results, sweep id) that renders it: the store never imports reports."""
 SINGLE = "single-runs"
 """The sweep under which runs outside any sweep are filed."""
-_TABLES = ("runs", "trials", "params", "evals", "counts", "steps", "artifacts")
+_OUTLINE = ("runs", "trials", "evals", "artifacts")
+"""Tables with few rows a run: they say what is new."""
+RUNS_AT_A_TIME = 50
+"""Runs whose counts, steps and parameters are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def export(
     Raises StoreError in plain words when the server is down, hangs or refuses; the same call then goes on.
     """
     address = uri or local_uri(store_path)
-    results = load(store_path, _TABLES)
+    results = load(store_path, _OUTLINE)
     known = {s for s in results.trials["sweep"].to_list() if s is not None}
     if sweep is not None and sweep not in known:
         raise StoreError(f"{store_path} holds no sweep {sweep!r}; it holds: {', '.join(sorted(known)) or 'none'}")
@@ -93,7 +96,10 @@ class _Session:
         self._trackers: dict[str, Tracker] = {}
 
     def write(self, results: Results, sweep: str, summary: Summary, only: Collection[str] | None = None) -> Summary:
-        """Export the runs of a sweep: those in `only`, without closing study and sweep, or all."""
+        """Export the runs of a sweep: those in `only`, without closing study and sweep, or all.
+
+        `results` is the outline; what else a run holds is read for a few new ones at a time.
+        """
         if sweep not in self._trackers:
             make_folder(self.uri)
             self._trackers[sweep] = Tracker(make_client(self.uri), self.root, self.uri, sweep)
@@ -101,14 +107,23 @@ class _Session:
         results = replace(results, runs=latest_runs(results.runs))
         done = {"created": 0, "updated": 0, "known": 0}
         places = _places(results, sweep)
-        for (study, key), rows in places.items():
-            if only is None or key in only:
-                done[tracker.write_trial(results, study, key, rows)] += 1
+        wanted = [(*place, rows) for place, rows in places.items() if only is None or place[1] in only]
+        new = [line for line in wanted if not tracker.knows(results, *line)]
+        done["known"] = len(wanted) - len(new)
+        for start in range(0, len(new), RUNS_AT_A_TIME):
+            batch = new[start : start + RUNS_AT_A_TIME]
+            content = self._content(results, {key for _, key, _ in batch}, ("params", "counts", "steps"))
+            for line in batch:
+                done[tracker.write_trial(content, *line)] += 1
         if only is None:
             for study in dict.fromkeys(s for s, _ in places):
                 tracker.write_study(study, [r for (s, _), rows in places.items() if s == study for r in rows])
             text = self.leaderboard
-            tracker.write_sweep(text(results, sweep) if callable(text) else text)
+            if callable(text):
+                others = set(results.runs["key"]) - set(results.trials["key"])
+                keys = {key for _, key in places} | others
+                text = text(self._content(results, keys, ("params", "counts")), sweep)
+            tracker.write_sweep(text)
         return replace(
             summary,
             sweeps=summary.sweeps + 1,
@@ -116,6 +131,15 @@ class _Session:
             updated=summary.updated + done["updated"],
             known=summary.known + done["known"],
         )
+
+    def _content(self, results: Results, keys: Collection[str], tables: Collection[str]) -> Results:
+        """The outline with the rows that these runs have in `tables`."""
+        evals = results.evals.filter(pl.col("key").is_in(keys))["eval"]
+        only = {
+            t: pl.col("eval").is_in(evals.implode()) if t == "counts" else pl.col("key").is_in(keys) for t in tables
+        }
+        found = load(self.root, tables, only)
+        return replace(results, **{table: getattr(found, table) for table in tables})
 
 
 def _places(results: Results, sweep: str) -> dict[tuple[str, str], list[dict[str, object]]]:
@@ -202,7 +226,7 @@ class Exporter:
 
     def _write(self, keys: Collection[str] | None) -> None:
         started = time.monotonic()
-        results = load(self.store_path, _TABLES)
+        results = load(self.store_path, _OUTLINE)
         self.summary = self._session.write(results, self.sweep, self.summary, keys)
         # Reading a large store must not eat a core that trials need.
         if keys is not None:

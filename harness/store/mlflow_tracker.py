@@ -76,17 +76,18 @@ class Tracker:
             self.index[place] = (run.info.run_id, tags.get("exported", ""))
         self.root, _ = self._run("sweep", "", f"sweep:{sweep}", name=f"sweep {sweep[:12]}", parent=None)
 
-    def write_trial(self, results: Results, study: str, key: str, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Export one run of a study; `rows` are its lines of the trials table.
+    def knows(self, results: Results, study: str, key: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether this run of a study was exported as it is now; needs no params, counts or steps."""
+        return self.index.get(("trial", study, key), ("", ""))[1] == _state(results, key, rows)
 
-        Answers created, updated or known.
+    def write_trial(self, results: Results, study: str, key: str, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Export one run of a study that is new or has changed; `rows` are its lines of the trials table.
+
+        Answers created or updated.
         """
         run = _one(results.runs, key)
         evals = results.evals.filter(pl.col("key") == key)
         artifacts = results.artifacts.filter(pl.col("key") == key)
-        state = fingerprint(run, list(rows), sorted(evals["eval"]), artifacts.sort("path").to_dicts())
-        if self.index.get(("trial", study, key), ("", ""))[1] == state:
-            return "known"
         parent = self._study(study, run)
         roles = ",".join(sorted({r["role"] for r in rows}))
         number = min((r["trial"] for r in rows if r["trial"] is not None), default=None)
@@ -111,7 +112,7 @@ class Tracker:
         status = run["status"] if run else (rows[0]["status"] if rows else "failed")
         end = at + int(1000 * sum(phase_seconds(run).values())) if run and at else None
         self.client.set_terminated(run_id, STATUS.get(status, "FINISHED"), end)
-        self._exported("trial", study, key, run_id, state)
+        self._exported("trial", study, key, run_id, _state(results, key, rows))
         return "created" if new else "updated"
 
     def write_study(self, study: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -273,6 +274,13 @@ def _step_metrics(steps: pl.DataFrame, at: int) -> list[Metric]:
         for r in steps.sort("stage", "name", "step").to_dicts()
         if r["value"] is not None
     ]
+
+
+def _state(results: Results, key: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Digest of what an export of a run depends on: equal ones need no second export."""
+    evals = results.evals.filter(pl.col("key") == key)
+    artifacts = results.artifacts.filter(pl.col("key") == key)
+    return fingerprint(_one(results.runs, key), list(rows), sorted(evals["eval"]), artifacts.sort("path").to_dicts())
 
 
 def _one(runs: pl.DataFrame, key: str) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,17 +57,19 @@ class Damaged:
     reason: str
 
 
-def load(path: str | Path, tables: Iterable[str] | None = None) -> Results:
+def load(path: str | Path, tables: Iterable[str] | None = None, only: Mapping[str, pl.Expr] | None = None) -> Results:
     """All rows of the store at `path`, of `tables` only where named; no store yet is an empty one.
 
-    A damaged file is named in a StoreWarning and moved to `<path>/damaged/`; the rest loads. Raises
-    StoreError for a store of a newer version or one that the system refuses to read.
+    `only` names for a table what its rows must fulfil; others never fill the memory. A damaged file is named in a
+    StoreWarning and moved to `<path>/damaged/`; the rest loads. Raises StoreError for a store of a newer version or
+    one that the system refuses to read.
     """
     root = local_root(path)
     wanted = set(SCHEMAS if tables is None else tables)
     for table in wanted:
         table_schema(table)
-    frames = {table: _table(root, table) if table in wanted else empty(table) for table in SCHEMAS}
+    where = only or {}
+    frames = {table: _table(root, table, where.get(table)) if table in wanted else empty(table) for table in SCHEMAS}
     return Results(**frames)
 
 
@@ -109,10 +111,11 @@ def _column_bytes(column: pl.Series) -> bytes:
     return valid + values.to_numpy().tobytes()
 
 
-def _table(root: Path, table: str) -> pl.DataFrame:
+def _table(root: Path, table: str, only: pl.Expr | None) -> pl.DataFrame:
     for _ in range(_ATTEMPTS):
         try:
-            return read_files(table, _live_files(root, table))
+            rows = scan_files(table, _live_files(root, table))
+            return (rows if only is None else rows.filter(only)).collect()
         except FileNotFoundError:
             continue  # merged by a `compact` that runs now: list again
         except pl.exceptions.PolarsError:

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from harness.errors import StoreError
-from harness.store import load
+from harness.store import load, mlflow_export
 from harness.store.mlflow_export import Exporter, Summary, export, failure_text, shown_uri
 from harness.store.mlflow_names import eval_name, legal
 from harness.store.mlflow_tracker import EXPERIMENT, local_uri, make_client
@@ -178,6 +178,44 @@ def test_a_second_export_adds_nothing_and_a_new_eval_updates_one_run(tmp_path: P
     assert len(client.get_metric_history(after["cam0"].info.run_id, "train/cls")) == 1500
     scored = [r["scored"] for r in _per_class(root, after["cam0"].info.run_id)]
     assert len(scored) == len(set(scored)) * 2 == 10
+
+
+def test_counts_and_steps_are_read_for_a_few_new_runs_at_a_time(
+    toy_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[set[str]] = []
+
+    def watched(path: Path, tables: Any, only: Any = None) -> Any:
+        results = load(path, tables, only)
+        if "steps" in tables:
+            of = dict(load(path, ["evals"]).evals.select("eval", "key").iter_rows())
+            read.append(set(results.params["key"]) | {of[e] for e in results.counts["eval"]})
+        return results
+
+    monkeypatch.setattr(mlflow_export, "load", watched)
+    monkeypatch.setattr(mlflow_export, "RUNS_AT_A_TIME", 3)
+    assert export(toy_root, leaderboard="all").created == 10
+    assert len(read) == 4
+    assert max(map(len, read)) <= 3
+    assert set.union(*read) >= {"cam0", "fsr0", "fsr1"}
+    read.clear()
+    assert export(toy_root, leaderboard="all").known == 10
+    assert read == []
+
+
+def test_one_batch_of_a_running_sweep_reads_its_runs_only(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[list[str]] = []
+
+    def watched(path: Path, tables: Any, only: Any = None) -> Any:
+        results = load(path, tables, only)
+        read.append(sorted(set(results.params["key"])))
+        return results
+
+    monkeypatch.setattr(mlflow_export, "load", watched)
+    exporter = Exporter(toy_root, sweep=toys.SWEEP, pause_s=0)
+    exporter._write({"fsr0"})
+    assert exporter.summary.created == 1
+    assert read == [[], ["fsr0"]]
 
 
 def test_an_export_that_was_cut_off_is_finished_by_the_next(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
