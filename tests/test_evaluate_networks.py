@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import harness.store
 from harness import evaluate, train
@@ -116,6 +116,30 @@ def test_crf_and_split_again(store):
     same = plain.evals.filter(pl.col("split") == "val", pl.col("target") == "segmentation", pl.col("crf") == "none")
     truth = plain.counts.filter(pl.col("eval") == same["eval"][0]).select((pl.col("tp") + pl.col("fn")).sum()).item()
     assert pixels == truth
+
+
+def test_the_best_rung_of_a_run(store, capsys):
+    key, old = key_of(store), harness.store.load(store).evals
+    (weights,) = harness.store.load(store).artifacts.filter(pl.col("kind") == "weights")["path"]
+    words = [f"run={key}", f"store={store}", "weights=best"]
+    assert main(evaluate.run, words) == 2
+    assert "weights: best is not there: a run has it where it was compared" in capsys.readouterr().err
+    state = load_file(store / weights)
+    # A decoder that says background whatever it sees.
+    state = {n: torch.zeros_like(v) if n.startswith("net.decoder.") else v for n, v in state.items()}
+    save_file(state, store / weights.replace("weights.", "best."), {"objective": "0.5", "step": "1"})
+    assert main(evaluate.run, words) == 0
+    assert "segmentation on test, best" in capsys.readouterr().out
+    row = added(store, old)
+    assert (row["weights"], row["step"], row["split"]) == ("best", 1, "test")
+    assert set(row["counts"].filter(pl.col("tp") + pl.col("fp") > 0)["class"]) == {0}
+    before = files(store)
+    assert main(evaluate.run, words) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert files(store) == before
+    assert main(evaluate.run, [*words, "target=cam"]) == 2
+    assert "no threshold that was chosen on a held-out split" in capsys.readouterr().err
+    assert main(evaluate.run, [*words, "target=cam", "protocol=fixed"]) == 0
 
 
 def test_what_cannot_be_scored_again(store, capsys):

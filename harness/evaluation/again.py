@@ -16,13 +16,14 @@ from harness.datasets import open_dataset
 from harness.datasets.base import Dataset
 from harness.datasets.splits import plan_splits
 from harness.engine.build import build_method
-from harness.engine.checkpoint import load_weights
+from harness.engine.checkpoint import load_weights, weights_meta
 from harness.engine.counting import Target
 from harness.engine.evals import NO_RULE, Tables, eval_columns
 from harness.engine.predictions import MAPS
+from harness.engine.recipes import BEST as BEST_FILE
 from harness.errors import BadInput, Problem, nearest
 from harness.evaluation.scoring import Job, device_of, precision_of, score, scored_ids, threads_of
-from harness.evaluation.words import AUTO, EvaluateWords
+from harness.evaluation.words import AUTO, BEST, EvaluateWords
 from harness.pretrained import RANDOM
 from harness.scoring.inference import inference_of
 from harness.store import Results, Store, latest_runs, load
@@ -70,6 +71,9 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
     elif "crf" not in parsed.given:
         target = dataclasses.replace(target, crf=run.crf)
     weights = _weights(results, row["key"], store, problems)
+    best: dict[str, Any] = {}
+    if words.weights == BEST and weights is not None:
+        weights, best = _best(weights.with_name(BEST_FILE), problems)
     opened = _open(words, run, row, store, problems)
     device = device_of(words, problems)
     if opened is None or weights is None or problems:
@@ -78,7 +82,7 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
     maps = target.name in MAPS and dataset.has_background
     asked = str(row["protocol"]) if words.protocol == AUTO else words.protocol
     rule = asked if maps else NO_RULE
-    columns = eval_columns(row["key"], run, target, split, rule, how)
+    columns = eval_columns(row["key"], run, target, split, rule, how) | best
     threshold = {"fixed": run.cam_threshold, "held-out": _held_out(results, columns)}.get(rule)
     if rule == "held-out" and threshold is None:
         fix = "protocol=fixed or protocol=oracle"
@@ -120,7 +124,7 @@ def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Ta
     name = words.target or made[-1]
     if name not in made:
         problems.append(Problem("target", f"{run.method} makes no {name}", f"it makes: {', '.join(made)}"))
-    return Target(name, words.weights or "student", words.crf)
+    return Target(name, "teacher" if words.weights == "teacher" else "student", words.crf)
 
 
 def _weights(results: Results, key: str, store: Store, problems: list[Problem]) -> Path | None:
@@ -131,6 +135,15 @@ def _weights(results: Results, key: str, store: Store, problems: list[Problem]) 
     found = "left no weights (keep=none)" if path is None else f"its weights are gone from {path} (gc, or moved)"
     problems.append(Problem("run", f"{key} {found}", "train it again with keep=last: harness.train retrains the rest"))
     return None
+
+
+def _best(path: Path, problems: list[Problem]) -> tuple[Path | None, dict[str, Any]]:
+    """The student's weights of the run's best rung, and what they change in the columns of an eval."""
+    if not path.is_file():
+        found = "best is not there: a run has it where it was compared on the way (search=tpe, 4 trials or more)"
+        problems.append(Problem("weights", found, "weights=student scores the final ones"))
+        return None, {}
+    return path, {"weights": BEST, "step": int(weights_meta(path)["step"])}
 
 
 def _open(

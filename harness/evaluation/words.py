@@ -13,7 +13,8 @@ from harness.scoring.inference import inference_problems
 from harness.spec import TARGETS, VARIANTS
 from harness.words import Parsed, Words, word
 
-NETWORKS = ("student", "teacher")
+BEST = "best"
+NETWORKS = ("student", "teacher", BEST)
 AUTO = "auto"
 
 
@@ -23,7 +24,7 @@ class EvaluateWords(Words):
 
     run: str | None = word(None, "key of a finished run (its start is enough) that is scored again")
     weights: str | None = word(
-        None, "with run=: student or teacher; else a published weights file, with method= and data="
+        None, "with run=: student, teacher or best (of its rungs); else a published weights file, with method= and data="
     )
     preds: str | None = word(
         None, "folder of another program's label maps: <image id>.png, palette or grey, 255 = no prediction"
@@ -107,7 +108,7 @@ def _values(words: EvaluateWords, mode: str) -> list[Problem]:
         if value is not None and value not in values:
             problems.append(Problem(name, f"{value!r} is unknown", nearest(value, values)))
     if mode == "run" and words.weights not in (None, *NETWORKS):
-        problems.append(Problem("weights", f"{words.weights!r} is unknown", "with run= it is student or teacher"))
+        problems.append(Problem("weights", f"{words.weights!r} is unknown", f"with run= it is {', '.join(NETWORKS)}"))
     if mode == "preds":
         if words.crf not in (NONE, *PRESETS):
             problems.append(Problem("crf", f"{words.crf!r} is unknown", nearest(words.crf, (NONE, *PRESETS))))
