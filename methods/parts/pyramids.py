@@ -1,4 +1,4 @@
-"""Backbones as two maps, a deep one and one of stride 4: any timm CNN, any plain ViT, and the embedded nets.
+"""Backbones as two maps, a deep one and one of stride 4: any timm CNN, any ViT, and the embedded nets.
 
 Axes: B images, D S channels, h w cells of the deep map, H W cells of the stride-4 map.
 """
@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from pickle import UnpicklingError
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-import timm
 from safetensors import SafetensorError
-from timm.models import is_model_in_modules, load_state_dict
+from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
-from harness.errors import BadInput, Problem, nearest
-from methods.parts.backbones import RANDOM_WEIGHTS, Encoder, build_encoder, encode, whole_patches
+from harness.errors import BadInput, Problem
+from methods.parts.backbones import RANDOM_WEIGHTS, SHAPES_NAMES, Encoder, build_encoder, encode, whole_patches
 from methods.parts.encoders import Floats3, ShapesEncoder
 from methods.parts.shapes_nets import ShapesCNN, ShapesViT, load_shapes_backbone
+from methods.parts.timm_nets import REFUSED, Sizes, check_name, create, first_line, foreign, sizes_taken
 
 VERSION = 1
 """Raised when a backbone computes something else."""
 VIT_MODULES = {"vision_transformer", "deit"}
-"""timm's modules of plain ViTs; every other model is taken as a CNN of stages."""
+"""timm's modules of plain ViTs; every other model is asked for maps."""
 OUTPUT_STRIDE = 16
-"""Asked of CNNs that can be dilated, as DeepLabV3+ has it."""
+"""Asked of networks of stages that can be dilated, as DeepLabV3+ has it."""
 SKIP_STRIDE = 4
 
 
@@ -103,28 +103,62 @@ class ShapesPyramid(Pyramid):
         return maps["stride8"], maps["stride4"]
 
 
-class TimmPyramid(Pyramid):
-    """A timm CNN whose stages reach stride 4. Raises BadInput for one without a map of that stride."""
+class NoFineMap(ValueError):
+    """A network has no map of stride 4."""
 
-    def __init__(self, net: Any, name: str):
+
+class TimmPyramid(Pyramid):
+    """A timm network of stages that reach stride 4, given as one that returns maps.
+
+    Images are resized to a size of `fixed` where it takes no other. Raises NoFineMap for a network without such a map.
+    """
+
+    def __init__(self, net: Any, fixed: Sequence[Sizes], crop: int):
         super().__init__()
         strides, channels = list(net.feature_info.reduction()), list(net.feature_info.channels())
         if SKIP_STRIDE not in strides:
-            found = f"{name} has maps of strides {', '.join(map(str, strides))}, none of {SKIP_STRIDE}"
-            raise BadInput(Problem("backbone.name", found, "a CNN of stages, for instance backbone=resnet50, or a ViT"))
+            raise NoFineMap(f"maps of strides {', '.join(map(str, strides))}, none of {SKIP_STRIDE}")
         self.net: nn.Module = net
         # Of several maps of stride 4 the last one, as the field takes layer1 and not the pooled stem.
         self.skip_index = len(strides) - 1 - strides[::-1].index(SKIP_STRIDE)
         self.channels_last = getattr(getattr(net, "output_fmt", None), "value", "NCHW") == "NHWC"
         self.depth, self.stride, self.dim = 0, strides[-1], channels[-1]
         self.skip_dim = channels[self.skip_index]
-        self.mean = cast(Floats3, tuple(float(v) for v in net.pretrained_cfg["mean"]))
-        self.std = cast(Floats3, tuple(float(v) for v in net.pretrained_cfg["std"]))
+        self.mean, self.std = _normalisation(net)
+        self.sizes, _ = sizes_taken(net, self.net, self.stride, (Sizes(), Sizes(self.stride), *fixed), crop)
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
-        maps = self.net(images_B3HW)
+        maps = self.net(self.sizes.fit(images_B3HW))
         deep, skip = maps[-1], maps[self.skip_index]
         return (deep.permute(0, 3, 1, 2), skip.permute(0, 3, 1, 2)) if self.channels_last else (deep, skip)
+
+
+class TokenPyramid(Pyramid):
+    """Any other timm network: its last map, normalised, as that of a ViT. It is given whole, without classifier.
+
+    Images are resized to multiples of the stride, or to a size of `fixed` where it takes no other.
+    """
+
+    skip_dim = None
+
+    def __init__(self, net: Any, fixed: Sequence[Sizes], crop: int):
+        super().__init__()
+        self.net = net
+        self.depth = len(getattr(net, "blocks", ()))
+        self.stride = int(net.feature_info[-1]["reduction"])
+        self.mean, self.std = _normalisation(net)
+        net.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
+        self.sizes, deep_BDhw = sizes_taken(net, self._map, self.stride, (Sizes(self.stride), *fixed), crop)
+        self.dim = int(deep_BDhw.shape[1])
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._map(self.sizes.fit(images_B3HW)), None
+
+    def _map(self, images_B3HW: Tensor) -> Tensor:
+        maps: list[Tensor] = self.net.forward_intermediates(
+            images_B3HW, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps[-1]
 
 
 def build_pyramid(
@@ -132,69 +166,59 @@ def build_pyramid(
 ) -> Pyramid:
     """The backbone `name` as a pyramid, on the CPU; words and errors as `build_encoder`.
 
-    `drop` (stochastic depth) and `crop` concern ViTs. `output_stride` is asked of CNNs; those that cannot be
-    dilated keep theirs.
+    `drop` (stochastic depth) concerns networks of one scale. `output_stride` is asked of networks of stages; those
+    that cannot be dilated keep theirs. Raises BadInput, after trying it on blank images, for a network that takes
+    none of `crop` pixels.
     """
-    arch = name.partition(".")[0]
     if name == "shapes_cnn":
         return _shapes_cnn(weights)
-    if name != "shapes_vit" and not timm.is_model(arch):
-        fix = nearest(arch, [*timm.list_models(), "shapes_vit", "shapes_cnn"])
-        raise BadInput(Problem("backbone.name", f"timm knows no {arch!r}", fix[:200]))
-    if name == "shapes_vit" or is_model_in_modules(arch, VIT_MODULES):
+    if name != "shapes_vit":
+        check_name(name, SHAPES_NAMES)
+    if name == "shapes_vit" or is_model_in_modules(name.partition(".")[0], VIT_MODULES):
         return ViTPyramid(build_encoder(name, weights, crop=crop, drop=drop))
-    net = _cnn(name, weights, output_stride)
-    if weights not in (None, RANDOM_WEIGHTS):
-        _load(net, name, str(weights))
-    return TimmPyramid(net, name)
+    refusal: Exception | None = None
+    stages = True
+    for kind, words, fixed in _ways(crop, drop, output_stride):
+        if kind is TimmPyramid and not stages:
+            continue
+        try:
+            return kind(create(name, weights, words), fixed, crop)
+        except NoFineMap as error:
+            stages, refusal = False, error
+        except REFUSED as error:
+            refusal = error
+    assert refusal is not None
+    found = f"{name} gives no maps of {crop}-pixel images ({first_line(refusal)})"
+    raise BadInput(Problem("backbone.name", found, "another crop, or for instance backbone=resnet50")) from refusal
+
+
+def _ways(
+    crop: int, drop: float, output_stride: int
+) -> Iterator[tuple[type[TimmPyramid] | type[TokenPyramid], dict[str, Any], tuple[Sizes, ...]]]:
+    """Ways to make a network, those that serve images of every size first; last the one it was designed for."""
+    sized: list[tuple[dict[str, Any], tuple[Sizes, ...]]] = [
+        ({"dynamic_img_size": True}, ()),
+        ({"img_size": crop}, (Sizes(fixed=crop),)),
+        ({}, (Sizes(fixed=crop),)),
+    ]
+    yield TimmPyramid, {"features_only": True, "output_stride": output_stride}, ()
+    yield TimmPyramid, {"features_only": True}, ()
+    for words, fixed in sized:
+        yield TimmPyramid, {"features_only": True, **words}, fixed
+    for rates in ({"drop_path_rate": drop}, {}):
+        for words, fixed in sized:
+            yield TokenPyramid, {"num_classes": 0, **rates, **words}, fixed
 
 
 def _shapes_cnn(weights: str | None) -> Pyramid:
     try:
         net = ShapesCNN() if weights == RANDOM_WEIGHTS else load_shapes_backbone("shapes_cnn", weights)
     except (RuntimeError, KeyError, SafetensorError) as e:
-        raise _foreign("shapes_cnn", str(weights), e) from e
+        raise foreign("shapes_cnn", str(weights), e) from e
     assert isinstance(net, ShapesCNN)
     return ShapesPyramid(net)
 
 
-def _cnn(name: str, weights: str | None, output_stride: int) -> Any:
-    arch, _, tag = name.partition(".")
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(arch)]
-    if tag and tag not in tags:
-        raise BadInput(Problem("backbone.name", f"{arch} has no weights tagged {tag!r}", nearest(tag, tags)))
-    words: dict[str, Any] = {"pretrained": weights is None, "features_only": True}
-    refused = (TypeError, NotImplementedError, RuntimeError, AssertionError, AttributeError)
-    try:
-        try:
-            return timm.create_model(name, output_stride=output_stride, **words)
-        except (TypeError, NotImplementedError, AssertionError):
-            return timm.create_model(name, **words)
-    except refused as e:
-        found = f"{name} gives no maps of several strides ({_first_line(e)})"
-        raise BadInput(Problem("backbone.name", found, "for instance backbone=resnet50, or a ViT")) from e
-    except Exception as e:
-        found = f"{name} cannot be fetched: {_first_line(e)}"
-        fix = f"give a local file, or backbone.weights={RANDOM_WEIGHTS} to train from scratch"
-        raise BadInput(Problem("backbone.weights", found, fix)) from e
-
-
-def _load(net: nn.Module, name: str, path: str) -> None:
-    """Load a local file of the whole network; its classifier and what lies behind the last map are left out."""
-    # Networks that give maps write dots of module names as underscores where they flatten them.
-    try:
-        state = {key.replace(".", "_"): value for key, value in load_state_dict(path).items()}
-        wanted = {key: state[key.replace(".", "_")] for key in net.state_dict()}
-        net.load_state_dict(wanted)
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, SafetensorError, UnpicklingError) as e:
-        raise _foreign(name, path, e) from e
-
-
-def _foreign(name: str, path: str, error: Exception) -> BadInput:
-    found = f"{path} does not fit {name}: {_first_line(error)}"
-    return BadInput(Problem("backbone.weights", found, "give the state dict of this very network"))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else ''}"
+def _normalisation(net: Any) -> tuple[Floats3, Floats3]:
+    mean, std = (cast(Floats3, tuple(float(v) for v in net.pretrained_cfg[key])) for key in ("mean", "std"))
+    return mean, std

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import golden_curves as golden
 import pytest
 import torch
@@ -63,6 +65,18 @@ def test_deeplab_learns_and_its_batch_norm_moves_in_update_only(images):
     found = method.predict(data.views["view1"], want=frozenset({"segmentation"})).segmentation_BKhw
     assert found.shape == (images, 4, 12, 12)
     assert {"rates", "decoder_width"} <= method.describe().keys()
+
+
+@pytest.mark.parametrize("backbone", ["vit_relpos_small_patch16_224", "eva02_tiny_patch14_224"])
+def test_deeplab_learns_on_vits_that_are_not_plain_and_serves_any_image(backbone):
+    small = golden.make("full", decoder="deeplabv3plus")
+    torch.manual_seed(0)
+    method = type(small)(small.config, dataclasses.replace(small.info, backbone=backbone)).train()
+    curve = golden.train(method, steps=6)
+    assert curve["seg"][-1] < curve["seg"][0]
+    found = method.predict(torch.randn(1, 3, 75, 130), want=frozenset({"segmentation"})).segmentation_BKhw
+    assert found.shape[:2] == (1, 4)
+    assert torch.isfinite(found).all()
 
 
 def test_knobs_move_the_loss():

@@ -22,7 +22,7 @@ from methods.parts.deeplab import (
     fitted_rates,
     take_stats,
 )
-from methods.parts.pyramids import TimmPyramid, ViTPyramid, build_pyramid
+from methods.parts.pyramids import TimmPyramid, TokenPyramid, ViTPyramid, build_pyramid
 
 
 def test_card_sizes_and_parameters():
@@ -123,6 +123,72 @@ def test_backbones_give_a_deep_map_and_one_of_stride_4(name, crop, dim, skip, st
     assert odd.shape[:2] == (1, dim)
 
 
+SQUARE, MULTIPLES = "square", "multiples"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "takes", "dim", "skip", "stride"),
+    [
+        ("vit_small_patch16_dinov3", TokenPyramid, MULTIPLES, 384, None, 16),
+        ("eva02_tiny_patch14_224", TokenPyramid, MULTIPLES, 192, None, 14),
+        ("xcit_nano_12_p16_224", TokenPyramid, MULTIPLES, 128, None, 16),
+        ("cait_xxs24_224", TokenPyramid, SQUARE, 192, None, 16),
+        ("vit_relpos_small_patch16_224", TokenPyramid, SQUARE, 384, None, 16),
+        ("mixer_s32_224", TokenPyramid, SQUARE, 512, None, 32),
+        ("swin_tiny_patch4_window7_224", TimmPyramid, MULTIPLES, 768, 96, 32),
+        ("mobilevit_xxs", TimmPyramid, "any", 320, 24, 16),
+    ],
+)
+def test_any_timm_network_serves_the_crop_and_every_image(name, kind, takes, dim, skip, stride):
+    """Networks of one size see every image as a square of the crop; the maps cover the whole image all the same."""
+    crop = 96
+    net = build_pyramid(name, "random", crop=crop, drop=0.1).train()
+    assert isinstance(net, kind)
+    assert (net.dim, net.skip_dim, net.stride) == (dim, skip, stride)
+    assert net.lift == {14: 2, 16: 2, 32: 3}[stride]
+    cells = max(1, round(crop / stride))
+    deep, fine = net(torch.randn(1, 3, crop, crop))
+    assert deep.shape == (1, dim, cells, cells)
+    assert fine is None if skip is None else fine.shape == (1, skip, crop // 4, crop // 4)
+    deep.square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+    assert sum(p.grad is not None for p in net.parameters()) > 20
+    odd, _ = net(torch.randn(1, 3, 131, 230))
+    wanted = {SQUARE: (cells, cells), MULTIPLES: (round(131 / stride), round(230 / stride)), "any": (9, 15)}
+    assert odd.shape == (1, dim, *wanted[takes])
+    assert DeepLabV3Plus(dim, skip, 3, width=16, lift=net.lift).eval()(deep, fine).shape[:2] == (1, 3)
+
+
+def test_a_network_that_cannot_serve_is_answered_at_build():
+    with pytest.raises(BadInput, match="gives no maps of 100-pixel images") as caught:
+        build_pyramid("efficientformer_l1", "random", crop=100, drop=0.0)
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.fix) == ("backbone.name", "another crop, or for instance backbone=resnet50")
+
+
+def test_trying_sizes_draws_no_random_number_and_leaves_the_mode():
+    torch.manual_seed(0)
+    timm.create_model("resnet18", pretrained=False, features_only=True, output_stride=16)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    net = build_pyramid("resnet18", "random", crop=64, drop=0.0)
+    assert torch.equal(torch.rand(3), expected)
+    assert net.training
+
+
+def test_local_weights_of_a_network_of_one_scale_are_fitted_to_the_crop(tmp_path):
+    whole = timm.create_model("vit_relpos_small_patch16_224", pretrained=False)
+    for p in whole.parameters():
+        nn.init.constant_(p, 0.125)
+    state = {k: v.contiguous() for k, v in whole.state_dict().items()}
+    save_file(state, tmp_path / "relpos.safetensors")
+    net = build_pyramid("vit_relpos_small_patch16_224", str(tmp_path / "relpos.safetensors"), crop=96, drop=0.0)
+    assert all(bool((p == 0.125).all()) for p in net.parameters())
+    save_file({k: v for k, v in state.items() if "blocks.3" not in k}, tmp_path / "part.safetensors")
+    with pytest.raises(BadInput, match=r"keys are missing, first blocks\.3"):
+        build_pyramid("vit_relpos_small_patch16_224", str(tmp_path / "part.safetensors"), crop=96, drop=0.0)
+
+
 def test_shapes_vit_has_the_tokens_that_encode_gives():
     net = build_pyramid("shapes_vit", None, crop=96, drop=0.0).eval()
     images = torch.randn(1, 3, 96, 88)
@@ -143,8 +209,8 @@ def test_local_weights_must_fit(tmp_path):
     for file, name in (("part.safetensors", "resnet18"), ("r18.safetensors", "resnet34")):
         with pytest.raises(BadInput, match="does not fit"):
             build_pyramid(name, str(tmp_path / file), crop=64, drop=0.0)
-    with pytest.raises(BadInput, match="none of 4"):
-        build_pyramid("mixer_s32_224", "random", crop=224, drop=0.0)
+    with pytest.raises(BadInput, match=r"does not fit resnet18: FileNotFoundError"):
+        build_pyramid("resnet18", str(tmp_path / "none.safetensors"), crop=64, drop=0.0)
     with pytest.raises(BadInput, match="did you mean resnet18"):
         build_pyramid("resnet18x", "random", crop=64, drop=0.0)
     with pytest.raises(BadInput, match="no weights tagged"):
