@@ -24,7 +24,7 @@ class EvaluateWords(Words):
 
     run: str | None = word(None, "key of a finished run (its start is enough) that is scored again")
     weights: str | None = word(
-        None, "with run=: student, teacher or best (of its rungs); else a published weights file, with method= and data="
+        None, "with run=: student, teacher or best (of rungs); else a published weights file, with method= and data="
     )
     preds: str | None = word(
         None, "folder of another program's label maps: <image id>.png, palette or grey, 255 = no prediction"

@@ -11,6 +11,7 @@ import torch
 
 import harness.store
 from harness.engine import run as engine
+from harness.engine.checkpoint import weights_meta
 from harness.engine.context import Context
 from harness.engine.phases import Phases
 from harness.engine.recipes import TRAIN, WRITE_CAMS
@@ -216,3 +217,14 @@ def test_the_first_attempt_of_a_retry_after_running_out_of_memory_counts(tmp_pat
     assert (row["error_class"], row["error_message"]) == ("oom", "ran with groups of 1")
     assert row["steps_lost"] == 2
     assert 100 < seconds_of(results, payload["key"])["earlier"] < 115
+
+
+def test_the_best_rung_stays_beside_the_final_weights(tmp_path):
+    payload, told = payload_of(tmp_path), []
+    session = LocalSession(rungs=(0.5, 0.75), on_report=lambda reached, value: told.append((reached, value)) or True)
+    execute(payload, session)
+    (path,) = tmp_path.glob("cache/*/best.safetensors")
+    assert [reached for reached, _ in told] == [0.5, 0.75]
+    best = max(value for _, value in told)
+    step = {0.5: 2, 0.75: 3}[next(reached for reached, value in told if value == best)]
+    assert weights_meta(path) == {"objective": repr(best), "step": str(step)}
