@@ -83,20 +83,23 @@ def load_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan]) 
 
 
 def save_weights(path: Path, method: Method, meta: Mapping[str, str]) -> str:
-    """Write a method's state dict as safetensors and return its digest."""
+    """Write a method's state dict as safetensors and return its digest. Raises StoreError as `write_tensors`."""
+    write_tensors(path, method.state_dict(), meta)
+    return file_digest(path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
+    """Write named tensors as safetensors, whole or not at all. Raises StoreError on a full or unwritable disk."""
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_tensors(tmp, method.state_dict(), meta)
+        _write_tensors(tmp, tensors, meta)
         os.rename(tmp, path)
     except WRITE_ERRORS as e:
-        raise StoreError(
-            f"weights could not be written to {path}: {e}; free space and run the same command again"
-        ) from e
+        raise StoreError(f"{path} could not be written: {e}; free space and run the same command again") from e
     finally:
         if tmp.exists():
             tmp.unlink()
-    return file_digest(path)
 
 
 def load_weights(path: Path, method: Method) -> None:

@@ -18,7 +18,7 @@ from harness.engine.parallel import barrier, reduce_gradients, reduce_losses, re
 from harness.engine.phases import Phases
 from harness.engine.seeding import seed_all
 from harness.engine.session import Session
-from harness.errors import NonFiniteLoss
+from harness.errors import NonFiniteLoss, StoreError
 from harness.method import Batch, Method, OptimizerPlan, Progress
 
 LOG_POINTS = 200
@@ -213,28 +213,28 @@ class _Pending:
         bad = [n for n, v in values.items() if not math.isfinite(v)]
         if not bad:
             return values
-        path = folder / f"nonfinite-step{self.step}-rank{session.rank}.safetensors"
-        _save_batch(path, self.groups)
+        saved = _save_batch(folder / f"nonfinite-step{self.step}-rank{session.rank}.safetensors", self.groups)
         shown = ", ".join(f"{n}={v:.4g}" for n, v in values.items())
         ids = ", ".join(i for g in self.groups for i in g.ids)
         raise NonFiniteLoss(
             f"step {self.step}: loss term {' and '.join(bad)} is not finite ({shown}). Images: {ids}. "
-            f"The batch is saved in {path}; lower the learning rate or look at these images."
+            f"The batch {saved}; lower the learning rate or look at these images."
         )
 
 
-def _save_batch(path: Path, groups: Sequence[Batch]) -> None:
-    from safetensors.torch import save_file
-
+def _save_batch(path: Path, groups: Sequence[Batch]) -> str:
+    """Save a batch and say where; a disk that is full as well must not hide which loss failed."""
     tensors: dict[str, Tensor] = {}
     for g, group in enumerate(groups):
         tensors[f"{g}.tags_BC"] = group.tags_BC
         tensors.update({f"{g}.{name}": view for name, view in group.views.items()})
         if group.label_BHW is not None:
             tensors[f"{g}.label_BHW"] = group.label_BHW
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ids = {str(g): " ".join(group.ids) for g, group in enumerate(groups)}
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, metadata=ids)
+    try:
+        checkpoint.write_tensors(path, tensors, {str(g): " ".join(group.ids) for g, group in enumerate(groups)})
+    except StoreError as e:
+        return f"is not saved: {e}"
+    return f"is saved in {path}"
 
 
 def _to_device(batch: Batch, device: str) -> Batch:

@@ -21,7 +21,9 @@ from harness.engine.loop import LoopConfig, Trained, train
 from harness.engine.parallel import gather_objects
 from harness.engine.predictions import MAPS, ScoreMaps, batches, predict
 from harness.engine.stages import Stage
+from harness.errors import StoreError
 from harness.method import Method
+from harness.store.files import write_atomic
 
 WEIGHTS = "weights.safetensors"
 STEPS = "steps.parquet"
@@ -99,9 +101,7 @@ def _write_steps(path: Path, trained: Trained) -> None:
     frame = pl.DataFrame(
         {"step": steps, "name": names, "value": values}, schema={"step": pl.Int64, "name": pl.Utf8, "value": pl.Float64}
     )
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    frame.write_parquet(tmp)
-    os.rename(tmp, path)
+    write_atomic(frame, path)
     (path.parent / "training.json").write_text(json.dumps({"resumed_at": trained.resumed_at}))
 
 
@@ -125,9 +125,14 @@ def _write_cams(context: Context, inputs: Mapping[str, Artifact], folder: Path) 
 
 def _write_maps(path: Path, maps: ScoreMaps) -> None:
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(tmp, "wb") as f:
-        np.savez(f, allow_pickle=False, classes=maps.classes, **dict(maps.scores))
-    os.rename(tmp, path)
+    try:
+        with open(tmp, "wb") as f:
+            np.savez(f, allow_pickle=False, classes=maps.classes, **dict(maps.scores))
+        os.rename(tmp, path)
+    except OSError as e:
+        raise StoreError(f"{path} could not be written: {e}; free space and run the same command again") from e
+    finally:
+        tmp.unlink(missing_ok=True)
 
 
 TRAIN = Stage(name="train", run=_train, outputs={"weights": WEIGHTS, "steps": STEPS}, reads=("*",), training=True)

@@ -148,7 +148,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     with pytest.raises(StoreError, match=fix), files_of_at_most(20_000):
         checkpoint.save_training(tmp_path, method, plans, {"step": 2, "losses": []})
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
-    with pytest.raises(StoreError, match=rf"{tmp_path}/w/x: .*File too large.*; free space"), files_of_at_most(20_000):
+    with pytest.raises(StoreError, match=rf"{tmp_path}/w/x could .*File too large.*; free"), files_of_at_most(20_000):
         checkpoint.save_weights(tmp_path / "w" / "x", method, {})
     assert list((tmp_path / "w").iterdir()) == []
 
@@ -166,7 +166,15 @@ def test_a_non_finite_loss_names_step_term_and_batch(tmp_path, nan_at):
         run(tmp_path, nan_at=nan_at)
     saved = load_file(next(tmp_path.glob("nonfinite-*")))
     assert torch.equal(saved["0.x"], batch(nan_at, 0).views["x"])
-    assert "safetensors" in str(caught.value)
+    assert f"The batch is saved in {next(tmp_path.glob('nonfinite-*'))};" in str(caught.value)
+
+
+def test_a_full_disk_does_not_hide_which_loss_failed(tmp_path):
+    with files_of_at_most(10), pytest.raises(NonFiniteLoss, match="step 2: loss term fit") as caught:
+        run(tmp_path, nan_at=2)
+    assert "The batch is not saved: " in str(caught.value)
+    assert "File too large" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rungs_evaluate_and_report(tmp_path):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 
 import harness.store
+from harness.engine import recipes
 from harness.engine import run as engine
 from harness.engine.checkpoint import weights_meta
 from harness.engine.context import Context
 from harness.engine.phases import Phases
+from harness.engine.predictions import ScoreMaps
 from harness.engine.recipes import TRAIN, WRITE_CAMS
 from harness.engine.run import execute
 from harness.engine.session import LocalSession
 from harness.engine.stages import SCORING_FIELDS, stage_key
+from harness.errors import StoreError
 from harness.plan import make_plan
 from harness.store.maintenance import compact
 from harness.tuning.faults import attempt
@@ -228,3 +233,16 @@ def test_the_best_rung_stays_beside_the_final_weights(tmp_path):
     best = max(value for _, value in told)
     step = {0.5: 2, 0.75: 3}[next(reached for reached, value in told if value == best)]
     assert weights_meta(path) == {"objective": repr(best), "step": str(step)}
+
+
+def test_maps_that_do_not_fit_on_the_disk_leave_no_half_file(tmp_path, monkeypatch):
+    maps = ScoreMaps(np.zeros(1, np.int16), {"cam": np.zeros((1, 2, 2), np.float16)})
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(recipes.np, "savez", full)
+    with pytest.raises(StoreError, match=rf"{tmp_path}/a.npz could not be written: .*No space left.*free space"):
+        recipes._write_maps(tmp_path / "a.npz", maps)
+    assert list(tmp_path.iterdir()) == []
