@@ -8,28 +8,15 @@ from typing import Any
 
 import polars as pl
 import pytest
-from store_samples import counts, files_of, same, sample
+from store_samples import add_run, counts, files_of, same, sample, with_outputs
 
-from harness.errors import BadInput, StoreError
+from harness.errors import StoreError
 from harness.store import Store, StoreWarning, digest, load
 from harness.store.__main__ import run
 from harness.store.files import write_atomic
-from harness.store.maintenance import _alone, compact, gc, reopen, verify
+from harness.store.maintenance import _alone, compact, reopen, verify
 from harness.store.reading import read_files
 from harness.words import main
-
-
-def add_run(store: Store, key: str, status: str = "done", artifacts: dict[str, str] | None = None) -> None:
-    """A made-up run with all its tables, in the engine's order: `runs` last."""
-    named = {"key": pl.lit(key)}
-    store.write("params", key, sample("params", 3).with_columns(**named))
-    store.write("evals", key, sample("evals", 1).with_columns(**named, eval=pl.lit(f"e{key}"), images=3))
-    store.write("counts", key, counts(f"e{key}"))
-    store.write("curves", key, sample("curves", 4).with_columns(eval=pl.lit(f"e{key}")))
-    for kind, path in (artifacts or {}).items():
-        row = pl.DataFrame({"key": key, "kind": kind, "path": path, "digest": "d"})
-        store.write("artifacts", f"{key}-{kind}", row)
-    store.write("runs", key, sample("runs", 1).with_columns(**named, status=pl.lit(status)), again=True)
 
 
 def filled(root: Path, keys: str = "abcd") -> Store:
@@ -208,92 +195,6 @@ def test_one_maintenance_at_a_time(tmp_path: Path) -> None:
     with _alone(tmp_path), pytest.raises(StoreError, match="another compact or gc"):
         compact(tmp_path)
     compact(tmp_path)
-
-
-def with_outputs(root: Path) -> Store:
-    """Two done runs and one that is not, each with weights, maps, a picture and a work folder."""
-    store = Store(root)
-    for key, status in (("a", "done"), ("b", "done"), ("f", "failed")):
-        paths = {
-            "weights": f"cache/s{key}/weights.safetensors",
-            "cams": f"cache/c{key}/cams",
-            "example": f"work/{key}/example.png",
-        }
-        for path in (*paths.values(), f"work/{key}/progress.json", f"cache/s{key}/training.json"):
-            target = root / path / "0.npy" if path.endswith("cams") else root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(b"x" * 100)
-        add_run(store, key, status, paths)
-    (root / "cache" / "unnamed").mkdir()
-    (root / "cache" / "unnamed" / "done.json").write_text("{}")
-    return store
-
-
-@pytest.mark.parametrize(
-    ("keep", "left"),
-    [
-        ("last,best", {"cache/sa", "cache/sb"}),
-        ("best", {"cache/sa", "cache/sb"}),
-        ("maps", {"cache/ca", "cache/cb", "cache/unnamed"}),
-        ("last,maps", {"cache/sa", "cache/sb", "cache/ca", "cache/cb", "cache/unnamed"}),
-        ("none", set()),
-    ],
-)
-def test_gc_drops_what_keep_does_not_name(tmp_path: Path, keep: str, left: set[str]) -> None:
-    with_outputs(tmp_path)
-    before = load(tmp_path)
-    size = sum(len(c) for c in files_of(tmp_path).values())
-    dropped = gc(tmp_path, keep, idle_seconds=-1)
-    found = {str(p.relative_to(tmp_path)) for p in (tmp_path / "cache").iterdir()}
-    assert found == left | {"cache/sf", "cache/cf"}
-    assert sum(len(c) for c in files_of(tmp_path).values()) == size - dropped.size
-    assert {str(p.relative_to(tmp_path)) for p in (tmp_path / "work").rglob("*") if p.is_file()} == {
-        "work/a/example.png", "work/b/example.png", "work/f/example.png", "work/f/progress.json"
-    }  # fmt: skip
-    assert same(load(tmp_path), before)
-    assert gc(tmp_path, keep, idle_seconds=-1).paths == ()
-
-
-def test_gc_leaves_shared_recent_and_foreign_files(tmp_path: Path) -> None:
-    store = with_outputs(tmp_path / "store")
-    shared = {"weights": "cache/sa/weights.safetensors"}
-    add_run(store, "g", "failed", shared)
-    outside = tmp_path / "precious"
-    outside.write_text("x")
-    add_run(store, "h", "done", {"weights": str(outside), "cams": "../precious", "other": "counts"})
-    store.path("counts", "h").with_name(".h.parquet.1.x.tmp").write_text("half")
-    dropped = gc(tmp_path / "store", "none")
-    assert (tmp_path / "store" / "cache" / "sa" / "weights.safetensors").exists()
-    assert not (tmp_path / "store" / "cache" / "sb").exists()
-    assert outside.exists()
-    assert load(tmp_path / "store").counts.height == 15
-    assert dropped.recent == 1
-    gc(tmp_path / "store", "none", idle_seconds=-1)
-    assert not list((tmp_path / "store").rglob("*.tmp"))
-
-
-def test_gc_beside_a_run_that_removes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_outputs(tmp_path)
-    listed, found = Path.rglob, []
-
-    def vanishing(self: Path, pattern: str) -> list[Path]:
-        files = list(listed(self, pattern))
-        if self.name in ("unnamed", "a"):
-            found.extend(files)
-            for file in files:
-                file.unlink(missing_ok=True)
-        return files
-
-    monkeypatch.setattr(Path, "rglob", vanishing)
-    dropped = gc(tmp_path, "none", idle_seconds=3600)
-    assert {f.name for f in found} == {"done.json"}
-    assert tmp_path / "cache" / "unnamed" not in dropped.paths
-    assert dropped.recent == 1
-
-
-def test_gc_refuses_unknown_words(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"'lats' is unknown\n.*last"):
-        gc(tmp_path, "lats")
 
 
 def test_verify_names_and_changes_nothing(tmp_path: Path) -> None:

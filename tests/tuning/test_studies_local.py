@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tuning_toys import PRESET, SPACE, MemoryHooks, execute, peak, study
+from tuning_toys import PRESET, SPACE, MemoryHooks, execute, in_flight, peak, study
 
 from harness.engine.outcome import Outcome
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
 from harness.tuning.conductor import Conductor, Job, Sign
 from harness.tuning.drivers import run_local
-from harness.tuning.ray_driver import _scratch_folders
-from harness.tuning.search import Tpe
 from harness.tuning.sobol import sobol_row
 from harness.tuning.studies import Past, Study
 
@@ -117,23 +115,6 @@ def test_killed_at_any_run_and_resumed_equals_undisturbed(search: str, tmp_path:
             run_local(plan, hooks, dies, store_root=root)
         assert keys(run_local(plan, hooks, execute, store_root=root)) == keys(undisturbed)
         assert list(root.glob("work/*")) == []
-
-
-def in_flight(conductor: Conductor, n: int) -> list[Job]:
-    jobs = []
-    for _ in range(n):
-        job = conductor.next()
-        assert isinstance(job, Job)
-        jobs.append(job)
-    return jobs
-
-
-def test_points_in_flight_survive_a_kill_with_their_numbers(tmp_path: Path) -> None:
-    hooks = MemoryHooks()
-    first = in_flight(Conductor([study(trials=6)], hooks, store_root=tmp_path), 3)
-    resumed = in_flight(Conductor([study(trials=6)], hooks, store_root=tmp_path), 3)
-    assert {(j.slot.trial, j.key) for j in first} == {(j.slot.trial, j.key) for j in resumed}
-    assert sorted(p.parent.name for p in tmp_path.glob("work/*/trial.json")) == sorted(j.key for j in first[1:])
 
 
 def test_rules_are_a_pure_function_of_seed_and_number_for_every_space() -> None:
@@ -253,91 +234,6 @@ def test_a_trial_after_a_crashed_one_finds_a_clean_process() -> None:
     torch.set_num_threads(1)
 
 
-def test_asha_stops_the_worse_half_but_never_trial_0_nor_finals() -> None:
-    tries = {0: 0.30, 1: 0.50, 2: 0.20, 3: 0.60, 4: 0.35}
-    numbers = iter(tries)
-
-    def scripted(payload: Mapping[str, Any], session: Session) -> Outcome:
-        if payload["labels"]["role"] == "final":
-            assert session.rungs == ()
-            return Outcome("done", 0.9)
-        score = tries[next(numbers)]
-        for rung in session.rungs:
-            session.report(rung, score)
-        return Outcome("done", score)
-
-    hooks = MemoryHooks()
-    records = run_local([study(trials=5, first_rung=0.3, seeds=(0, 1))], hooks, scripted)
-    # Medians met at the rung at 0.3: none, .3, .4, .3, .4; trial 0 is worst among equals and stays.
-    assert [(r.outcome.status, r.outcome.reached) for r in records[:5]] == [
-        ("done", 1.0),
-        ("done", 1.0),
-        ("pruned", 0.3),
-        ("done", 1.0),
-        ("pruned", 0.3),
-    ]
-    assert records[2].outcome.objective == 0.20
-    assert [(r.trial, r.role) for r in records[5:]] == [(3, "final"), (3, "final")]
-    again = run_local([study(trials=5, first_rung=0.3, seeds=(0, 1))], hooks, scripted)
-    assert not any(r.ran for r in again)
-    # A pruned row closes its trial, and nothing that asks for full fidelity.
-    one = study("full", space=None, preset_knobs=records[2].knobs)
-    assert run_local([one], hooks, lambda p, s: Outcome("done", 0.2))[0].ran
-
-
-@pytest.mark.parametrize("restarts", [(), (2,), (4,), (1, 3, 5)])
-def test_a_stop_at_a_rung_is_the_same_after_a_restart(restarts: tuple[int, ...], tmp_path: Path) -> None:
-    """Two trials in flight, killed after some of their reports; settings, scores and rows survive, memory does not."""
-    at_rung = {0: 0.30, 1: 0.50, 2: 0.20, 3: 0.28, 4: 0.35, 5: 0.45}
-    hooks = MemoryHooks()
-
-    def fresh() -> tuple[Conductor, dict[int, Job]]:
-        conductor = Conductor([study(trials=6, first_rung=0.6)], hooks, store_root=tmp_path)
-        return conductor, {j.slot.trial: j for j in in_flight(conductor, 2)}
-
-    conductor, flying = fresh()
-    decisions: dict[int, bool] = {}
-    for count in range(6):
-        if count in restarts:
-            conductor, flying = fresh()
-        trial = min(n for n in flying if n not in decisions)
-        decisions[trial] = conductor.report(flying[trial].id, 0.6, at_rung[trial])
-        if len(decisions) < 2:
-            continue
-        # The trial before this one ends, the present one stays in flight.
-        ends = sorted(n for n in flying if n in decisions)[0]
-        job = flying.pop(ends)
-        conductor.finish(job.id, Outcome("done", 0.6) if decisions[ends] else conductor.pruned(job.id))
-        job_or_sign = conductor.next()
-        if isinstance(job_or_sign, Job) and job_or_sign.slot.role == "trial":
-            flying[job_or_sign.slot.trial] = job_or_sign
-    # Medians met: none, .3, .4, .3, .29, .3.
-    assert decisions == {0: True, 1: True, 2: False, 3: False, 4: True, 5: True}
-
-
-@pytest.mark.parametrize(
-    "changes", [{"trials": 3}, {"search": "rules"}, {"first_rung": 1.0}, {"protocol": "fixed"}, {"space": None}]
-)
-def test_no_rungs_where_nothing_may_be_stopped(changes: dict[str, Any]) -> None:
-    conductor = Conductor([study(**{"trials": 8, "first_rung": 0.5, **changes})], MemoryHooks())
-    assert in_flight(conductor, 1)[0].rungs == ()
-
-
-def test_tpe_counts_pruned_trials_as_worse_than_done_ones_whatever_they_scored() -> None:
-    tpe = Tpe(SPACE, PRESET, 0)
-    outcomes = [
-        Outcome("done", 0.2),
-        Outcome("pruned", 0.9, 0.3),
-        Outcome("failed", None, 0.0, "bug"),
-        Outcome("pruned", None, 0.3),
-    ]
-    for number, outcome in enumerate(outcomes):
-        tpe.ask(number)
-        tpe.tell(number, outcome)
-    assert [t.state.name for t in tpe.history().trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
-    assert tpe.history().best_trial.number == 0
-
-
 def test_tpe_with_two_in_flight_beats_random_search() -> None:
     """40 trials, always two in flight; best value found, over 8 seeds, against uniform draws."""
 
@@ -408,20 +304,6 @@ assert "ray" not in sys.modules and "torch" not in sys.modules
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.dumps(sorted(os.listdir(tmp_path))) == "[]"
-
-
-def test_drivers_of_one_store_do_not_remove_each_others_snapshots(tmp_path: Path) -> None:
-    with _scratch_folders(tmp_path, 2) as (_, one):
-        (one / "snapshot").write_text("x")
-        with _scratch_folders(tmp_path, 2) as (scratch, two):
-            assert two.parent == one.parent == tmp_path / "work"
-            assert scratch.is_dir()
-        assert (one / "snapshot").exists()
-        assert not two.exists()
-        assert not scratch.exists()
-    assert list(tmp_path.glob("work/*")) == []
-    with _scratch_folders(tmp_path, 1) as (scratch, one):
-        assert one == scratch
 
 
 def test_study_defaults() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from harness.engine.outcome import Outcome
 from harness.engine.session import Session
 from harness.tuning import faults
+from harness.tuning.conductor import Conductor, Job
 from harness.tuning.space import Float, Gap, Space
 from harness.tuning.studies import Past, Resolved, Study
 
@@ -123,3 +124,13 @@ class MemoryHooks:
         if role == "trial":
             rest = [p for p in self.pasts.get(study.id, []) if p.trial != trial]
             self.pasts[study.id] = [*rest, Past(trial, self.knobs_of[key], key, outcome)]
+
+
+def in_flight(conductor: Conductor, n: int) -> list[Job]:
+    """The next `n` jobs."""
+    jobs = []
+    for _ in range(n):
+        job = conductor.next()
+        assert isinstance(job, Job)
+        jobs.append(job)
+    return jobs
