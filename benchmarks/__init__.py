@@ -25,3 +25,5 @@ class Case:
     """Makes the input, where that is not done by the first call; not counted as memory."""
     unit: str = ""
     """What one call works on, for the table."""
+    images: int = 0
+    """Images that one call works on, where their number a second says something."""

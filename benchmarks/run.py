@@ -42,9 +42,10 @@ class BenchmarkWords:
 def line(suite: str, timed: Timed) -> str:
     """A row of the printed table."""
     goal = "" if timed.goal is None else f"goal {timed.goal:.3g}x {timed.verdict}"
+    rates = "{:,.0f} and {:,.0f} images a second of one core; ".format(*timed.rates) if timed.images else ""
     return (
         f"{suite:<10} {timed.name:<34} {timed.reference_s * 1e3:>10.1f} ms {timed.ours_s * 1e3:>9.1f} ms "
-        f"{timed.ratio:>7.1f}x (min {timed.ratio_min:.1f}x) {goal}\n{'':<10} {timed.equality}"
+        f"{timed.ratio:>7.1f}x (min {timed.ratio_min:.1f}x) {goal}\n{'':<10} {rates}{timed.equality}"
     )
 
 

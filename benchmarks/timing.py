@@ -30,6 +30,12 @@ class Timed:
     ratio_min: float
     """Ratio of the two fastest rounds."""
     goal: float | None
+    images: int = 0
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Images a second of one core, reference and ours."""
+        return self.images / max(self.reference_s, 1e-9), self.images / max(self.ours_s, 1e-9)
 
     @property
     def verdict(self) -> str:
@@ -76,6 +82,7 @@ def measure(case: Case, rounds: int, *, relaxed: float = 1.0) -> Timed:
         ratio=reference / max(ours, 1e-9),
         ratio_min=min(seconds[0]) / max(min(seconds[1]), 1e-9),
         goal=None if case.goal is None else case.goal * relaxed,
+        images=case.images,
     )
 
 

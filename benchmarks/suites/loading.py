@@ -1,14 +1,19 @@
-"""Reading images and making training batches, next to the field's usual loader; every byte is compared first."""
+"""Reading images and making training batches, next to the field's usual loader; every byte is compared first.
+
+On generated photos of 500x375 pixels, or on the first ones of `msrc21` in the folder that WSSS_REAL_DATA names.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -24,6 +29,7 @@ from methods.parts.views import CropViews
 
 SIZE = (375, 500)
 IMAGES, BATCH = 32, 8
+_SINK = np.empty(1 << 22, np.uint8)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -42,7 +48,12 @@ def photo(number: int) -> NDArray[np.uint8]:
 
 @functools.cache
 def folder() -> FileDataset:
-    """A VOC-layout folder of a few JPEGs (quality 90) in a temporary place."""
+    """Real photos, else a VOC-layout folder of a few JPEGs (quality 90) in a temporary place."""
+    real = os.environ.get("WSSS_REAL_DATA")
+    if real:
+        dataset = open_dataset("folder", root=str(Path(real) / "msrc21"))
+        assert isinstance(dataset, FileDataset)
+        return dataset
     root = Path(tempfile.mkdtemp(prefix="loading-"))
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / name).mkdir(parents=True)
@@ -62,76 +73,103 @@ def folder() -> FileDataset:
     return dataset
 
 
-def _plain_batch(dataset: FileDataset, step: int, crop: int) -> tuple[Tensor, Tensor]:
+def _ids(dataset: FileDataset) -> tuple[str, ...]:
+    return dataset.ids("train")[:IMAGES]
+
+
+def _plain_batch(dataset: FileDataset, step: int, names: tuple[str, ...], crop: int) -> list[Tensor]:
     """The field's batch of the images and with the random numbers that ours has at this step."""
-    ids = [dataset.ids("train")[i] for i in batch_indices(IMAGES, 0, step, BATCH)]
+    ids = [_ids(dataset)[i] for i in batch_indices(IMAGES, 0, step, BATCH)]
     files = [dataset.image_path(i) for i in ids], [dataset.mask_path(i) for i in ids]
-    return plain.batch(*files, crop, ViewKnobs(), MEAN, STD, [image_rng(0, step, i) for i in ids])
+    return plain.batch(*files, len(names), crop, ViewKnobs(), MEAN, STD, [image_rng(0, step, i) for i in ids])
+
+
+def same(one: Sequence[Any], other: Sequence[Any]) -> str:
+    """Compares arrays or batches of tensors. Raises AssertionError."""
+    for i, (a, b) in enumerate(zip(one, other, strict=True)):
+        pairs = [(a, b)] if isinstance(a, np.ndarray) else zip(a, b, strict=True)
+        for part, (left, right) in enumerate(pairs):
+            assert np.array_equal(np.asarray(left), np.asarray(right)), f"number {i} differs in part {part}"
+    return "all bytes equal"
+
+
+@functools.cache
+def warm() -> FileDataset:
+    """The dataset with its images and labels in memory, and hue tables made as after a run's first hundred views."""
+    colour.HUES.worth_it(colour.HueTables.BREAK_EVEN)
+    colour.HUES.shift(Image.new("RGB", (1, 1)), 0)
+    dataset = folder()
+    for image_id in _ids(dataset):
+        dataset.image(image_id), dataset.mask(image_id)
+    return dataset
+
+
+def cold() -> FileDataset:
+    """The dataset with nothing in memory but what it knows of its files."""
+    return type(warm())(warm().layout, warm().class_names)  # type: ignore[call-arg]
+
+
+def _each(read: Callable[[FileDataset, str], Any]) -> Callable[[], list[Any]]:
+    return lambda: [read(warm(), image_id) for image_id in _ids(warm())]
+
+
+def _walked(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The array after every byte of it was read: handing it out alone costs nothing."""
+    np.copyto(_SINK[: array.size].reshape(array.shape), array)
+    return array
+
+
+def _files(name: str, reference: Callable[..., Any], ours: Callable[..., Any], goal: float, size: str) -> Case:
+    """A case of single images or labels: both sides get the dataset and an id."""
+    pair = _each(reference), _each(ours)
+    return Case(
+        name, *pair, lambda: same(pair[0](), pair[1]()), goal, same, warm, f"{IMAGES} files of {size}", images=IMAGES
+    )
+
+
+def _batches(
+    name: str, dataset: Callable[[], FileDataset], names: tuple[str, ...], crop: int, steps: int, goal: float | None
+) -> Case:
+    """A case of training batches with these views."""
+    views = CropViews(names=names, crop=crop, knobs=ViewKnobs(), mean=MEAN, std=STD)
+
+    def theirs() -> list[list[Tensor]]:
+        return [_plain_batch(warm(), step, names, crop) for step in range(steps)]
+
+    def ours() -> list[list[Tensor]]:
+        data = dataset()
+        loader = Loader(data, _ids(data), views, "masks", seed=0, batch=BATCH, group=BATCH, total_steps=steps)
+        return [[*made.views.values(), *([] if made.label_BHW is None else [made.label_BHW])] for (made,) in loader]
+
+    count = BATCH * steps
+    unit = f"{count} images, {len(names)} of {crop} px each"
+    return Case(name, theirs, ours, lambda: same(theirs(), ours()), goal, same, warm, unit, images=count)
 
 
 def cases(quick: bool) -> list[Case]:
-    """Decoding, one batch from files, and one batch of images that are in memory; quick: views of 96 pixels.
+    """Images and labels from files and from memory, batches of one view and two; quick: views of 96 pixels.
 
-    Hue tables are made beforehand, as they are after the first few hundred views of a run.
+    Goals are those of docs/benchmarks.md where the bytes stay equal.
     """
     crop, steps = (96, 1) if quick else (448, IMAGES // BATCH)
-    views = CropViews(names=("view1",), crop=crop, knobs=ViewKnobs(), mean=MEAN, std=STD)
-
-    @functools.cache
-    def warm() -> FileDataset:
-        colour.HUES.worth_it(colour.HueTables.BREAK_EVEN)
-        colour.HUES.shift(Image.new("RGB", (1, 1)), 0)
-        return folder()
-
-    def reread() -> FileDataset:
-        """The dataset with nothing in memory but what it knows of its files."""
-        return type(warm())(warm().layout, warm().class_names)  # type: ignore[call-arg]
-
-    def ours(dataset: FileDataset) -> list[tuple[Tensor, Tensor | None]]:
-        ids = dataset.ids("train")
-        loader = Loader(dataset, ids, views, "masks", seed=0, batch=BATCH, group=BATCH, total_steps=steps)
-        return [(made.views["view1"], made.label_BHW) for (made,) in loader]
-
-    def theirs() -> list[tuple[Tensor, Tensor | None]]:
-        dataset = warm()
-        return [_plain_batch(dataset, step, crop) for step in range(steps)]
-
-    def same(one: Any, other: Any) -> str:
-        for (images, labels), (others, other_labels) in zip(one, other, strict=True):
-            assert torch.equal(images, others), "the images differ"
-            assert torch.equal(labels, other_labels), "the labels differ"
-        return "all bytes equal"
-
-    def paths() -> list[Path]:
-        return [warm().image_path(i) for i in warm().ids("train")]
-
-    def decoded() -> str:
-        for path in paths():
-            assert np.array_equal(read_image(path), np.asarray(plain.read(path))), path.name
-        return "all bytes equal"
-
-    def case(name: str, dataset: Any, goal: float) -> Case:
-        return Case(
-            name,
-            theirs,
-            lambda: ours(dataset()),
-            lambda: same(theirs(), ours(dataset())),
-            None if quick else goal,
-            agree=same,
-            prepare=warm,
-            unit=f"{BATCH * steps} images of {SIZE[1]}x{SIZE[0]} to {crop}",
-        )
-
-    return [
-        Case(
-            "decode",
-            lambda: [np.asarray(plain.read(path)) for path in paths()],
-            lambda: [read_image(path) for path in paths()],
-            decoded,
-            None if quick else 1.2,
-            prepare=warm,
-            unit=f"{IMAGES} images of {SIZE[1]}x{SIZE[0]}",
-        ),
-        case("batch, first epoch", reread, 1.1),
-        case("batch, later epochs", warm, 1.3),
+    height, width = folder().size(_ids(folder())[0])
+    size = f"{width}x{height}"
+    one, two = ("view1",), ("view1", "view2")
+    made = [
+        _files("decode", _plain_image, lambda d, i: read_image(d.image_path(i)), 1.6, size),
+        _files("image in memory", _plain_image, lambda d, i: _walked(d.image(i)), 13, size),
+        _files("label in memory", _plain_label, lambda d, i: _walked(d.mask(i)), 12, size),
+        _batches("batch, first epoch", cold, one, crop, steps, 1.1),
+        _batches("batch, later epochs", warm, one, crop, steps, 1.3),
+        _batches("two views, first epoch", cold, two, crop, steps, None),
+        _batches("two views, later epochs", warm, two, crop, steps, None),
     ]
+    return [replace(case, goal=None) for case in made] if quick else made
+
+
+def _plain_image(dataset: FileDataset, image_id: str) -> NDArray[np.uint8]:
+    return np.asarray(plain.read(dataset.image_path(image_id)))
+
+
+def _plain_label(dataset: FileDataset, image_id: str) -> NDArray[np.uint8]:
+    return np.array(Image.open(dataset.mask_path(image_id)))

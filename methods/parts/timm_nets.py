@@ -1,6 +1,7 @@
 """timm networks by name as they come: made for a crop, filled from a local file, and asked which sizes they take.
 
-What changes here changes numbers of `methods.parts.pyramids`, whose version stands for both. Axes: B images, H W pixels.
+What changes here changes numbers of `methods.parts.pyramids`, whose version stands for both.
+Axes: B images, H W pixels.
 """
 
 from __future__ import annotations
