@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from harness.datasets.weak.judging import label_source
 from harness.engine.phases import phase_table
 from harness.plan import Part, Plan, PlannedStudy
 from harness.scoring.metrics import miou_of
@@ -61,6 +62,7 @@ def _part_lines(part: Part) -> list[str]:
     return [
         f"  train {len(splits.train)} images, tuned on {splits.tune_name or 'nothing'} ({len(splits.tune)}), "
         f"reported on {splits.report_name} ({len(splits.report)}), protocol {part.words.protocol}",
+        *(f"  labels {kind}: {label_source(part.dataset, kind)}" for kind in part.weak_fingerprints),
         *(f"  note: {note}" for note in part.notes),
     ]
 

@@ -62,18 +62,17 @@ def gpus_per_worker(words: Words, problems: list[Problem]) -> float:
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if words.gpus is None:
-        return 1.0 if found else 0.0
-    if words.gpus * words.workers > found and not words.address and words.gpus > 0:
+    each = (1.0 if found else 0.0) if words.gpus is None else words.gpus
+    if each * words.workers > found and not words.address:
         problems.append(
             Problem(
                 "gpus",
-                f"{words.workers} worker(s) with {words.gpus:g} GPU(s) each, but this machine "
+                f"{words.workers} worker(s) with {each:g} GPU(s) each, but this machine "
                 f"has {found} (torch {torch.__version__}, CUDA {torch.version.cuda or 'none'})",
-                "write gpus=0 to run on the CPU, or address=<ray cluster> for another machine",
+                "fewer workers, a part of a GPU for each (gpus=0.5), gpus=0 for the CPU, or address=<ray cluster>",
             )
         )
-    return words.gpus
+    return each
 
 
 def labels_of(words: Words, chosen: list[Chosen], problems: list[Problem]) -> tuple[dict[str, list[str]], list[str]]:

@@ -99,7 +99,7 @@ class Plan:
             "machine": dataclasses.asdict(machine),
             "labels": {"sweep": self.sweep, "study": study.id, "trial": trial, "role": role},
             "train_fingerprint": train_fingerprint,
-            "fingerprints": dict(part.fingerprints),
+            "fingerprints": {**part.fingerprints, **part.weak_fingerprint(run.labels)},
             "versions": dict(planned.versions),
             "workers": study.workers,
             "gpus": study.gpus,

@@ -42,6 +42,10 @@ class Part:
     notes: tuple[str, ...] = ()
     gpus: float = 0.0
 
+    def weak_fingerprint(self, labels: str) -> dict[str, str]:
+        """What decides the sparse labels that a run reads, as the entry `weak` of its fingerprints; none for others."""
+        return {"weak": self.weak_fingerprints[labels]} if labels in self.weak_fingerprints else {}
+
     def train_fingerprint(self, labels: str) -> str:
         """Digest of the training images and of the labels that a run reads."""
         weak = self.weak_fingerprints.get(labels, "")

@@ -223,7 +223,7 @@ def _write(
         seconds=json.dumps(seconds),
         device=torch.cuda.get_device_name() if cuda else "cpu",
         world_size=context.session.world_size,
-        gpu_seconds=wall * context.session.world_size if cuda else 0.0,
+        gpu_seconds=wall * context.session.world_size * payload.get("gpus", 1.0) if cuda else 0.0,
         peak_memory=int(peak),
         steps_lost=lost,
         # Shown and never ranked: the retry after running out of memory normalised over other groups.
