@@ -89,7 +89,7 @@ def plan_part(parsed: Parsed, opened: Opened, *, single: bool = False) -> tuple[
     Raises BadInput with every problem of words, methods, knobs, data, weights and machine at once.
     """
     words: Words = parsed.words
-    problems = check_words(words)
+    problems = [*parsed.problems, *check_words(words)]
     chosen = chosen_methods(words, single, problems)
     problems.extend(unknown_names(words.ablation, [c.spec for c in chosen]))
     found = opened.get(parsed, problems)

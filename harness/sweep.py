@@ -22,8 +22,7 @@ def run(argv: list[str]) -> int:
         from harness.status import StatusWords, show_status
 
         return show_status(parse(argv[1:], StatusWords).words)
-    sets = parse_rows(argv, Words, "sweep", registry().names())
-    # Imported late: what needs torch comes after the words are known to be good.
+    sets = parse_rows(argv, Words, "sweep", registry().names(), collect=True)
     from harness.plan import make_plan
 
     plan = make_plan(sets)

@@ -18,7 +18,7 @@ def run(argv: list[str]) -> int:
     if any(a in ("-h", "--help", "help") for a in argv):
         print(help_text("harness.train", Words, ABOUT, {"--help": "this text"}))
         return EXIT_DONE
-    parsed = parse(argv, Words, "train", registry().names())
+    parsed = parse(argv, Words, "train", registry().names(), collect=True)
     from harness.describe import plan_text, run_text
     from harness.plan import make_plan
 

@@ -110,6 +110,8 @@ class Parsed:
     knobs: Mapping[str, Mapping[str, str]]
     given: Mapping[str, str]
     """Every word as it was written, plan file included."""
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with the words themselves, where the caller goes on to look for more: they have their defaults."""
 
 
 def command_words(schema: type, command: str | None) -> dict[str, dataclasses.Field[Any]]:
@@ -128,13 +130,20 @@ def command_words(schema: type, command: str | None) -> dict[str, dataclasses.Fi
     return out
 
 
-def parse(argv: Sequence[str], schema: type, command: str | None = None, methods: Sequence[str] = ()) -> Parsed:
+def parse(
+    argv: Sequence[str],
+    schema: type,
+    command: str | None = None,
+    methods: Sequence[str] = (),
+    *,
+    collect: bool = False,
+) -> Parsed:
     """Typed words from `key=value` texts.
 
     Raises BadInput with all problems at once: unknown words (with the nearest), wrong types, repeated words, a plan
-    file with several rows.
+    file with several rows. `collect` leaves all but the last in `Parsed.problems`.
     """
-    sets = parse_rows(argv, schema, command, methods)
+    sets = parse_rows(argv, schema, command, methods, collect=collect)
     if len(sets) > 1:
         fix = "harness.sweep takes such a file; here give one set of words"
         raise BadInput(Problem("plan", f"{sets[0].given['plan']} holds {len(sets)} rows", fix))
@@ -142,7 +151,12 @@ def parse(argv: Sequence[str], schema: type, command: str | None = None, methods
 
 
 def parse_rows(
-    argv: Sequence[str], schema: type, command: str | None = None, methods: Sequence[str] = ()
+    argv: Sequence[str],
+    schema: type,
+    command: str | None = None,
+    methods: Sequence[str] = (),
+    *,
+    collect: bool = False,
 ) -> list[Parsed]:
     """One set of typed words for each of the `rows` of a plan file, or the only one. Raises BadInput as `parse`.
 
@@ -154,15 +168,12 @@ def parse_rows(
     rows: list[dict[str, str]] = [{}]
     if "plan" in given and "plan" in command_words(schema, command):
         shared, rows = read_plan_file(given["plan"], problems)
-    sets: list[Parsed] = []
-    for row in rows:
-        try:
-            sets.append(_typed(_over(given, _over(row, shared, schema), schema), schema, command, methods))
-        except BadInput as e:
-            problems.extend(p for p in e.problems if p not in problems)
-    if problems:
+    sets = [_typed(_over(given, _over(row, shared, schema), schema), schema, command, methods) for row in rows]
+    problems.extend(p for one in sets for p in one.problems)
+    problems = list(dict.fromkeys(problems))
+    if problems and not collect:
         raise BadInput(problems)
-    return sets
+    return [dataclasses.replace(one, problems=tuple(problems)) for one in sets]
 
 
 def _over(high: Mapping[str, str], low: Mapping[str, str], schema: type) -> dict[str, str]:
@@ -198,9 +209,7 @@ def _typed(given: Mapping[str, str], schema: type, command: str | None, methods:
         else:
             fix = nearest(name, [*known, *sections, *(f"{m}.<knob>" for m in methods if m == head)])
             problems.append(Problem(f"word {key!r}", "is unknown", fix + " (--help lists all)"))
-    if problems:
-        raise BadInput(problems)
-    return Parsed(OmegaConf.to_object(cfg), options, knobs, given)
+    return Parsed(OmegaConf.to_object(cfg), options, knobs, given, tuple(problems))
 
 
 def split_list(text: str | None) -> list[str]:

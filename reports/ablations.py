@@ -85,7 +85,7 @@ def plan_of(paper: Paper, table: PaperTable, rows: Sequence[str], words: Ablatio
     for row in (r for r in table.rows if not rows or r.name in rows):
         ablation = [f"ablation={paper.method}.{row.ablation}"] if row.ablation else []
         argv = [*shared, *others, f"methods={paper.method}", *ablation]
-        sets += parse_rows(argv, Words, "sweep", registry().names())
+        sets += parse_rows(argv, Words, "sweep", registry().names(), collect=True)
     return make_plan(sets)
 
 

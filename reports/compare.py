@@ -11,13 +11,14 @@ import polars as pl
 
 from harness.errors import EXIT_DONE, BadInput, Problem, StoreError, nearest
 from harness.scoring.intervals import Difference, Interval, holm
+from harness.spec import TARGETS
 from harness.store import Results, load
 from harness.words import help_text, main, parse, word
 from reports.board import display_name, place_title
 from reports.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.ranking import Counts, Place, resampled
 from reports.render import FORMATS
-from reports.row import TARGETS, USUAL_TAGS, Filters, Row, Scored
+from reports.row import USUAL_TAGS, Filters, Row, Scored
 from reports.rows import rows_of
 from reports.table import Amount, Cell, Column, Score, Section, Table
 

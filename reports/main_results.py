@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from harness.errors import EXIT_DONE, BadInput, Problem, nearest
+from harness.spec import TARGETS
 from harness.store import load
 from harness.words import help_text, main, parse, word
 from reports.claims import Claim, declared_papers, load_claims, papers
 from reports.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.render import FORMATS
-from reports.row import TARGETS
 from reports.table import Cell, Column, Same, Section, Signed, Table
 from reports.verdicts import SEEDS, TOLERANCE, WIDEST, Judge, Judged
 

@@ -12,8 +12,9 @@ import polars as pl
 from harness.errors import StoreError
 from harness.scoring.intervals import Interval, NotPaired, Resampled, resample
 from harness.scoring.metrics import all_background, mious
+from harness.spec import TARGETS
 from reports.data import differences, sorted_apart
-from reports.row import RULES, TARGETS, USUAL_TAGS, Row, Scored, Setting
+from reports.row import RULES, USUAL_TAGS, Row, Scored, Setting
 from reports.table import Score
 
 Counts: TypeAlias = Mapping[str, pl.DataFrame]

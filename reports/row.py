@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.spec import TARGETS
 from reports.data import Data
 
-TARGETS = ("cam", "pseudo", "segmentation")
 USUAL_TAGS = {"cam": "truth", "pseudo": "truth", "segmentation": "none"}
 RULES = ("fixed", "held-out", "oracle")
 

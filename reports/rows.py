@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 
+from harness.spec import TARGETS
 from harness.store import Results
 from reports.data import Data, data_of, from_json
-from reports.row import TARGETS, Filters, Inference, Row, Scored, Setting
+from reports.row import Filters, Inference, Row, Scored, Setting
 from reports.studies import Runs, Study, by_key, chosen_runs, hours, studies_of, untimed, widest
 
 _LOOK = (

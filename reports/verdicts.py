@@ -14,11 +14,11 @@ from harness.errors import BadInput
 from harness.knobs import preset_knobs
 from harness.registry import Chosen, registry
 from harness.scoring.metrics import mious
-from harness.spec import Preset, resolve
+from harness.spec import TARGETS, Preset, resolve
 from harness.store import Results
 from reports.claims import Claim
 from reports.data import from_json
-from reports.row import TARGETS, USUAL_TAGS, Filters, Row, Setting
+from reports.row import USUAL_TAGS, Filters, Row, Setting
 from reports.rows import rows_of
 from reports.studies import by_key, chosen_runs
 from reports.table import Score
