@@ -107,12 +107,22 @@ class RunConfig:
 def content_key(run: RunConfig, *, train_fingerprint: str, weights_digest: str, versions: Mapping[str, int]) -> str:
     """A run's key: digest of config, training data, pretrained weights, seed and versions (design section 4)."""
     identity = {
-        "config": run.to_dict(),
+        "config": _identity(run),
         "train": train_fingerprint,
         "weights": weights_digest,
         "versions": dict(versions),
     }
     return digest_of(identity)
+
+
+def _identity(run: RunConfig) -> dict[str, Any]:
+    """The config without added knobs that stand at their defaults."""
+    values, chosen = run.to_dict(), run.chosen
+    for part, spec in (("knobs", chosen.spec), ("base_knobs", chosen.base)):
+        if spec is not None and values[part] is not None:
+            quiet = {k: plain(f.default) for k, f in spec.config.knobs().items() if f.metadata.get("added")}
+            values[part] = {k: v for k, v in values[part].items() if k not in quiet or v != quiet[k]}
+    return values
 
 
 def digest_of(value: Any) -> str:

@@ -16,12 +16,13 @@ VARIANTS = ("default", "released", "paper")
 TARGETS = ("cam", "pseudo", "segmentation")
 
 
-def knob(default: Any, doc: str, *, source: str, unit: str = "1", fit: Fit = "none") -> Any:
+def knob(default: Any, doc: str, *, source: str, unit: str = "1", fit: Fit = "none", added: bool = False) -> Any:
     """A hyperparameter field: its card value, meaning, unit, source and how it is fitted to another size.
 
-    `fit="ema"` marks a momentum (design section 4 b), `fit="width"` a head width (4 c).
+    `fit="ema"` marks a momentum (design section 4 b), `fit="width"` a head width (4 c). `added` marks a knob that
+    joined a method which had results already: at its default it is no part of a run's key, so that these stay valid.
     """
-    meta = {"doc": doc, "source": source, "unit": unit, "fit": fit}
+    meta = {"doc": doc, "source": source, "unit": unit, "fit": fit, "added": added}
     return field(default=default, metadata=meta)
 
 

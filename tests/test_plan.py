@@ -129,6 +129,16 @@ def test_rungs_lie_behind_the_last_start():
     assert plan("methods=fsr", "fsr.seg_start=.85").studies[0].study.first_rung == 1.0
 
 
+def test_a_knob_that_joined_later_changes_no_key_at_its_default():
+    """cam.class_token came after results of cam had been stored."""
+    with_it = plan("methods=cam").studies[0].run
+    assert with_it.knobs["class_token"] is False
+    one = {"train_fingerprint": "t", "weights_digest": "w", "versions": {}}
+    before = dataclasses.replace(with_it, knobs={k: v for k, v in with_it.knobs.items() if k != "class_token"})
+    assert content_key(with_it, **one) == content_key(before, **one)
+    assert content_key(with_it.with_knobs({"class_token": True}, 0), **one) != content_key(before, **one)
+
+
 def test_all_problems_come_at_once():
     with pytest.raises(BadInput) as caught:
         plan("methods=cam,nosuch", "tier=huge", "data=nowhere", "gpus=99", "fidelity=0")

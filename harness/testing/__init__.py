@@ -70,7 +70,7 @@ class MethodTests(MethodRunner):
             assert torch.allclose(two[name], value, rtol=2e-3, atol=2e-4), name
 
     def test_every_knob_acts(self, tmp_path: Path) -> None:
-        """Each declared knob changes a loss, a weight or a prediction."""
+        """Each declared knob changes a loss, a weight or a prediction, or is refused."""
         idle = []
         traces: dict[str, list[Tensor]] = {}
         for name in self.chosen().spec.config.knobs():
@@ -79,6 +79,10 @@ class MethodTests(MethodRunner):
             if at not in traces:
                 traces[at] = self._trace(beside, tmp_path / f"base-{len(traces)}")
             values = self.other_values(name)
+            if name in self.refused:
+                with pytest.raises(BadInput, match=name):
+                    self._trace({**beside, name: values[0]}, tmp_path / name)
+                continue
             if not any(
                 self._acts({**beside, name: v}, traces[at], tmp_path / f"{name}-{n}") for n, v in enumerate(values)
             ):

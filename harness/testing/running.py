@@ -45,6 +45,8 @@ class MethodRunner:
     """Another legal value per knob, where neither the search space nor the rule of thumb finds one."""
     together: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Knobs that act only beside others: those others' values, set in both runs that are compared."""
+    refused: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that may not leave their defaults under `words`."""
     words: ClassVar[Mapping[str, Any]] = {}
     """Further words of the run, such as crop or backbone."""
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from harness.errors import Problem
 from harness.spec import MethodSpec, knob
-from methods.parts.knobs import TagSegmenterKnobs, between, not_negative
+from methods.parts.knobs import ClassTokenKnobs, TagSegmenterKnobs, between, not_negative
 from methods.parts.uses import TAG_SEGMENTER
 
 
 @dataclass(frozen=True, kw_only=True)
-class CamConfig(TagSegmenterKnobs):
+class CamConfig(TagSegmenterKnobs, ClassTokenKnobs):
     """Classification on tags, and a decoder that learns from the classifier's own refined CAM."""
 
     w_seg: float = knob(0.1, "weight of the segmentation loss", source="fsr.md 2.5, code")
@@ -37,6 +37,7 @@ METHOD = MethodSpec(
     labels=("tags",),
     targets=("cam", "pseudo", "segmentation"),
     title="CAM baseline: max-pooled ViT classifier, PAR pseudo masks, LargeFOV decoder",
+    ablations={"class_token": {"class_token": True}},
     version=1,
     uses=TAG_SEGMENTER,
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.spec import MethodSpec
-from methods.parts.knobs import SegmenterKnobs
+from methods.parts.knobs import ClassTokenKnobs, SegmenterKnobs
 from methods.parts.uses import SUPERVISED
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullConfig(SegmenterKnobs):
+class FullConfig(SegmenterKnobs, ClassTokenKnobs):
     """Cross-entropy on masks with 255 ignored; optimiser and views of fsr.md."""
 
 
@@ -23,6 +23,7 @@ METHOD = MethodSpec(
     targets=("segmentation",),
     title="Full supervision: the same encoder and decoder on true masks",
     baseline_of=True,
+    ablations={"class_token": {"class_token": True}},
     version=1,
     uses=SUPERVISED,
 )

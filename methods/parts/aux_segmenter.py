@@ -20,7 +20,7 @@ from harness.method import Batch, OptimizerPlan
 from methods.parts.backbones import Encoder, encode
 from methods.parts.cam import multi_scale_cam, resize, threshold_labels
 from methods.parts.energy import dense_energy_loss
-from methods.parts.knobs import AuxSegmenterKnobs, PowerKnobs
+from methods.parts.knobs import AuxSegmenterKnobs, PowerKnobs, SegmenterKnobs
 from methods.parts.pixels import denormalise
 from methods.parts.relations import ptc_loss, token_relations
 from methods.parts.schedules import power_adamw
@@ -170,9 +170,12 @@ class AuxTagSegmenter(TagSegmenter):
 class PowerAuxSegmenter(AuxTagSegmenter):
     """ToCo's optimiser and its way of starting losses, which UniA took over (toco.md 2.7, 3; unia.md 2.6, 3)."""
 
-    class_token = True
     cam_relu_first = False
     config: PowerKnobs
+
+    def with_class_token(self, config: SegmenterKnobs) -> bool:
+        """Always."""
+        return True
 
     def optimizers(self) -> list[OptimizerPlan]:
         """AdamW that decays every parameter, heads faster, warm-up and power."""

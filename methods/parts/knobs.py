@@ -132,6 +132,20 @@ class SegmenterKnobs(ViewKnobs, OptimiserKnobs, DecoderKnobs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassTokenKnobs(MethodConfig):
+    """Whether the encoder of a plain baseline is that of FSR or that of ToCo and UniA."""
+
+    class_token: bool = knob(
+        False,
+        "the class token runs through the encoder's blocks, over a frozen position table, as in ToCo and UniA; false: "
+        "patch tokens alone, as in FSR",
+        unit="bool",
+        source="toco.md 2.2; fsr.md 2.2",
+        added=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PseudoKnobs(MethodConfig):
     """CAMs (A3), their refinement (A2) and the pseudo labels made of them (A5)."""
 

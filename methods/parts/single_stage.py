@@ -37,8 +37,6 @@ class Segmenter(Method):
 
     targets: tuple[str, ...] = ("segmentation",)
     view_names: tuple[str, ...] = ("view1",)
-    class_token: bool = False
-    """Whether the class token runs through the encoder's blocks, over a frozen position table."""
     net: ViTSegmenter
 
     def __init__(self, config: SegmenterKnobs, info: BuildInfo):
@@ -48,11 +46,15 @@ class Segmenter(Method):
             info.backbone_weights,
             crop=info.crop,
             drop=config.drop_path,
-            class_token=self.class_token,
+            class_token=self.with_class_token(config),
         )
         self.config = fit_widths(config, dim=encoder.dim, tier=info.tier)
         self.info = info
         self.net = self.network(encoder)
+
+    def with_class_token(self, config: SegmenterKnobs) -> bool:
+        """Whether the class token runs through the encoder's blocks, over a frozen position table: the knob, if any."""
+        return bool(getattr(config, "class_token", False))
 
     def network(self, encoder: Encoder) -> ViTSegmenter:
         """The network of this method on a built encoder."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from harness.errors import BadInput, Problem
 from harness.fitting import FITTED_TIERS, fit_widths
 from harness.method import Batch, BuildInfo, Method, Progress, StepOutput
 from methods.parts.deeplab import CARD_DROPOUT, CARD_WIDTH, DeepLabV3Plus, absorb_stats, fitted_rates, take_stats
@@ -69,6 +70,8 @@ class Supervised(Segmenter):
         if info.decoder != DEEPLAB:
             super().__init__(config, info)
             return
+        if self.with_class_token(config):
+            raise BadInput(Problem("class_token", f"{DEEPLAB} reads maps, not tokens", "class_token=false"))
         Method.__init__(self)
         self.info = info
         self.config, self.net = deeplab_segmenter(config, info)

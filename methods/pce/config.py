@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.spec import MethodSpec, knob
-from methods.parts.knobs import SegmenterKnobs
+from methods.parts.knobs import ClassTokenKnobs, SegmenterKnobs
 from methods.parts.uses import SUPERVISED
 
 
 @dataclass(frozen=True, kw_only=True)
-class PceConfig(SegmenterKnobs):
+class PceConfig(SegmenterKnobs, ClassTokenKnobs):
     """Cross-entropy on the labelled pixels alone; optimiser and views of `full`."""
 
     keep_labels: bool = knob(
@@ -30,6 +30,7 @@ METHOD = MethodSpec(
     targets=("segmentation",),
     title="Partial cross-entropy: the same encoder and decoder on sparse labels",
     baseline_of=True,
+    ablations={"class_token": {"class_token": True}},
     version=1,
     uses=SUPERVISED,
 )

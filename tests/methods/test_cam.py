@@ -199,3 +199,11 @@ def test_card_sizes():
     assert (voc.crop, voc.batch, voc.group, voc.iterations, voc.cam_threshold) == (448, 8, 2, 20000, 0.5)
     assert (coco.iterations, coco.cam_threshold, coco.knobs["pseudo_high"]) == (80000, 0.45, 0.65)
     assert coco.knobs["warmup"] * coco.iterations == voc.knobs["warmup"] * voc.iterations == 1500
+
+
+def test_the_class_token_may_run_through_the_encoder():
+    """As in ToCo and UniA; without it as in FSR."""
+    plain, with_token = golden.make("cam"), golden.make("cam", class_token=True)
+    assert (plain.net.encoder.with_class_token, with_token.net.encoder.with_class_token) == (False, True)
+    assert losses(with_token, 10) != losses(plain, 10)
+    assert not with_token.net.encoder.net.position_table.requires_grad

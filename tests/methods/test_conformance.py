@@ -17,6 +17,7 @@ class TestFull(MethodTests):
 
 class TestFullDeepLab(TestFull):
     words = {"decoder": "deeplabv3plus"}
+    refused = frozenset({"class_token"})
 
 
 class TestPce(MethodTests):

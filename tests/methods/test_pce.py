@@ -12,6 +12,7 @@ import torch
 from harness.datasets import open_dataset
 from harness.datasets.labels import IGNORE
 from harness.datasets.loading import Loader
+from harness.errors import BadInput
 from harness.method import Batch, Progress
 from methods.parts.sizes import supervised_preset
 from methods.pce.config import METHOD, PceConfig
@@ -87,3 +88,8 @@ def test_presets_are_those_of_full_and_inside_the_search_space(family, tier):
     values = {k: v.default for k, v in PceConfig.knobs().items()} | dict(chosen.knobs)
     assert PceConfig(**values).problems() == []
     assert SPACE.check(PceConfig, values) == []
+
+
+def test_the_class_token_needs_a_decoder_on_tokens():
+    with pytest.raises(BadInput, match="deeplabv3plus reads maps, not tokens"):
+        golden.make("pce", class_token=True, decoder="deeplabv3plus")
