@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +10,6 @@ from typing import Any
 from harness.data_words import DATA_WORDS, LABEL_WORDS, Command, Word, label_words, usage, whole
 from harness.errors import EXIT_DONE, BadInput, Problem, nearest
 from harness.words import main as answer
-
-EXIT_NO_READER = 141
-"""Whoever read the output has gone (128 + SIGPIPE, as a shell has it)."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -89,10 +84,10 @@ def _needed(values: Mapping[str, Any], *words: str) -> None:
 
 def _weak_labels(values: Mapping[str, Any]) -> int:
     """Write sparse labels derived from masks."""
-    from harness.datasets.weak.write import SHEET, write_weak_labels
+    from harness.datasets.weak.write import SHEET, kind_word, write_weak_labels
 
     _needed(values, "kind", "out")
-    kind = values["kind"] if values["kind"] != "clicks" else f"clicks{values['number']}"
+    kind = kind_word(values["kind"], values["number"])
     folder = write_weak_labels(_opened(values), kind, Path(values["out"]), seed=values["seed"], split=values["split"])
     print(f"{kind} of {values['split']} are in {folder}; look at {folder / SHEET}, then add data.weak={values['out']}")
     return EXIT_DONE
@@ -191,7 +186,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
         word, equals, text = argument.partition("=")
         word = "data" if word == "data.name" and "data" in command.words else word
         section, _, option = word.partition(".")
-        if word not in command.words and command.options and section == "data" and option and text:
+        if word not in command.words and command.options and section == "data" and option:
             options[option] = text
         elif word not in command.words:
             problems.append(Problem(word, f"{arguments[0]} knows no such word", nearest(word, command.words)))
@@ -210,17 +205,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a subcommand; returns the exit code (0 done, 1 `check` found errors, 2 bad input, 130 stopped)."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be UTF-8: a report on them comes through all the same.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        code = answer(_run, arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # What is left in the buffer would raise again when Python closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_NO_READER
+    return answer(_run, arguments)
 
 
 def _run(arguments: list[str]) -> int:

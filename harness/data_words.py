@@ -68,7 +68,7 @@ DATA_WORDS: dict[str, Word] = {
 
 LABEL_WORDS: dict[str, Word] = {
     "kind": Word(str, None, "points, scribbles, clicks, clicks20, clicks50, clicks100 or blocks", "kind=points"),
-    "number": Word(whole(1), 20, "how many clicks an image, for kind=clicks", "number=50"),
+    "number": Word(whole(1), None, "how many clicks an image, for kind=clicks (default 20)", "number=50"),
     "seed": Word(whole(0), 0, "other seeds place other labels; those made on the fly have seed 0", "seed=1"),
     "split": Word(str, "train", "whose images", "split=train"),
     "cams": Word(str, None, "folder of .npy files of CLIP-ES, SIPE, IRN, SFC, MCTformer, ...", "cams=output/cams"),

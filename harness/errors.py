@@ -10,6 +10,8 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_NO_READER = 141
+"""Whoever read the output has gone (128 + SIGPIPE, as a shell has it)."""
 
 
 @dataclass(frozen=True)

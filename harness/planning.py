@@ -11,6 +11,7 @@ from harness.ablations import names_for, overrides, unknown_names
 from harness.config import RunConfig, check_words, digest_of, resolve_run
 from harness.datasets.base import Dataset
 from harness.datasets.splits import SplitPlan
+from harness.engine.build import check_build
 from harness.engine.context import Machine
 from harness.errors import BadInput, Problem
 from harness.inputs import chosen_methods, gpus_per_worker, labels_of, open_data
@@ -221,6 +222,7 @@ def _study(run: RunConfig, parsed: Parsed, part: Part, single: bool) -> PlannedS
     trials = (words.trials or preset.trials) if searched and not single else 1
     seeds = tuple(range(words.seed, words.seed + (1 if single else words.seeds or preset.seeds)))
     pretrained = find(run.backbone, words.backbone.weights)
+    check_build(run, part.dataset)
     identity = {
         "run": run.to_dict(),
         "trials": trials,

@@ -6,6 +6,8 @@ Checking words imports neither torch nor Ray.
 from __future__ import annotations
 
 import dataclasses
+import io
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,16 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, BadInput, HarnessError, Problem, nearest
+from harness.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NO_READER,
+    BadInput,
+    HarnessError,
+    Problem,
+    nearest,
+)
 from harness.plan_files import read_plan_file
 
 
@@ -231,9 +242,18 @@ def help_text(command: str, schema: type, about: str, subcommands: Mapping[str, 
 
 
 def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Run a command: BadInput becomes exit code 2 with every problem on stderr, Ctrl-C 130."""
+    """Run a command: BadInput becomes exit code 2 with every problem on stderr, Ctrl-C 130, a closed pipe 141."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8: a report on them comes through all the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return run(list(sys.argv[1:] if argv is None else argv))
+        code = run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # What is left in the buffer would raise again when Python closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_NO_READER
     except BadInput as e:
         for problem in e.problems:
             print(f"error: {problem}", file=sys.stderr)

@@ -121,6 +121,9 @@ def _wait_for(process: subprocess.Popen[bytes], store: Path, moment: str) -> Non
         (["methods=cam", "data=folder", "data.root=/no/such/folder"], "/no/such/folder"),
         (["methods=cam", "backbone=vit_tinny_patch16_224"], "vit_tiny_patch16_224"),
         (["methods=cam", "backbone=vit_tiny_patch16_224", "backbone.weights=/no/file.safetensors"], "is no file"),
+        (["methods=cam", "backbone=resnet50", "backbone.weights=random"], "no plain ViT"),
+        (["methods=fsr", "decoder=deeplabv3plus"], "does not work on the tokens of a ViT"),
+        (["methods=toco", "crop=16"], "no room for 8 local crops"),
         (["method=cam"], "methods"),
         ([], "is not given"),
     ],
@@ -132,6 +135,19 @@ def test_bad_words_are_exit_code_2_before_anything_starts(words, said, tmp_path,
     assert "fix:" in error
     assert not (tmp_path / "store").exists()
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+def test_words_methods_and_data_are_judged_at_once(capsys):
+    assert main(run, ["methods=camm", "data=shape", "crop=big", "tier=labb", "foo=1"]) == 2
+    error = capsys.readouterr().err
+    for said in (
+        "word 'foo': is unknown",
+        "crop: 'big'",
+        "did you mean lab",
+        "did you mean cam",
+        "did you mean shapes",
+    ):
+        assert said in error
 
 
 def test_a_failed_run_is_a_row_and_exit_code_1(tmp_path):

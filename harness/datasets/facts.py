@@ -25,7 +25,7 @@ F = TypeVar("F", bound="ImageFacts | MaskFacts")
 Colours = tuple[tuple[int, int, int], ...]
 NO_COLOUR = (-1, -1, -1)
 """Of a label that the palette is too short for."""
-FORMAT = 1
+FORMAT = 2
 """Raised when what is remembered, or how it is found, changes."""
 
 

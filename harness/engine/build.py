@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+
+import torch
 
 from harness.config import RunConfig
 from harness.datasets.base import Dataset
 from harness.engine.seeding import seed_all
 from harness.knobs import typed_knobs
 from harness.method import BuildInfo, Method
+from harness.pretrained import RANDOM
 from harness.spec import resolve
 
 BUILD_PLACE = 0xB111D
 """Marks the generator that initialises parameters, apart from those of any step."""
+
+
+def check_build(run: RunConfig, dataset: Dataset) -> None:
+    """Builds the method without memory for its numbers. Raises BadInput where network, decoder, crop, knobs do not fit.
+
+    A method that needs numbers for this is left to its run.
+    """
+    # Tensors without memory answer NotImplementedError where numbers are asked of them.
+    with contextlib.suppress(NotImplementedError), torch.device("meta"):
+        build_method(run, dataset, RANDOM)
 
 
 def build_method(run: RunConfig, dataset: Dataset, weights: str | None) -> Method:
