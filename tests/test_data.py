@@ -14,7 +14,7 @@ from harness import data
 from harness.datasets import DATASETS, LABEL_OPTIONS
 from harness.datasets.coco import MASKS
 from harness.datasets.shapes import Options
-from harness.errors import BadInput
+from harness.errors import EXIT_NO_READER, BadInput
 
 
 def test_help_explains_every_word(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +76,7 @@ def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
         os.close(writing)
         assert process.stderr is not None
         assert process.stderr.read() == ""
-    assert process.returncode == data.EXIT_NO_READER
+    assert process.returncode == EXIT_NO_READER
 
 
 def test_names_that_are_not_utf_8_are_reported(tmp_path: Path) -> None:
