@@ -14,7 +14,9 @@ from harness.datasets.weak.judging import label_source
 from harness.engine.phases import phase_table
 from harness.plan import Part, Plan, PlannedStudy
 from harness.scoring.metrics import miou_of
+from harness.spec import Preset, resolve
 from harness.store import Results, latest_runs, load
+from harness.tuning.progress import clock_text
 
 TIER_CORE_SECONDS = {"smoke": 60.0, "lab": 600.0}
 """Upper bounds of one run by tier (design section 6), used until the store knows better."""
@@ -52,7 +54,7 @@ def plan_text(plan: Plan, *, full: bool = False) -> str:
     if unknown:
         lines.append(f"  time: unknown for {unknown} runs, of which none like them is in the store")
     if seconds:
-        lines.append(f"  time: at most about {seconds / 60:.1f} minutes with {parallel} runs at once")
+        lines.append(f"  time: at most about {clock_text(seconds)} with {parallel} runs at once")
     lines.append(f"  disk: about {disk_needed(plan) / 2**20:.0f} MiB")
     return "\n".join(lines)
 
@@ -79,7 +81,8 @@ def runs_of(planned: PlannedStudy) -> int:
 
 
 def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
-    """Seconds of one run: from runs like it in the store, else the tier's bound; None at tier paper."""
+    """Seconds of one run: from runs like it in the store, else the tier's bound for the pixels that it trains on; None
+    at tier paper."""
     run, study = planned.run, planned.study
     like = runs.filter(
         pl.col("status") == "done",
@@ -101,7 +104,10 @@ def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
     if per_step:
         return sum(per_step) / len(per_step) * run.total
     bound = TIER_CORE_SECONDS.get(run.tier)
-    return None if bound is None else bound * run.fidelity
+    if bound is None:
+        return None
+    usual: Preset = resolve(run.chosen.spec.preset)(planned.part.dataset.family, run.tier, run.variant)
+    return bound * (run.total * run.batch * run.crop**2) / (usual.iterations * usual.batch * usual.crop**2)
 
 
 def disk_needed(plan: Plan) -> int:
