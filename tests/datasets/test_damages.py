@@ -263,7 +263,7 @@ def test_a_sound_miniature_passes_and_trains(tmp_path: Path, official: None, nam
     assert data.main(["check", *words]) == 0
     plan = make_plan(
         parse(
-            ["methods=full", "backbone=shapes_cnn", "tier=smoke", "protocol=fixed", *words],
+            ["methods=full", "backbone=shapes_vit", "tier=smoke", "protocol=fixed", *words],
             Words,
             "sweep",
             registry().names(),
