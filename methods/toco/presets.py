@@ -53,7 +53,7 @@ def preset(family: str, tier: str, variant: str) -> Preset:
             knobs["top_start"] = knobs["seg_start"] + COCO["top_start"] - COCO["seg_start"]
     if variant == "released":
         knobs |= RELEASED
-    sized = sized_preset(family, tier, knobs, smoke_iterations=40, lab_iterations=300)
+    sized = sized_preset(family, tier, knobs, smoke_iterations=70, lab_iterations=300)
     if tier == "paper" and family != "shapes":
         scoring = "toco-coco" if card == "coco" else "toco"
         sized = dataclasses.replace(sized, batch=CARD_BATCH[card], scoring=scoring)

@@ -53,7 +53,7 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         knobs |= SHAPES_FASTER
     if variant == "released":
         knobs |= RELEASED
-    sized = sized_preset(family, tier, knobs, smoke_iterations=50, lab_iterations=300)
+    sized = sized_preset(family, tier, knobs, smoke_iterations=70, lab_iterations=300)
     if tier == "paper" and family != "shapes":
         batch, group = CARD_BATCH[card]
         sized = dataclasses.replace(sized, batch=batch, group=group, scoring="unia")
