@@ -43,13 +43,15 @@ def show_status(words: StatusWords) -> int:
         console.print(f"no sweep has been started in {root}")
     else:
         outline = known[0]
-        alive = process_alive(int(outline["pid"]))
-        console.print(f"sweep {outline['sweep']}: driver {outline['pid']} {'runs' if alive else 'does not run'}")
-        console.print(_studies(outline, load(root, ["trials"]).trials))
+        trials = load(root, ["trials"]).trials.filter(pl.col("sweep") == outline["sweep"])
+        alive, whole = process_alive(int(outline["pid"])), finished(outline, trials)
+        state = f"driver {outline['pid']} {'runs' if alive else 'does not run'}"
+        console.print(f"sweep {outline['sweep']}: {'finished' if whole and not alive else state}")
+        console.print(_studies(outline, trials))
     beats = read_heartbeats(root)
     for beat in beats:
         console.print(beat_line(beat))
-    if known and not beats and not process_alive(int(known[0]["pid"])):
+    if known and not beats and not alive and not whole:
         console.print("nothing runs; the command that started the sweep continues it")
     return EXIT_DONE
 
@@ -83,19 +85,32 @@ def _trials(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.col("role") == "trial").sort(BY_STATUS).unique("trial", keep="first")
 
 
+def _finals(rows: pl.DataFrame) -> int:
+    """Seeds that the chosen config has run with."""
+    return int(rows.filter((pl.col("role") == "final") & (pl.col("status") == "done"))["key"].n_unique())
+
+
+def finished(outline: dict[str, Any], trials: pl.DataFrame) -> bool:
+    """Whether every study of a sweep has all its trials and all its seeds; `trials` are rows of that sweep alone."""
+    by_study = {study["id"]: trials.filter(pl.col("study") == study["id"]) for study in outline["studies"]}
+    return all(
+        _trials(by_study[study["id"]]).height >= study["trials"]
+        and _finals(by_study[study["id"]]) >= len(study["seeds"])
+        for study in outline["studies"]
+    )
+
+
 def _studies(outline: dict[str, Any], trials: pl.DataFrame) -> Table:
-    mine = trials.filter(pl.col("sweep") == outline["sweep"])
     table = Table("study", "trials", "done", "pruned", "failed", "finals", "best objective")
     for study in outline["studies"]:
-        rows = mine.filter(pl.col("study") == study["id"])
+        rows = trials.filter(pl.col("study") == study["id"])
         by_status = dict(_trials(rows).group_by("status").len().iter_rows())
-        finals = rows.filter((pl.col("role") == "final") & (pl.col("status") == "done"))["key"].n_unique()
         best = rows["objective"].max()
         table.add_row(
             study["id"],
             str(study["trials"]),
             *(str(by_status.get(s, 0)) for s in ("done", "pruned", "failed")),
-            f"{finals}/{len(study['seeds'])}",
+            f"{_finals(rows)}/{len(study['seeds'])}",
             "-" if best is None else f"{100 * float(best):.1f}",  # type: ignore[arg-type]
         )
     return table

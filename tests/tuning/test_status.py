@@ -57,3 +57,20 @@ def test_a_trial_that_failed_first_counts_once(store: Store, capsys: pytest.Capt
         store.write("trials", name, pl.DataFrame([row], schema_overrides={"objective": pl.Float64}))
     line = next(line for line in shown(store, capsys).splitlines() if "cam-tags-1" in line)
     assert re.findall(r"[\d./]+", line.split("cam-tags-1")[1]) == ["4", "2", "1", "1", "0/1", "50.0"]
+
+
+def test_a_sweep_is_finished_once_all_trials_and_seeds_are_there(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outline = store.root / "sweeps" / "w.json"
+    gone = 2**22 + 1  # above the largest process number
+    outline.write_text(json.dumps({**json.loads(outline.read_text()), "pid": gone}))
+    for number in range(4):
+        assert "nothing runs; the command that started the sweep continues it" in shown(store, capsys)
+        row = trial(number, "done")
+        store.write("trials", f"w-{number}", pl.DataFrame([row], schema_overrides={"objective": pl.Float64}))
+    assert f"driver {gone} does not run" in shown(store, capsys), "the chosen config has not run"
+    store.write("trials", "w-final", pl.DataFrame([trial(2, "done", "final")]))
+    text = shown(store, capsys)
+    assert "sweep w: finished" in text
+    assert "continues it" not in text
