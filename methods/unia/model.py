@@ -6,6 +6,7 @@ Axes: B images, C classes, h w tokens a side, N tokens, D channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -46,23 +47,11 @@ class UniaNet(AuxViTSegmenter):
         self,
         encoder: Encoder,
         *,
-        num_classes: int,
-        num_labels: int,
-        decoder: str,
-        width: int,
-        aux_block: int,
         uncertainty: UncertaintyInference | None,
         attention_logits: bool,
+        **sizes: Any,
     ):
-        super().__init__(
-            encoder,
-            num_classes=num_classes,
-            num_labels=num_labels,
-            decoder=decoder,
-            width=width,
-            aux_block=aux_block,
-            kaiming=False,
-        )
+        super().__init__(encoder, kaiming=False, **sizes)
         if not encoder.heads:
             found, fix = "the attention of this network cannot be read", f"for instance backbone={EXAMPLE}"
             raise BadInput(Problem("backbone.name", found, fix))
