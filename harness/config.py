@@ -23,6 +23,10 @@ DECODERS = ("largefov", "deeplabv2", "deeplabv3plus")
 PROTOCOLS = ("fixed", "held-out", "oracle")
 
 
+INFERENCE_FIELDS = frozenset({"scales", "flip", "fusion", "crf", "split", "scoring"})
+"""Fields of a run that say how its network is scored, and nothing of how it is made."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run's numbers. Machine, storage and search words are elsewhere."""

@@ -9,9 +9,9 @@ import polars as pl
 
 from harness.scoring.metrics import mious
 from harness.store import Results, latest_runs
+from harness.tuning.studies import preference
 from reports.ranking import NO_RULE, ORACLE, Board, Counts, Place, resampled
 from reports.row import Filters, Row, Scored
-from reports.studies import preference
 from reports.table import Cell, Column, Score, Section
 
 TITLES = {"cam": "CAM", "pseudo": "pseudo mask", "segmentation": "segmentation"}

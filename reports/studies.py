@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from harness.store import Results, latest_runs
+from harness.tuning.studies import preference
 from reports.data import data_of, from_json
 from reports.row import Failure, Filters
 
@@ -93,12 +93,6 @@ def studies_of(results: Results, runs: Runs, filters: Filters) -> list[Study]:
         out += [study for part in _parts(group, runs) if (study := _study(part, runs)) is not None]
     planned = set(results.trials["key"])
     return out + _single_runs({k: r for k, r in runs.items() if k not in planned and r["status"] == "done"})
-
-
-def preference(objective: float | None, trial: int) -> tuple[float, int]:
-    """What the chosen trial is highest in, as tuning chooses: the objective, of equals the earliest."""
-    known = objective is not None and not math.isnan(objective)
-    return (objective if known and objective is not None else 0.0), -trial
 
 
 def _parts(group: pl.DataFrame, runs: Runs) -> list[pl.DataFrame]:

@@ -46,6 +46,11 @@ def given_path(word: str, text: str, root: Path) -> Path:
     return found[0]
 
 
+def link_out(path: str | Path, kind: str = "file") -> Problem:
+    """That a path is a link out of its folder, which nobody opens."""
+    return Problem(str(path), "a link that leaves its folder", f"put the {kind} itself there")
+
+
 def leads_out(path: Path, folder: Path) -> bool:
     """Whether a path, its links followed, ends outside `folder`."""
     return not path.resolve().is_relative_to(folder.resolve())
@@ -104,7 +109,7 @@ def read_lines(path: Path, folder: Path, problems: list[Problem]) -> list[str] |
     """Lines of a UTF-8 text file inside `folder`; None, and a problem, where it cannot be read."""
     try:
         if leads_out(path, folder):
-            problems.append(Problem(str(path), "a link that leaves its folder", "put the file itself there"))
+            problems.append(link_out(path))
             return None
         if path.stat().st_size > MAX_TEXT_BYTES:
             problems.append(Problem(str(path), "more than 64 MiB, no list of ids", "write one entry a line"))
@@ -187,7 +192,7 @@ def subfolders(folder: Path, problems: list[Problem]) -> Iterator[Path]:
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         if entry.is_symlink() and leads_out(Path(entry.path), folder):
-            problems.append(Problem(entry.path, "a link that leaves its folder", "put the folder itself there"))
+            problems.append(link_out(entry.path, "folder"))
         else:
             yield Path(entry.path)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from harness.config import RunConfig, digest_of
+from harness.config import INFERENCE_FIELDS, RunConfig, digest_of
 from harness.engine.checkpoint import file_digest
 from harness.engine.context import Artifact, Context
 from harness.engine.parallel import barrier, gather_objects
@@ -24,7 +24,7 @@ TURN, USERS = "lock", "users"
 """Lock files of a stage's folder: of the one process that is at it, and shared by all runs that take files from it."""
 KEPT = "kept"
 """Marks a stage's folder that some run keeps: runs that share it and keep nothing leave it alone."""
-SCORING_FIELDS = frozenset({"scales", "flip", "fusion", "crf", "split", "scoring", "cam_threshold"})
+SCORING_FIELDS = INFERENCE_FIELDS | {"cam_threshold"}
 """Config fields that no stage of training reads: a run that differs in them alone takes the training that is there.
 Knobs that only `predict` reads are not told apart from the others."""
 POLL_SECONDS = 1.0

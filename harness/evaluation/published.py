@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from harness.ablations import unknown_names
-from harness.config import RunConfig, digest_of, resolve_run
+from harness.config import INFERENCE_FIELDS, RunConfig, digest_of, resolve_run
 from harness.datasets import open_dataset
 from harness.engine.build import build_method
 from harness.engine.checkpoint import file_digest
@@ -179,7 +179,7 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
 
 def _without_scoring(identity: dict[str, Any]) -> dict[str, Any]:
     """Without the words of scoring: one file is one row, however often it is scored."""
-    ways = ("scales", "flip", "fusion", "crf", "split", "scoring", "precision")
+    ways = INFERENCE_FIELDS | {"precision"}
     return {**identity, "run": {k: v for k, v in identity["run"].items() if k not in ways}}
 
 

@@ -31,23 +31,23 @@ def take_out(root: Path, table: str, name: str) -> Path | None:
     Merged files that cannot be read are set aside. Interrupted anywhere, no row is lost and none counts twice.
     """
     try:
-        held = [f for f in _merged_files(root, table) if name in members(f)]
-        frames = {f: _by_member(read_files(table, [f], _FILE)) for f in held}
+        held = _holding(root, table, name)
     except pl.exceptions.PolarsError:
         set_damaged_aside(root, table)
-        held = [f for f in _merged_files(root, table) if name in members(f)]
-        frames = {f: _by_member(read_files(table, [f], _FILE)) for f in held}
-    for file, parts in frames.items():
+        held = _holding(root, table, name)
+    for file, parts in held.items():
         # First the single file: as long as the old merged one is there, its rows are not counted.
         write_atomic(parts.pop(name), root / table / f"{name}.parquet")
         if parts:
             _write(root, table, parts)
         file.unlink()
-    return held[0] if held else None
+    return next(iter(held), None)
 
 
-def _merged_files(root: Path, table: str) -> list[Path]:
-    return [f for f in list_files(root, table) if f.name.startswith(COMPACT_PREFIX)]
+def _holding(root: Path, table: str, name: str) -> dict[Path, dict[str, pl.DataFrame]]:
+    """The merged files that hold `name`, with the rows of all their members."""
+    merged = [f for f in list_files(root, table) if f.name.startswith(COMPACT_PREFIX)]
+    return {f: _by_member(read_files(table, [f], _FILE)) for f in merged if name in members(f)}
 
 
 def _pieces(files: Iterable[Path]) -> Iterator[list[Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -162,6 +163,12 @@ def key_now(hooks: Hooks, study: Study, knobs: Mapping[str, Any]) -> str | None:
         return hooks.resolve(study, study.with_searched(knobs), study.seeds[0]).key
     except BadInput:
         return None
+
+
+def preference(objective: float | None, trial: int) -> tuple[float, int]:
+    """What the chosen trial is highest in, whoever asks: the objective, of equals the earliest."""
+    known = objective is not None and not math.isnan(objective)
+    return (objective if known and objective is not None else 0.0), -trial
 
 
 def check_studies(studies: Sequence[Study]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from harness.engine.outcome import Outcome
 from harness.tuning.scheduler import Asha
 from harness.tuning.search import make_search
-from harness.tuning.studies import Past, Record, Role, Study
+from harness.tuning.studies import Past, Record, Role, Study, preference
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class StudyState:
     @property
     def best(self) -> Record | None:
         """The done trial with the highest objective (the earliest of equals)."""
-        done = [r for _, r in sorted(self.trials.items()) if r.outcome.status == "done"]
-        return max(done, key=lambda r: r.outcome.objective or 0.0, default=None)
+        done = [r for r in self.trials.values() if r.outcome.status == "done"]
+        return max(done, key=lambda r: preference(r.outcome.objective, r.trial), default=None)
 
     def draw(self) -> Slot:
         """The next slot. Raises IndexError when there is none now."""

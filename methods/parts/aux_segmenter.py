@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness import fitting
 from harness.datasets.labels import IGNORE
 from harness.method import Batch, OptimizerPlan
-from methods.parts.backbones import Encoder, encode
+from methods.parts.backbones import Encoded, Encoder, encode
 from methods.parts.cam import multi_scale_cam, resize, threshold_labels
 from methods.parts.energy import dense_energy_loss
 from methods.parts.knobs import AuxSegmenterKnobs, PowerKnobs, SegmenterKnobs
@@ -67,7 +67,10 @@ class AuxViTSegmenter(ViTSegmenter):
 
     def cam_tokens(self, images_B3HW: Tensor) -> Tokens:
         """What both classifiers read of these images."""
-        encoded = encode(self.encoder, images_B3HW, tap=self.aux_block)
+        return self.tokens_of(encode(self.encoder, images_B3HW, tap=self.aux_block))
+
+    def tokens_of(self, encoded: Encoded) -> Tokens:
+        """What both classifiers read of a forward that was tapped."""
         assert encoded.tapped_BND is not None
         return Tokens(encoded.hw, encoded.tapped_BND, self.encoder.norm(encoded.last_BND))
 
@@ -199,13 +202,13 @@ class PowerAuxSegmenter(AuxTagSegmenter):
 
         With the knob `idle_steps` heads whose losses have weight but have not started get gradients of 0.
         """
-        weighted = {name: getattr(self.config, f"w_{name}") * loss for name, loss in losses.items()}
+        weight = {name: float(getattr(self.config, f"w_{name}")) for name in (*losses, "seg", "reg", *heads)}
+        weighted = {name: weight[name] * loss for name, loss in losses.items()}
         if self.config.idle_steps and weighted:
             users = [(("seg", "reg"), self.net.decoder), *(((name,), head) for name, head in heads.items())]
-            for names, head in users:
-                idle = not losses.keys() & set(names) and any(getattr(self.config, f"w_{name}") > 0 for name in names)
-                first = next(iter(weighted))
-                weighted[first] = weighted[first] + sum(0.0 * p.sum() for p in head.parameters() if idle)
+            idle = [head for names, head in users if any(weight[n] for n in names) and not losses.keys() & set(names)]
+            first = next(iter(weighted))
+            weighted[first] = weighted[first] + sum(0.0 * p.sum() for head in idle for p in head.parameters())
         return weighted
 
 

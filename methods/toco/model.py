@@ -24,9 +24,7 @@ class TocoNet(AuxViTSegmenter):
     def read(self, images_B3HW: Tensor) -> tuple[Tokens, Tensor]:
         """Patch tokens and the normalised class token (B,D)."""
         encoded = encode(self.encoder, images_B3HW, tap=self.aux_block)
-        assert encoded.tapped_BND is not None
-        tokens = Tokens(encoded.hw, encoded.tapped_BND, self.encoder.norm(encoded.last_BND))
-        return tokens, self._class_token(encoded)
+        return self.tokens_of(encoded), self._class_token(encoded)
 
     def class_tokens(self, images_B3HW: Tensor) -> Tensor:
         """Normalised class tokens (B,D)."""

@@ -16,6 +16,7 @@ from PIL import Image
 from harness.datasets.coco.names import CATEGORY_IDS, CLASSES, image_name, numbered_name
 from harness.datasets.coco.rasterise import MAX_SIDE, Unreadable, label_map
 from harness.datasets.images import merged, some_of
+from harness.datasets.listing import leads_out
 from harness.datasets.reading import read_many
 from harness.datasets.voc import COLOURS
 from harness.errors import BadInput, Problem
@@ -36,7 +37,7 @@ class Instances:
 
 def read_instances(path: Path) -> Instances:
     """The images of an instances JSON that have at least one annotation. Raises BadInput with all that is wrong."""
-    if not path.resolve().is_relative_to(path.parent.resolve()):
+    if leads_out(path, path.parent):
         raise BadInput(Problem(str(path), "a link that leaves its folder", "link the folder, or put the file there"))
     try:
         content = json.loads(path.read_bytes())

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.datasets.images import some_of
-from harness.datasets.listing import files_of, leads_out, subfolders
+from harness.datasets.listing import files_of, leads_out, link_out, subfolders
 from harness.datasets.weak import CLICKS, KINDS
 from harness.datasets.weak.files import JsonPoints, PngLabels, WeakFiles, XmlScribbles, key_of
 from harness.datasets.weak.manifest import SHEET, digests
@@ -58,7 +58,7 @@ def find(root: Path, kind: str, class_names: Sequence[str]) -> WeakFiles | None:
     paths = [root / name for name in SINGLE.get(kind, ()) if (root / name).is_file()]
     out = [path for path in paths if leads_out(path, root)]
     if out:
-        raise BadInput([Problem(str(p), "a link that leaves its folder", "put the file itself there") for p in out])
+        raise BadInput([link_out(path) for path in out])
     if paths:
         if kind == "points":
             return JsonPoints(paths, kind, class_names)

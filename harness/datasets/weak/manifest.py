@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.datasets.listing import leads_out
+from harness.datasets.listing import leads_out, link_out
 from harness.datasets.weak.drawn import load_json
 from harness.errors import BadInput, Problem
 
@@ -29,7 +29,7 @@ def read_manifest(folder: Path) -> tuple[str, dict[str, str]] | None:
     if not path.is_file():
         return None
     if leads_out(path, folder):
-        raise BadInput(Problem(str(path), "a link that leaves its folder", "put the file itself there"))
+        raise BadInput(link_out(path))
     content = load_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
         return None
