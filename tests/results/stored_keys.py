@@ -1,0 +1,180 @@
+"""The table `docs/results/keys.csv`: what today's code makes of every run stored under `docs/results/`.
+
+`WSSS_REAL_DATA=<folder> python -m tests.results.stored_keys` writes it anew; the folder holds `msrc21/`, `camvid11/`
+and `weights/`. A row that turns from `equal` yes to no, or from `done` to anything else, is a result lost.
+
+Columns: `study`, `trial`, `seed`, `role`, `key` as stored; `today`: the key of the stored config with today's
+versions, images, labels and weights; `equal`: whether it is the stored one; `dry_run`: what the plan of the commands of
+docs/results.md says of it (`done`; `not planned` where no trial 0 of theirs has this key). Runs that those commands
+plan and their store lacks come with an empty `key`, as `missing`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from harness.config import RunConfig, content_key
+from harness.plan import Plan, make_plan
+from harness.registry import registry
+from harness.store import Results, latest_runs, load
+from harness.versions import versions
+from harness.words import Words, parse_rows
+from reports.ablations import AblationWords, plan_of
+from reports.claims import declared_papers
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+TABLE = RESULTS / "keys.csv"
+COLUMNS = ("store", "method", "labels", "ablation", "study", "trial", "seed", "role",
+           "key", "today", "equal", "dry_run")  # fmt: skip
+Row = dict[str, str]
+
+CPU = "gpus=0 dry_run=true"
+"""The stored runs are of machines without a GPU, where `precision=auto` is fp32."""
+VIT = "backbone=vit_tiny_patch16_224 backbone.weights={real}/weights/vit_tiny_patch16_224.in1k.timm.safetensors"
+MSRC = "data=folder data.root={real}/msrc21 data.masks=SegmentationClassObj " + VIT
+TAGS = "seeds=3 tier=lab protocol=fixed " + MSRC
+SWEEPS = {
+    "camvid11": (
+        "methods=pce,full labels=points,scribbles,clicks20,clicks50,clicks100 data=folder data.root={real}/camvid11 "
+        "tier=lab protocol=fixed " + VIT,
+    ),
+    "msrc21": ("methods=cam,fsr,full tier=lab " + MSRC,),
+    "msrc21_tags": (
+        "methods=cam,toco,fsr,unia,full " + TAGS,
+        "methods=cam,full ablation=class_token " + TAGS,
+        "methods=toco,unia ablation=base " + TAGS,
+        "methods=unia ablation=no_unc " + TAGS,
+    ),
+    "shapes_sparse": (
+        "methods=pce,full labels=points,scribbles data=shapes iterations=400 decoder=deeplabv3plus protocol=fixed",
+    ),
+}
+"""By store, the words of `harness.sweep` that made it (docs/results.md)."""
+ABLATIONS = {
+    "msrc21_fsr_table4": (("fsr", "4", "none,both", "seeds=3"), ("fsr", "4", "unc,cer_gap,cer_gmp,cer", "seeds=1"))
+}
+"""By store, paper, table, rows and seeds of `reports.ablations execute=true`."""
+STORES = sorted([*SWEEPS, *ABLATIONS])
+
+
+def plans_of(store: str, real: str | None) -> list[Plan]:
+    """The plans of the commands that made a store. Raises BadInput as those do."""
+    into = f"store={RESULTS / store}"
+    if store in SWEEPS:
+        lines = [f"{line} {CPU} {into}" for line in SWEEPS[store]]
+        sets = [one for line in lines for one in parse_rows(_argv(line, real), Words, "sweep", registry().names())]
+        return [make_plan(sets)]
+    papers = {paper.name: paper for paper in declared_papers()}
+    words = AblationWords(store=str(RESULTS / store), tier="lab", protocol="fixed")
+    return [
+        plan_of(papers[paper], papers[paper].table(table), rows.split(","), words, _argv(f"{MSRC} {CPU} {seeds}", real))
+        for paper, table, rows, seeds in ABLATIONS[store]
+    ]
+
+
+def rows_of(store: str, plans: list[Plan]) -> list[Row]:
+    """The table's rows of one store: every stored run, then the planned ones that it lacks."""
+    results = load(RESULTS / store, ["runs", "trials"])
+    planned = {row["today"]: row for plan in plans for row in _planned(store, plan)}
+    stored = list(_stored(store, results, plans))
+    for row in stored:
+        row["dry_run"] = "done" if row["key"] in planned else "not planned"
+    kept = {row["key"] for row in stored}
+    missing = [row for key, row in planned.items() if key not in kept]
+    return [*_sorted(stored), *_sorted(missing)]
+
+
+def text_of(rows: list[Row]) -> str:
+    """The rows as the text of the CSV file."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def read_table(store: str) -> list[Row]:
+    """The committed rows of one store."""
+    with TABLE.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["store"] == store]
+
+
+def _stored(store: str, results: Results, plans: list[Plan]) -> Iterator[Row]:
+    """A row for each run of a store. Raises ValueError for one that did not finish or had other weights."""
+    beside = {study.run.labels: study for plan in plans for study in plan.studies}
+    for stored in latest_runs(results.runs).iter_rows(named=True):
+        like = beside[stored["supervision"]]
+        if (stored["status"], stored["pretraining"]) != ("done", like.pretrained.label):
+            raise ValueError(f"{store}, run {stored['key']}: {stored['status']}, weights {stored['pretraining']}; "
+                             f"expected done, {like.pretrained.label}")  # fmt: skip
+        config = json.loads(stored["config"])
+        # The store names the folder with its dataset (`folder:msrc21`), a plan the kind alone.
+        run = RunConfig.from_dict({**config, "dataset": like.part.words.data.name})
+        today = content_key(
+            run,
+            train_fingerprint=like.part.train_fingerprint(run.labels),
+            weights_digest=like.pretrained.digest,
+            versions=versions(run.chosen.spec, run.chosen.base),
+        )
+        roles = results.trials.filter(pl.col("key") == stored["key"])["role"].unique().sort()
+        yield {
+            "store": store,
+            "method": run.method,
+            "labels": run.labels,
+            "ablation": config["ablation"],
+            "study": stored["study"],
+            "trial": str(stored["trial"]),
+            "seed": str(run.seed),
+            "role": "+".join(roles),
+            "key": stored["key"],
+            "today": today,
+            "equal": "yes" if today == stored["key"] else "no",
+        }
+
+
+def _planned(store: str, plan: Plan) -> Iterator[Row]:
+    """A row for trial 0 of each study of a plan with each seed, as if the store held none."""
+    for one in plan.studies:
+        for seed in one.study.seeds:
+            yield {
+                "store": store,
+                "method": one.run.method,
+                "labels": one.run.labels,
+                "ablation": one.ablation,
+                "study": one.study.id,
+                "trial": "0",
+                "seed": str(seed),
+                "role": "",
+                "key": "",
+                "today": plan.resolve(one.study, {}, seed).key,
+                "equal": "",
+                "dry_run": "missing",
+            }
+
+
+def _sorted(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: [row[name] for name in COLUMNS])
+
+
+def _argv(line: str, real: str | None) -> list[str]:
+    return [word.format(real=real) for word in shlex.split(line)]
+
+
+def main() -> None:
+    """Write the table anew."""
+    real = os.environ.get("WSSS_REAL_DATA")
+    if not real:
+        raise SystemExit("WSSS_REAL_DATA is not set: name the folder that holds msrc21/, camvid11/ and weights/")
+    TABLE.write_text(text_of([row for store in STORES for row in rows_of(store, plans_of(store, real))]))
+
+
+if __name__ == "__main__":
+    main()
