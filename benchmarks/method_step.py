@@ -16,10 +16,10 @@ from torch import Tensor
 
 from benchmarks import Case
 from benchmarks.floor import Products, products_of
-from harness.knobs import typed_knobs
-from harness.method import Batch, BuildInfo, Progress
-from harness.registry import registry
-from harness.spec import resolve
+from harness.api.method import Batch, BuildInfo, Progress
+from harness.api.registry import registry
+from harness.api.spec import resolve
+from harness.plan.knobs import typed_knobs
 
 CLASSES, TOTAL = 20, 1000
 SIZES = {

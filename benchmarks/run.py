@@ -17,8 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from benchmarks import memory
 from benchmarks.catalogue import collect, known_suites
 from benchmarks.timing import Timed, machine, measure
+from harness.cli.parsing import help_text, main, parse, split_list, word
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem
-from harness.words import help_text, main, parse, split_list, word
 
 ABOUT = """Checks that both sides agree, then times interleaved rounds in process CPU time, one thread.
 Exit code 1: the sides disagree or a goal is missed."""

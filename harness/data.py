@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.data_words import DATA_WORDS, LABEL_WORDS, Command, Word, label_words, usage, whole
+from harness.cli.data_words import DATA_WORDS, LABEL_WORDS, Command, Word, label_words, usage, whole
+from harness.cli.parsing import main as answer
 from harness.errors import EXIT_DONE, BadInput, Problem, nearest
-from harness.words import main as answer
 
 
 def _names(text: str) -> tuple[str, ...]:
-    from methods.parts.pretrain import RECIPES
+    from methods.parts.nets.pretrain import RECIPES
 
     names = tuple(name for name in text.split(",") if name)
     unknown = [name for name in names if name not in RECIPES]
@@ -29,8 +29,8 @@ def _make_backbones(values: Mapping[str, Any]) -> int:
     import torch
 
     from harness.datasets.shapes.glyphs import pictures
-    from methods.parts.pretrain import pretrain, save
-    from methods.parts.shapes_nets import WEIGHTS
+    from methods.parts.nets.pretrain import pretrain, save
+    from methods.parts.nets.shapes_nets import WEIGHTS
 
     torch.set_num_threads(values["threads"])
     folder = WEIGHTS if values["out"] is None else Path(values["out"])
@@ -50,7 +50,7 @@ def _make_backbones(values: Mapping[str, Any]) -> int:
 
 def _check(values: Mapping[str, Any]) -> int:
     """Report everything that is wrong with a dataset."""
-    from harness.datasets.checking import check, survey
+    from harness.datasets.tools.checking import check, survey
 
     found = survey(
         values["data"],
@@ -84,7 +84,7 @@ def _needed(values: Mapping[str, Any], *words: str) -> None:
 
 def _weak_labels(values: Mapping[str, Any]) -> int:
     """Write sparse labels derived from masks."""
-    from harness.datasets.weak.write import SHEET, kind_word, write_weak_labels
+    from harness.datasets.tools.write import SHEET, kind_word, write_weak_labels
 
     _needed(values, "kind", "out")
     kind = kind_word(values["kind"], values["number"])
@@ -95,7 +95,7 @@ def _weak_labels(values: Mapping[str, Any]) -> int:
 
 def _import_cams(values: Mapping[str, Any]) -> int:
     """Convert the CAM folder of another repository."""
-    from harness.datasets.importing import import_cams, lacking
+    from harness.datasets.tools.importing import import_cams, lacking
 
     _needed(values, "cams", "out")
     dataset, out = _opened(values), Path(values["out"])
@@ -117,8 +117,8 @@ def _import_cams(values: Mapping[str, Any]) -> int:
 
 def _import_tags(values: Mapping[str, Any]) -> int:
     """Convert image-level labels to JSON."""
-    from harness.datasets.importing import lacking
-    from harness.datasets.tag_files import read_tags, write_tags
+    from harness.datasets.disk.tag_files import read_tags, write_tags
+    from harness.datasets.tools.importing import lacking
 
     _needed(values, "tags", "out")
     dataset, out = _opened(values), Path(values["out"])

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from harness.api.registry import registry
+from harness.cli.evaluate_words import EvaluateWords, mode_of
+from harness.cli.parsing import Parsed, help_text, main, parse
 from harness.errors import EXIT_DONE
-from harness.evaluation.words import EvaluateWords, mode_of
-from harness.registry import registry
-from harness.words import Parsed, help_text, main, parse
 
 ABOUT = """Adds exactly one eval to a store, with its counts per image and class; what is there already is never written
 again. Four kinds:
@@ -93,7 +93,7 @@ def _text(columns: Mapping[str, Any]) -> str:
 def _show(store: Any, row: Mapping[str, Any]) -> None:
     """The eval's score with its interval, per class, and its paired difference to all else on the same images."""
     from harness.store import load
-    from reports.beside import beside
+    from reports.sections.beside import beside
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(beside(load(store.root), str(row["eval"]), width=width).rstrip())

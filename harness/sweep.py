@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from harness.api.registry import registry
+from harness.cli.parsing import help_text, main, parse, parse_rows
+from harness.cli.run_words import Words
 from harness.errors import EXIT_DONE, EXIT_FAILED
-from harness.registry import registry
-from harness.words import Words, help_text, main, parse, parse_rows
 
 ABOUT = """Runs every study of the plan (methods x labels), each with its trials, then the chosen config with all seeds,
 and prints the leaderboard. Running the same command again is how you resume. <method>.<knob>=value pins a knob."""
@@ -19,25 +20,25 @@ def run(argv: list[str]) -> int:
         print(help_text("harness.sweep", Words, ABOUT, SUBCOMMANDS))
         return EXIT_DONE
     if argv and argv[0] == "status":
-        from harness.status import StatusWords, show_status
+        from harness.tuning.status import StatusWords, show_status
 
         return show_status(parse(argv[1:], StatusWords).words)
     sets = parse_rows(argv, Words, "sweep", registry().names(), collect=True)
-    from harness.plan import make_plan
+    from harness.plan.plan import make_plan
 
     plan = make_plan(sets)
-    from harness.describe import plan_text
+    from harness.tuning.describe import plan_text
 
     if plan.words.dry_run:
         print(plan_text(plan, full=True))
         return EXIT_DONE
-    from harness.driver import drive
+    from harness.tuning.run_plan import run_plan
 
     print(plan_text(plan), flush=True)
     from harness.store import load
-    from reports.leaderboard import build, for_tracker
+    from reports.sections.leaderboard import build, for_tracker
 
-    failed = drive(plan, leaderboard=for_tracker)
+    failed = run_plan(plan, leaderboard=for_tracker)
     print(build(load(plan.machine.store), sweep=plan.sweep).render("terminal"))
     print(_where_next(plan.machine.store, plan.sweep))
     for line in failed:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 
+from harness.api.registry import registry
+from harness.cli.parsing import help_text, main, parse
+from harness.cli.run_words import Words
 from harness.errors import EXIT_DONE, EXIT_FAILED
-from harness.registry import registry
-from harness.words import Words, help_text, main, parse
 
 ABOUT = """Trains and scores one method with one config and one seed, writes the run to the store, and prints its scores
 and where its time went."""
@@ -19,18 +20,18 @@ def run(argv: list[str]) -> int:
         print(help_text("harness.train", Words, ABOUT, {"--help": "this text"}))
         return EXIT_DONE
     parsed = parse(argv, Words, "train", registry().names(), collect=True)
-    from harness.describe import plan_text, run_text
-    from harness.plan import make_plan
+    from harness.plan.plan import make_plan
+    from harness.tuning.describe import plan_text, run_text
 
     plan = make_plan(parsed, single=True)
     plan = dataclasses.replace(plan, studies=plan.studies[:1], by_id={})
     if parsed.words.dry_run:
         print(plan_text(plan, full=True))
         return EXIT_DONE
-    from harness.driver import drive
     from harness.store import load
+    from harness.tuning.run_plan import run_plan
 
-    failed = drive(plan, mlflow="off")
+    failed = run_plan(plan, mlflow="off")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     key = plan.resolve(plan.studies[0].study, {}, parsed.words.seed).key

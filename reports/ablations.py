@@ -6,17 +6,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.api.papers import Paper, PaperTable
+from harness.api.registry import registry
+from harness.cli.parsing import command_words, help_text, main, parse, parse_rows, split_list, word
+from harness.cli.run_words import Words
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
-from harness.papers import Paper, PaperTable
-from harness.plan import Plan
-from harness.registry import registry
+from harness.plan.plan import Plan
 from harness.store import load
-from harness.words import Words, command_words, help_text, main, parse, parse_rows, split_list, word
-from reports.ablation_table import build, frame
-from reports.claims import declared_papers
-from reports.output import BINARY, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
-from reports.render import FORMATS
-from reports.row import Filters
+from reports.format.output import BINARY, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
+from reports.format.render import FORMATS
+from reports.papers.ablation_table import build, frame
+from reports.papers.claims import declared_papers
+from reports.rows.row import Filters
 
 ABOUT = """Prints a paper's ablation table, row by row as printed, with ours beside it: value, 95 % interval (seeds,
 then images, resampled), seeds, difference. A section for each setting in which rows were run. With execute=true
@@ -54,15 +55,15 @@ def run(argv: list[str]) -> int:
     paper, table, rows = _asked(words, others)
     failed: list[str] = []
     if words.execute:
-        from harness.describe import plan_text
-        from harness.driver import drive
-        from reports.leaderboard import for_tracker
+        from harness.tuning.describe import plan_text
+        from harness.tuning.run_plan import run_plan
+        from reports.sections.leaderboard import for_tracker
 
         plan = plan_of(paper, table, rows, words, others)
         print(plan_text(plan, full=plan.words.dry_run), flush=True)
         if plan.words.dry_run:
             return EXIT_DONE
-        failed = drive(plan, leaderboard=for_tracker)
+        failed = run_plan(plan, leaderboard=for_tracker)
     results = load(words.store, TABLES)
     filters = Filters(dataset=words.dataset, tier=words.tier, weights=words.weights)
     made, shown = build(results, paper, table, filters, rows, variant=words.variant, protocol=words.protocol)
@@ -74,7 +75,7 @@ def run(argv: list[str]) -> int:
 
 def plan_of(paper: Paper, table: PaperTable, rows: Sequence[str], words: AblationWords, others: Sequence[str]) -> Plan:
     """One sweep of the table's rows. Raises BadInput for words that the table decides itself, and as `make_plan`."""
-    from harness.plan import make_plan
+    from harness.plan.plan import make_plan
 
     given = {text.partition("=")[0] for text in others}
     shared = [f"{k}={v}" for k, v in table.words.items() if k not in given]

@@ -9,18 +9,19 @@ from typing import Any
 
 import polars as pl
 
+from harness.api.vocabulary import TARGETS
+from harness.cli.parsing import help_text, main, parse, word
 from harness.errors import EXIT_DONE, BadInput, Problem, StoreError, nearest
 from harness.scoring.intervals import Difference, Interval, holm
-from harness.spec import TARGETS
 from harness.store import Results, load
-from harness.words import help_text, main, parse, word
-from reports.board import display_name, place_title
-from reports.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
-from reports.ranking import Counts, Place, resampled
-from reports.render import FORMATS
-from reports.row import USUAL_TAGS, Filters, Row, Scored
-from reports.rows import rows_of
-from reports.table import Amount, Cell, Column, Score, Section, Table
+from reports.format.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
+from reports.format.render import FORMATS
+from reports.format.table import Amount, Cell, Column, Section, Table
+from reports.rows.comparing import counts_of, score_cell, way_text
+from reports.rows.ranking import Place, resampled
+from reports.rows.row import USUAL_TAGS, Filters, Row
+from reports.rows.rows import rows_of
+from reports.sections.board import display_name, place_title
 
 ABOUT = """Compares two rows of a store, a minus b, on the images that both were scored on: mIoU and the IoU of every
 class with 95 % intervals, seeds and images resampled together. A row is named by its method, as the leaderboard shows
@@ -203,12 +204,6 @@ def _place(a: Row, b: Row, target: str | None) -> Place:
     raise BadInput(Problem("target", f"the rows share no {target or 'target'}", have))
 
 
-def counts_of(results: Results, scored: Sequence[Scored]) -> Counts:
-    """The counts of these rows, by eval."""
-    wanted = results.counts.filter(pl.col("eval").is_in([e for s in scored for e in s.evals]))
-    return {str(k[0]): f for k, f in wanted.partition_by("eval", as_dict=True).items()}
-
-
 def _unlike(a: Row, b: Row) -> str:
     """What the two rows do not have in common besides the method: such rows are never ranked together."""
     names = ("dataset", "supervision", "variant", "backbone", "decoder", "tier", "protocol", "trials", "iterations")
@@ -220,18 +215,6 @@ def _unlike(a: Row, b: Row) -> str:
 
 def _plain(value: Any) -> str:
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def way_text(row: Row) -> str:
-    """How a row's segmenter was scored, CRF included."""
-    return str(row.inference) + (f", CRF {row.inference.crf}" if row.inference.crf != "none" else "")
-
-
-def score_cell(value: Interval | Difference) -> Score | None:
-    """A cell in percent; None for a class that is absent."""
-    if math.isnan(value.value):
-        return None
-    return Score(100 * value.value, 100 * value.low, 100 * value.high)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from harness.api.vocabulary import TARGETS
+from harness.cli.parsing import help_text, main, parse, word
 from harness.errors import EXIT_DONE, BadInput, Problem, nearest
-from harness.spec import TARGETS
 from harness.store import load
-from harness.words import help_text, main, parse, word
-from reports.claims import Claim, declared_papers, load_claims, papers
-from reports.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
-from reports.render import FORMATS
-from reports.table import Cell, Column, Same, Section, Signed, Table
-from reports.verdicts import SEEDS, TOLERANCE, WIDEST, Judge, Judged
+from reports.format.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
+from reports.format.render import FORMATS
+from reports.format.table import Cell, Column, Same, Section, Signed, Table
+from reports.papers.claims import Claim, declared_papers, load_claims, papers
+from reports.papers.verdicts import SEEDS, TOLERANCE, WIDEST, Judge, Judged, remarks_of
 
 ABOUT = """Prints a paper's main tables, row by row as printed, with a column of ours: value, interval over seeds,
 seeds, protocol, difference and verdict. Only rows with protocol fixed are read."""
@@ -85,15 +85,6 @@ def run(argv: list[str]) -> int:
     table, judged = build(Judge(load(words.store, TABLES), words.weights), words.paper, words.table)
     deliver(words, table, lambda: frame(judged))
     return EXIT_DONE
-
-
-def remarks_of(claims: Sequence[Claim]) -> tuple[str, ...]:
-    """What the sources say of single numbers, equal remarks together."""
-    rows: dict[str, dict[str, None]] = {}
-    for claim in claims:
-        if claim.remark:
-            rows.setdefault(claim.remark, {})[claim.row] = None
-    return tuple(f"{', '.join(names)}: {remark}" for remark, names in rows.items())
 
 
 def _section(paper: str, table: str, judged: Sequence[Judged]) -> Section:

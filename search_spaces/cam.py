@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.tuning.space import Float, Gap, Space
+from harness.api.space import Float, Gap, Space
 
 SPACE = Space(
     {

@@ -3,7 +3,7 @@ defaults."""
 
 from __future__ import annotations
 
-from harness.tuning.space import Choice, Float, Gap, Space
+from harness.api.space import Choice, Float, Gap, Space
 
 SPACE = Space(
     {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.tuning.space import Float, Space
+from harness.api.space import Float, Space
 
 SPACE = Space(
     {

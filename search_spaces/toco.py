@@ -6,7 +6,7 @@ of every preset, and so are wider than the card's.
 
 from __future__ import annotations
 
-from harness.tuning.space import Choice, Float, Gap, Int, Space
+from harness.api.space import Choice, Float, Gap, Int, Space
 
 SPACE = Space(
     {

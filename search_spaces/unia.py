@@ -7,7 +7,7 @@ card's. `n_samples` is free: one draw stands for all.
 
 from __future__ import annotations
 
-from harness.tuning.space import Choice, Float, Gap, Int, Space
+from harness.api.space import Choice, Float, Gap, Int, Space
 
 SPACE = Space(
     {

@@ -64,7 +64,7 @@ def test_ctrl_c_exits_130_without_a_traceback(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.datasets.checking.survey", stopped)
+    monkeypatch.setattr("harness.datasets.tools.checking.survey", stopped)
     assert data.main(["check"]) == 130
     assert capsys.readouterr().err == "stopped; the same command continues\n"
 

@@ -15,7 +15,7 @@ FILES = {
     "toycam/config.py": """
 from dataclasses import dataclass
 from harness.errors import Problem
-from harness.spec import MethodConfig, MethodSpec, Preset, knob
+from harness.api.spec import MethodConfig, MethodSpec, Preset, knob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ METHOD = MethodSpec(name="toycam", config=ToyConfig, preset="toycam.config:prese
                     labels=("tags",), targets=("cam",), title="two convolutions and a class map")
 """,
     "toycam/space.py": """
-from harness.tuning.space import Float, Space
+from harness.api.space import Float, Space
 
 SPACE = Space({"lr": Float(0.001, 0.1, log=True)})
 """,
@@ -44,7 +44,7 @@ SPACE = Space({"lr": Float(0.001, 0.1, log=True)})
 import numpy as np
 import torch
 from torch import nn
-from harness.method import Method, OptimizerPlan, Prediction, StepOutput, Views
+from harness.api.method import Method, OptimizerPlan, Prediction, StepOutput, Views
 
 
 class View:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import harness.store
+from harness.cli.parsing import main
 from harness.store import digest
 from harness.sweep import run
-from harness.words import main
 
 SMALL = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "crop=48", "batch=4", "group=2", "iterations=12"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}

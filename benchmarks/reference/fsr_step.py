@@ -3,7 +3,7 @@
 What it does that a step need not do is the card's: three multi-scale CAM passes of which one is only logged, attention
 matrices written out, the projector on every token of every pass, pseudo labels image by image with two PAR calls each,
 the teacher's whole forward, CAMs while masks are random, loops over parameters. The dense energy is the operator of
-`methods.parts.energy` on both sides: the published one is a C++ library.
+`methods.parts.ops.energy` on both sides: the published one is a C++ library.
 
 Axes: B images, C classes, K labels or prototypes, H W pixels, h w tokens a side, N tokens, D channels.
 """
@@ -23,9 +23,9 @@ from torch import Tensor
 from benchmarks.reference.par import par
 from methods.fsr.method import Fsr
 from methods.fsr.model import FsrNet
-from methods.parts.backbones import TimmViT
-from methods.parts.energy import dense_energy_loss
-from methods.parts.pixels import denormalise
+from methods.parts.nets.backbones import TimmViT
+from methods.parts.ops.energy import dense_energy_loss
+from methods.parts.ops.pixels import denormalise
 
 IGNORE = 255
 

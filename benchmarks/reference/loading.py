@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from harness.datasets.augment import crop_window
-from harness.datasets.colour import draw_jitter
 from methods.parts.knobs import ViewKnobs
-from methods.parts.views import CROP_AREA_MAX, CROP_ASPECT
+from methods.parts.views.augment import crop_window
+from methods.parts.views.colour import draw_jitter
+from methods.parts.views.crop_views import CROP_AREA_MAX, CROP_ASPECT
 
 _ADJUST = {
     "brightness": F.adjust_brightness,

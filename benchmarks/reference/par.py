@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.parts.par import DILATIONS, position_weights
+from methods.parts.ops.par import DILATIONS, position_weights
 
 
 def stacked_neighbours(maps_BCHW: Tensor) -> Tensor:

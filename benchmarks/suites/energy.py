@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import Case
-from methods.parts.energy import dense_energy_loss
+from methods.parts.ops.energy import dense_energy_loss
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
 

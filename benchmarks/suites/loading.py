@@ -20,12 +20,13 @@ from torch import Tensor
 
 from benchmarks import Case
 from benchmarks.reference import loading as plain
-from harness.datasets import colour, open_dataset
-from harness.datasets.files import FileDataset
-from harness.datasets.images import read_image
+from harness.datasets import open_dataset
+from harness.datasets.disk.files import FileDataset
+from harness.datasets.io.images import read_image
 from harness.datasets.loading import Loader, batch_indices, image_rng
 from methods.parts.knobs import ViewKnobs
-from methods.parts.views import CropViews
+from methods.parts.views import colour
+from methods.parts.views.crop_views import CropViews
 
 SIZE = (375, 500)
 IMAGES, BATCH = 32, 8

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks import Case
 from benchmarks.reference.par import par as plain_par
-from methods.parts.par import par
+from methods.parts.ops.par import par
 
 
 def cases(quick: bool) -> list[Case]:

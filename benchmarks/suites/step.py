@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from benchmarks import Case
 from benchmarks.reference.fsr_step import Released
-from harness import fitting
-from harness.knobs import typed_knobs
-from harness.method import Batch, BuildInfo, Progress
-from harness.registry import registry
+from harness.api import fitting
+from harness.api.method import Batch, BuildInfo, Progress
+from harness.api.registry import registry
+from harness.plan.knobs import typed_knobs
 from methods.fsr.method import Fsr
 from methods.fsr.method import build as build_fsr
 from methods.fsr.presets import preset

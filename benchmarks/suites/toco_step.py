@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import Case, method_step
-from harness.method import Progress
-from methods.parts.aux_segmenter import Tokens
-from methods.parts.crops import cut_windows
+from harness.api.method import Progress
+from methods.parts.bases.aux_segmenter import Tokens
+from methods.parts.ops.crops import cut_windows
 
 PHASES = {"before-seg": 50, "all": 900}
 """A step of a thousand before pseudo labels, and one with every term."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from benchmarks import Case, method_step
-from harness.method import Progress
+from harness.api.method import Progress
 from methods.unia.labels import routing
 
 PHASES = {"before-seg": 50, "refined": 900}

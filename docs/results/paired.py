@@ -12,8 +12,8 @@ import polars as pl
 import harness.store
 from harness.scoring.intervals import difference, interval
 from harness.scoring.metrics import all_background
-from reports.row import Filters
-from reports.rows import rows_of
+from reports.rows.row import Filters
+from reports.rows.rows import rows_of
 
 
 def main(store: str) -> None:

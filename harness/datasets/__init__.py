@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.datasets.base import Dataset
+from harness.api.dataset import Dataset
 from harness.errors import BadInput, Problem, nearest
 
 

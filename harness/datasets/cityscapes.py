@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets import facts
-from harness.datasets.facts import MaskFacts
-from harness.datasets.files import FileDataset
-from harness.datasets.images import read_mask
-from harness.datasets.labels import IGNORE
-from harness.datasets.layout import Layout, Survey
-from harness.datasets.listing import (
+from harness.api.vocabulary import IGNORE
+from harness.datasets.disk import facts
+from harness.datasets.disk.facts import MaskFacts
+from harness.datasets.disk.files import FileDataset
+from harness.datasets.disk.layout import Layout, Survey
+from harness.datasets.disk.looking import illegal_labels
+from harness.datasets.io.images import read_mask
+from harness.datasets.io.listing import (
     disjoint,
     files_of,
     find_list,
@@ -25,7 +26,6 @@ from harness.datasets.listing import (
     root_folder,
     subfolders,
 )
-from harness.datasets.looking import illegal_labels
 from harness.errors import Problem
 
 CLASSES = (

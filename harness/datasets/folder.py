@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.datasets.files import CACHE_BYTES, FileDataset
-from harness.datasets.labels import IGNORE
-from harness.datasets.layout import WORDS, Layout, Survey, inspect
-from harness.datasets.looking import labels_in, look, too_few
+from harness.api.vocabulary import IGNORE
+from harness.datasets.disk.files import CACHE_BYTES, FileDataset
+from harness.datasets.disk.layout import WORDS, Layout, Survey, inspect
+from harness.datasets.disk.looking import labels_in, look, too_few
 from harness.errors import Problem
 
 BACKGROUND = "background"

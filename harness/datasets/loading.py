@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from harness.datasets.base import Dataset, Sample
+from harness.api.dataset import Dataset, Sample
+from harness.api.method import Batch, Transform, Views
 from harness.errors import BadInput, Problem
-from harness.method import Batch, Transform, Views
 
 _ORDER, _IMAGE = 0, 1
 """First word of every seed here, so that the order of an epoch and the views of an image never share one."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from harness.datasets.base import Dataset
+from harness.api.dataset import Dataset
 from harness.errors import BadInput, Problem, nearest
 
 TUNE_WORDS = ("auto", "val", "carve")

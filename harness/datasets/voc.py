@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.datasets.facts import MaskFacts
-from harness.datasets.files import FileDataset
-from harness.datasets.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
-from harness.datasets.labels import IGNORE
-from harness.datasets.layout import IMAGES, LISTS, Layout, Survey, below, named_folder, other_folders
-from harness.datasets.listing import (
+from harness.api.vocabulary import IGNORE
+from harness.datasets.disk.facts import MaskFacts
+from harness.datasets.disk.files import FileDataset
+from harness.datasets.disk.layout import IMAGES, LISTS, Layout, Survey, below, named_folder, other_folders
+from harness.datasets.disk.looking import illegal_labels
+from harness.datasets.io.images import COLOURS, IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
+from harness.datasets.io.listing import (
     disjoint,
     field_id,
     files_of,
@@ -19,7 +20,6 @@ from harness.datasets.listing import (
     read_ids,
     root_folder,
 )
-from harness.datasets.looking import illegal_labels
 from harness.errors import Problem
 
 CLASSES = (
@@ -59,21 +59,6 @@ LIST_FIX = {
 MERGE_FIX = (
     f"download SegmentationClassAug.zip (SBD's masks in VOC's numbering) and unzip it beside {PLAIN}; docs/data.md, voc"
 )
-
-
-def colours() -> tuple[tuple[int, int, int], ...]:
-    """VOC's palette: the colour of each label, three bits a channel spread from the top (label 255 is 224 224 192)."""
-    table = []
-    for label in range(256):
-        channels = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                channels[channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
-        table.append((channels[0], channels[1], channels[2]))
-    return tuple(table)
-
-
-COLOURS = colours()
 
 
 def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Voc:

@@ -5,11 +5,13 @@ Schedules, RNG and data position are pure functions of (seed, step), so the step
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.api.method import Method, OptimizerPlan
 from harness.errors import StoreError
-from harness.method import Method, OptimizerPlan
+from harness.files import file_digest
 
 PREFIX = "step-"
 WRITE_ERRORS = (OSError, SafetensorError)
@@ -113,12 +116,6 @@ def weights_meta(path: Path) -> dict[str, str]:
         return dict(f.metadata() or {})
 
 
-def file_digest(path: Path) -> str:
-    """The first 20 hex digits of a file's SHA-256."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()[:20]
-
-
 def _found(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob(PREFIX + "*") if p.is_dir())
 
@@ -153,3 +150,33 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tens
         state.setdefault(int(index), {})[name] = value
     # Groups come from the freshly built optimiser: learning rates are a function of the step, not state.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or folder that a stage wrote, with the digest of its content."""
+
+    path: Path
+    digest: str
+
+
+WEIGHTS = "weights.safetensors"
+
+STEPS = "steps.parquet"
+
+BEST = "best.safetensors"
+"""Weights of the rung with the highest objective: beside the final ones, where a run had rungs and keeps `best`."""
+
+
+def keep_best(path: Path, method: Method, objective: float, step: int) -> None:
+    """Write the weights of a rung unless those that are there, also of an attempt that was killed, scored as high.
+
+    The file itself says what they scored and after how many steps: nothing beside it can disagree with it.
+    """
+    before = -math.inf
+    if path.exists():
+        # What a power cut left of a file is no rival.
+        with contextlib.suppress(SafetensorError):
+            before = float(weights_meta(path).get("objective", before))
+    if objective > before:
+        save_weights(path, method, {"objective": repr(objective), "step": str(step)})

@@ -5,49 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.config import RunConfig
-from harness.datasets.base import Dataset, Sample
+from harness.api.dataset import Dataset, Sample
+from harness.api.method import Batch, Method, Transform, Views
 from harness.datasets.loading import Loader
 from harness.datasets.splits import SplitPlan
-from harness.engine.build import build_method
-from harness.engine.checkpoint import load_weights
+from harness.engine.checkpoint import Artifact, load_weights
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
 from harness.engine.session import Session
-from harness.method import Batch, Method, Transform, Views
+from harness.plan.build import build_method
+from harness.plan.config import Machine, RunConfig
 from harness.store import Store
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A file or folder that a stage wrote, with the digest of its content."""
-
-    path: Path
-    digest: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """How a run is executed; nothing here changes a number beyond summation order."""
-
-    store: str
-    data_root: str | None = None
-    classes_file: str | None = None
-    weights: str | None = None
-    weights_digest: str = ""
-    threads: int = 1
-    loaders: int = 0
-    checkpoint_every: int | None = None
-    keep: tuple[str, ...] = ("last", "best")
-    protocol: str = "held-out"
-    low_memory: bool = False
-    """Set on the one retry after running out of memory: groups are halved where the method allows it."""
 
 
 @dataclass(frozen=True)

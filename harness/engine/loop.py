@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from harness.api.method import Batch, Method, OptimizerPlan, Progress
 from harness.engine import checkpoint
 from harness.engine.parallel import barrier, reduce_gradients, reduce_losses, reduce_stats
 from harness.engine.phases import Phases
-from harness.engine.seeding import seed_all
 from harness.engine.session import Session
 from harness.errors import NonFiniteLoss, StoreError
-from harness.method import Batch, Method, OptimizerPlan, Progress
+from harness.plan.seeding import seed_all
 
 LOG_POINTS = 200
 """Loss values kept per run and term."""

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from harness.api.method import Method
 from harness.engine.session import Session
-from harness.method import Method
 
 BUCKET = 32 * 1024 * 1024
 """Numbers per all-reduce."""

@@ -8,30 +8,30 @@ import json
 import math
 import resource
 import shutil
-import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 
-from harness.config import RunConfig
+from harness.api.spec import resolve
 from harness.datasets import open_dataset
 from harness.datasets.splits import plan_splits
-from harness.engine.context import Artifact, Context, Machine
-from harness.engine.examples import write_examples
+from harness.engine.checkpoint import Artifact
+from harness.engine.context import Context
 from harness.engine.heartbeat import Heartbeat
-from harness.engine.outcome import Outcome
+from harness.engine.inference.examples import write_examples
+from harness.engine.inference.score import Tables, score_run
 from harness.engine.parallel import barrier
 from harness.engine.phases import Phases
-from harness.engine.score import Tables, score_run
 from harness.engine.session import Session
-from harness.engine.stages import clean, kept, run_stages
-from harness.spec import resolve
+from harness.engine.stages.stage import clean, kept, run_stages
+from harness.plan.config import Machine, RunConfig
+from harness.plan.studies import Outcome
 from harness.store import Store
 from harness.store.files import write_atomic
+from harness.store.rows import param_rows, run_row
 from harness.store.schema import conform
 
 
@@ -39,7 +39,7 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
     """Execute one run and write it to the store; every exception but a stop passes to the caller's fault classes.
 
     `payload` holds key, config, machine, labels (sweep, study, trial, role), train fingerprint and versions, as
-    `harness.plan` makes them. Every worker of the run calls this; the first one writes.
+    `harness.plan.plan` makes them. Every worker of the run calls this; the first one writes.
     """
     phases = Phases()
     started = datetime.now(UTC)
@@ -98,82 +98,6 @@ def open_context(payload: Mapping[str, Any], session: Session, phases: Phases) -
 def _smaller_group(run: RunConfig) -> int:
     """The largest group below the run's that still divides it, so that whole groups fill the batch."""
     return next(g for g in range(max(1, run.group // 2), 0, -1) if run.group % g == 0)
-
-
-def run_row(payload: Mapping[str, Any], status: str, **values: Any) -> dict[str, Any]:
-    """A row of `runs` from a payload: used for finished runs here, for pruned and failed ones by the driver."""
-    config = payload["config"]
-    machine = payload["machine"]
-    labels = payload.get("labels", {})
-    row: dict[str, Any] = {
-        "key": payload["key"],
-        "sweep": labels.get("sweep", ""),
-        "study": labels.get("study", ""),
-        "trial": int(labels.get("trial", 0)),
-        "method": config["method"],
-        "variant": config["variant"],
-        "dataset": payload.get("described", {}).get("dataset", config["dataset"]),
-        "split_fingerprints": json.dumps(payload.get("fingerprints", {})),
-        "supervision": config["labels"],
-        "backbone": config["backbone"],
-        "decoder": config["decoder"],
-        "pretraining": payload.get("pretraining", ""),
-        "tier": config["tier"],
-        "iterations": max(1, round(config["iterations"] * config["fidelity"])),
-        "seed": config["seed"],
-        "protocol": machine["protocol"],
-        "config": json.dumps({**config, **payload.get("described", {})}, sort_keys=True),
-        "status": status,
-        "error_class": "",
-        "error_message": "",
-        "versions": json.dumps(payload["versions"]),
-        "git_commit": git_commit(),
-        "device": "cpu",
-        "world_size": 1,
-        "threads": machine["threads"],
-        "precision": config["precision"],
-        "started": datetime.now(UTC).isoformat(),
-        "seconds": "{}",
-        "gpu_seconds": 0.0,
-        "peak_memory": 0,
-        "steps_lost": 0,
-    }
-    row.update(values)
-    return row
-
-
-def param_rows(key: str, config: Mapping[str, Any], fitted: Mapping[str, Any] | None = None) -> pl.DataFrame:
-    """The knobs of a run, and as `fitted.<name>` what was fitted to its size: as a number where it is one, as text."""
-    base = {f"base.{k}": v for k, v in (config.get("base_knobs") or {}).items()}
-    knobs = {**config["knobs"], **base, **{f"fitted.{k}": v for k, v in (fitted or {}).items()}}
-    numeric = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in knobs.values()]
-    return pl.DataFrame(
-        {
-            "key": [key] * len(knobs),
-            "knob": list(knobs),
-            "value": numeric,
-            "text": [json.dumps(v) for v in knobs.values()],
-        },
-        schema={"key": pl.Utf8, "knob": pl.Utf8, "value": pl.Float64, "text": pl.Utf8},
-    )
-
-
-def git_commit() -> str:
-    """The commit of the harness's own checkout, with `+` where files differ; empty outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return ""
-    try:
-        head = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return head.stdout.strip()
 
 
 def _write(

@@ -11,23 +11,23 @@ from typing import Any
 
 import polars as pl
 
-from harness.config import RunConfig
+from harness.api.dataset import Dataset
+from harness.api.inference import inference_of
+from harness.cli.evaluate_words import AUTO, BEST, EvaluateWords
+from harness.cli.parsing import Parsed
 from harness.datasets import open_dataset
-from harness.datasets.base import Dataset
 from harness.datasets.splits import plan_splits
-from harness.engine.build import build_method
+from harness.engine.checkpoint import BEST as BEST_FILE
 from harness.engine.checkpoint import load_weights, weights_meta
-from harness.engine.counting import Target
-from harness.engine.evals import NO_RULE, Tables, eval_columns
-from harness.engine.predictions import MAPS
-from harness.engine.recipes import BEST as BEST_FILE
+from harness.engine.inference.counting import Target
+from harness.engine.inference.evals import NO_RULE, Tables, eval_columns
+from harness.engine.inference.predictions import MAPS
 from harness.errors import BadInput, Problem, nearest
-from harness.evaluation.scoring import Job, device_of, precision_of, score, scored_ids, threads_of
-from harness.evaluation.words import AUTO, BEST, EvaluateWords
-from harness.pretrained import RANDOM
-from harness.scoring.inference import inference_of
+from harness.evaluation.job import ScoringJob, device_of, precision_of, score, scored_ids, threads_of
+from harness.plan.build import build_method
+from harness.plan.config import RunConfig
+from harness.plan.pretrained import RANDOM
 from harness.store import Results, Store, latest_runs, load
-from harness.words import Parsed
 
 SHORTEST_KEY = 4
 
@@ -36,7 +36,7 @@ SHORTEST_KEY = 4
 class Again:
     """A run that is scored again: what is scored, and the file of its weights."""
 
-    job: Job
+    job: ScoringJob
     weights: Path
 
     def score(self, store: Store) -> Tables:
@@ -88,7 +88,7 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
         fix = "protocol=fixed or protocol=oracle"
         raise BadInput(Problem("protocol", "the run has no threshold that was chosen on a held-out split", fix))
     precision = precision_of(words, run.precision, device)
-    job = Job(
+    job = ScoringJob(
         run=dataclasses.replace(run, precision=precision),
         key=row["key"],
         columns=columns,

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.datasets.base import Dataset
-from harness.datasets.images import merged, read_mask
-from harness.datasets.labels import IGNORE
-from harness.datasets.reading import read_many
-from harness.engine.counting import Scored, map_curve
-from harness.engine.predictions import ScoreMaps
+from harness.api.dataset import Dataset
+from harness.api.vocabulary import IGNORE
+from harness.datasets.io.images import merged, read_mask
+from harness.datasets.io.reading import read_many
+from harness.engine.inference.counting import Scored, map_curve
+from harness.engine.inference.predictions import ScoreMaps
 from harness.errors import BadInput, Problem
 from harness.scoring.confusion import image_counts
 

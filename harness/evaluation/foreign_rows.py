@@ -11,24 +11,24 @@ from typing import Any
 
 import polars as pl
 
-from harness.config import digest_of
+from harness.api.dataset import Dataset
+from harness.api.registry import registry
+from harness.api.vocabulary import VARIANTS
+from harness.cli.evaluate_words import AUTO, EvaluateWords
+from harness.cli.parsing import Parsed
 from harness.datasets import open_dataset
-from harness.datasets.base import Dataset
 from harness.datasets.splits import plan_splits
-from harness.engine.counting import Scored
-from harness.engine.evals import NO_RULE, Tables, add_eval, counts_at, thresholds_of
-from harness.engine.run import run_row
+from harness.engine.inference.counting import Scored
+from harness.engine.inference.evals import NO_RULE, Tables, add_eval, counts_at, thresholds_of
 from harness.errors import BadInput, Problem
 from harness.evaluation.foreign import MAPS, MASKS, USUAL_THRESHOLD, Counter, count, find_files
+from harness.evaluation.job import scored_ids, threads_of
 from harness.evaluation.record import counts_of, known_eval
-from harness.evaluation.scoring import scored_ids, threads_of
-from harness.evaluation.words import AUTO, EvaluateWords
-from harness.registry import registry
+from harness.files import digest_of
 from harness.scoring.crf import NONE
 from harness.scoring.curves import threshold_grid
-from harness.spec import VARIANTS
 from harness.store import Store
-from harness.words import Parsed
+from harness.store.rows import run_row
 
 
 @dataclass(frozen=True, kw_only=True)

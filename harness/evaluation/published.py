@@ -15,26 +15,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness.ablations import unknown_names
-from harness.config import INFERENCE_FIELDS, RunConfig, digest_of, resolve_run
+from harness.api.keymap import KeyMap
+from harness.api.method import Method
+from harness.api.registry import registry
+from harness.api.spec import MethodSpec, resolve
+from harness.api.vocabulary import VARIANTS
+from harness.cli.evaluate_words import AUTO, EvaluateWords
+from harness.cli.parsing import Parsed
 from harness.datasets import open_dataset
-from harness.engine.build import build_method
-from harness.engine.checkpoint import file_digest
-from harness.engine.counting import Target
-from harness.engine.evals import NO_RULE, Tables, eval_columns
-from harness.engine.predictions import MAPS
-from harness.engine.run import run_row
+from harness.engine.inference.counting import Target
+from harness.engine.inference.evals import NO_RULE, Tables, eval_columns
+from harness.engine.inference.predictions import MAPS
 from harness.errors import BadInput, Problem
-from harness.evaluation.scoring import Job, device_of, precision_of, score, scored_ids, threads_of
-from harness.evaluation.words import AUTO, EvaluateWords
-from harness.keymap import KeyMap
-from harness.method import Method
-from harness.pretrained import RANDOM, find
-from harness.registry import registry
-from harness.spec import VARIANTS, MethodSpec, resolve
+from harness.evaluation.job import ScoringJob, device_of, precision_of, score, scored_ids, threads_of
+from harness.files import digest_of, file_digest
+from harness.plan.ablations import unknown_names
+from harness.plan.build import build_method
+from harness.plan.config import INFERENCE_FIELDS, RunConfig
+from harness.plan.pretrained import RANDOM, find
+from harness.plan.resolve import resolve_run
+from harness.plan.versions import versions
 from harness.store import Store
-from harness.versions import versions
-from harness.words import Parsed
+from harness.store.rows import run_row
 
 RELEASED = "released"
 """Variant that is the published code, quirks included."""
@@ -46,7 +48,7 @@ NESTED = ("state_dict", "model", "model_state_dict", "net", "network", "teacher"
 class Published:
     """A checkpoint that is scored, and the row of `runs` that it stands for."""
 
-    job: Job
+    job: ScoringJob
     state: Mapping[str, Tensor]
     row: Mapping[str, Any]
 
@@ -160,7 +162,7 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
     protocol = rule if rule != NO_RULE else "fixed"
     identity = {"published": file_digest(path), "run": run.to_dict(), "name": words.name, "protocol": protocol}
     row = _row(words, run, path, digest_of(_without_scoring(identity)), dataset, split, ids, protocol)
-    job = Job(
+    job = ScoringJob(
         run=run,
         key=str(row["key"]),
         columns=eval_columns(str(row["key"]), run, target, split, rule, run.inference),

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.engine.evals import Tables
+from harness.engine.inference.evals import Tables
 from harness.errors import StoreError
 from harness.store import Store, load
 

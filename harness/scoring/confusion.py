@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.labels import IGNORE
+from harness.api.vocabulary import IGNORE
 
 Labels = NDArray[np.integer]
 _DENSE_CHANGES = 0.12

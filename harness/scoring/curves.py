@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.labels import IGNORE
+from harness.api.vocabulary import IGNORE
 from harness.scoring.confusion import Labels, as_bytes
 from harness.scoring.metrics import miou_array
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from harness.cli.parsing import help_text, main, parse, word
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
-from harness.store.files import local_root
-from harness.words import help_text, main, parse, word
+from harness.files import local_root
 
 ABOUT = "Look after a folder of results."
 SUBCOMMANDS = {
@@ -63,8 +63,8 @@ def run(argv: list[str]) -> int:
 def _export(words: StoreWords) -> int:
     if words.mlflow == "off":
         raise BadInput(Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out"))
-    from harness.store.mlflow_export import export
-    from reports.leaderboard import build
+    from harness.tracking.mlflow_export import export
+    from reports.sections.leaderboard import build
 
     print(export(words.store, words.mlflow, leaderboard=lambda r, s: build(r, sweep=s).render("markdown")))
     return EXIT_DONE

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
-from harness.errors import BadInput, Problem, StoreError
+from harness.errors import StoreError
+from harness.files import TMP_SUFFIX, _sync_folder, plain_words, unique_tag, write_synced
 from harness.store.schema import SCHEMA_VERSION
 
 VERSION_FIELD = "schema_version"
 MEMBERS_FIELD = "members"
 COMPACT_PREFIX = "compact-"
-TMP_SUFFIX = ".tmp"
-_WORDS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file is larger than the system allows",
-}
-
-
-def local_root(root: str | Path) -> Path:
-    """The folder that a path or a `file://` address names; BadInput for any other address."""
-    text = str(root)
-    address = urlsplit(text)
-    if address.scheme == "file":
-        return Path(unquote(address.path))
-    if "://" in text:
-        fix = "a local or mounted folder, for instance store=results"
-        raise BadInput(Problem("store", f"{text} is not a folder", fix))
-    return Path(text).expanduser()
-
-
-def plain_words(error: OSError) -> str:
-    """What went wrong on the disk, for a reader who does not know errno."""
-    known = _WORDS.get(error.errno or 0)
-    return known or f"{error.strerror or error}".lower()
 
 
 def parquet_bytes(df: pl.DataFrame, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -72,25 +46,6 @@ def write_atomic(df: pl.DataFrame, path: Path, metadata: Mapping[str, str] | Non
         _sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"{path} could not be written: {plain_words(error)}") from error
-
-
-def unique_tag() -> str:
-    return f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def list_files(root: Path, table: str) -> list[Path]:

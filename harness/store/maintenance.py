@@ -18,7 +18,8 @@ from pathlib import Path
 import polars as pl
 
 from harness.errors import BadInput, Problem, StoreError, nearest
-from harness.store.files import TMP_SUFFIX, list_files, local_root, plain_words
+from harness.files import TMP_SUFFIX, local_root, plain_words
+from harness.store.files import list_files
 from harness.store.merging import merge, take_out
 from harness.store.reading import Damaged, find_damaged, latest_runs, load, read_files, set_damaged_aside
 from harness.store.schema import SCHEMAS

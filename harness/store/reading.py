@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from harness.errors import StoreError
-from harness.store.files import check_version, list_files, local_root, member_of, members, plain_words
+from harness.files import local_root, plain_words
+from harness.store.files import check_version, list_files, member_of, members
 from harness.store.schema import SCHEMAS, empty, table_schema
 
 STATUS_ORDER = ("done", "pruned", "failed")

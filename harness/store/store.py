@@ -8,16 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from harness.errors import BadInput, Problem, StoreError
-from harness.store.files import (
-    COMPACT_PREFIX,
-    TMP_SUFFIX,
-    local_root,
-    member_of,
-    plain_words,
-    unique_tag,
-    write_atomic,
-    write_synced,
-)
+from harness.files import TMP_SUFFIX, local_root, plain_words, unique_tag, write_synced
+from harness.store.files import COMPACT_PREFIX, member_of, write_atomic
 from harness.store.reading import read_one
 from harness.store.schema import conform, table_schema
 

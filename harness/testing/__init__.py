@@ -16,12 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harness.config import RunConfig
-from harness.datasets.labels import IGNORE
+from harness.api.method import Batch, Method, Progress
+from harness.api.vocabulary import IGNORE
 from harness.engine.session import LocalSession
 from harness.errors import BadInput
-from harness.knobs import typed_knobs
-from harness.method import Batch, Method, Progress
+from harness.plan.config import RunConfig
+from harness.plan.knobs import typed_knobs
 from harness.testing.guard import GuardedDataset
 from harness.testing.running import MethodRunner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.base import Dataset
+from harness.api.dataset import Dataset
 
 
 class GuardedDataset(Dataset):

@@ -10,21 +10,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from harness.config import RunConfig, resolve_run
+from harness.api.dataset import Dataset
+from harness.api.method import Batch, Method
+from harness.api.registry import Chosen, registry
+from harness.api.spec import resolve
+from harness.cli.run_words import Words
 from harness.datasets import open_dataset
-from harness.datasets.base import Dataset
 from harness.datasets.loading import Loader
-from harness.engine.build import build_method
 from harness.engine.loop import LoopConfig, Trained, train
 from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
-from harness.knobs import typed_knobs
-from harness.method import Batch, Method
-from harness.registry import Chosen, registry
-from harness.spec import resolve
-from harness.words import Words
+from harness.plan.build import build_method
+from harness.plan.config import RunConfig
+from harness.plan.knobs import typed_knobs
+from harness.plan.resolve import resolve_run
 
 IMAGES = 16
 """Training pictures."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from harness.engine.outcome import Execute
+from harness.api.spec import resolve
 from harness.engine.session import LocalSession
-from harness.tuning.conductor import Conductor
-from harness.tuning.progress import Progress
-from harness.tuning.studies import Hooks, Record, Study
+from harness.plan.studies import Hooks, Outcome, Record, Study
+from harness.tuning.faults import Execute, attempt
+from harness.tuning.progress import ProgressDisplay
+from harness.tuning.scheduler import Job, NoJob, Scheduler
 
 EXECUTE = "harness.engine.run:execute"
 
@@ -35,9 +38,9 @@ def run_studies(
     root = Path(store_root)
     conductor, progress = _opened(studies, hooks, root, retry)
     if not conductor.idle():
-        from harness.tuning.ray_driver import drive
+        from harness.tuning.ray_driver import run_on_ray
 
-        drive(conductor, progress, execute=execute, store_root=root, address=address, parallel=parallel, show=show)
+        run_on_ray(conductor, progress, execute=execute, store_root=root, address=address, parallel=parallel, show=show)
     return conductor.records
 
 
@@ -57,16 +60,38 @@ def run_local(
     """
     conductor, progress = _opened(studies, hooks, None if store_root is None else Path(store_root), retry)
     if not conductor.idle():
-        from harness.tuning.local_driver import drive
-
-        drive(conductor, progress, execute, session=session or LocalSession(), show=show)
+        run_in_process(conductor, progress, execute, session=session or LocalSession(), show=show)
     return conductor.records
 
 
 def _opened(
     studies: Sequence[Study], hooks: Hooks, store_root: Path | None, retry: str | None
-) -> tuple[Conductor, Progress]:
+) -> tuple[Scheduler, ProgressDisplay]:
     """The sweep as it stands before anything runs, and its display."""
-    progress = Progress(store_root)
-    conductor = Conductor(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
+    progress = ProgressDisplay(store_root)
+    conductor = Scheduler(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
     return conductor, progress
+
+
+def run_in_process(
+    conductor: Scheduler, progress: ProgressDisplay, execute: str | Execute, *, session: LocalSession, show: bool
+) -> None:
+    """Run what is left. See `harness.tuning.drivers.run_local`."""
+    function: Execute = resolve(execute) if isinstance(execute, str) else execute
+    with ExitStack() as stack:
+        if show:
+            stack.enter_context(progress.watching(conductor, parallel=lambda: 1))
+        while (job := conductor.next()) is not NoJob.FINISHED:
+            assert isinstance(job, Job), "with one run at a time nothing can be waited for"
+            conductor.finish(job.id, _run(conductor, job, function, session))
+
+
+def _run(conductor: Scheduler, job: Job, execute: Execute, session: LocalSession) -> Outcome:
+    def goes_on(reached: float, objective: float) -> bool:
+        return conductor.report(job.id, reached, objective)
+
+    try:
+        own = replace(session, rungs=job.rungs, on_report=goes_on)
+        return attempt(execute, job.payload, own, job.study.threads)
+    except SystemExit:
+        return conductor.pruned(job.id)

@@ -11,15 +11,15 @@ import random
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from harness.engine.outcome import Execute, Outcome
 from harness.engine.session import Session
 from harness.errors import BadInput
+from harness.plan.studies import Outcome
 
 PREEMPTED = "preempted"
 """Process, node, GPU or disk were taken away or full: run again for free, at the latest by the same command."""
@@ -154,3 +154,7 @@ def clean_process(threads: int = 1) -> None:
         atexit.register(gc.unfreeze)
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+Execute = Callable[[Mapping[str, Any], Session], Outcome]
+"""One run from payload to store, on one worker."""

@@ -13,8 +13,8 @@ from statistics import mean
 from typing import Any, TextIO
 
 from harness.engine.heartbeat import read_heartbeats
-from harness.tuning.conductor import Conductor
-from harness.tuning.studies import Record
+from harness.plan.studies import Record
+from harness.tuning.scheduler import Scheduler
 
 PLAIN_EVERY_S = 30.0
 LIVE_EVERY_S = 1.0
@@ -63,7 +63,7 @@ class View:
         return sum(s.total for s in self.studies)
 
 
-def view_of(conductor: Conductor, store_root: Path | None, now: float) -> View:
+def view_of(conductor: Scheduler, store_root: Path | None, now: float) -> View:
     """The sweep as conductor and heartbeats show it."""
     beats = {b.get("key"): b for b in read_heartbeats(store_root)} if store_root is not None else {}
     runs = []
@@ -158,7 +158,7 @@ def summary_text(view: View, parallel: int) -> str:
     return f"{view.closed}/{view.total} runs closed, {len(view.runs)} running, time left {clock_text(left)}"
 
 
-class Progress:
+class ProgressDisplay:
     """Shows a sweep: a live table on a terminal, else a line per closed run and one every 30 s."""
 
     def __init__(self, store_root: Path | None, stream: TextIO | None = None):
@@ -166,7 +166,7 @@ class Progress:
         self._stream = stream if stream is not None else sys.stdout
         self._live: Any = None
         self._shown = False
-        self._conductor: Conductor | None = None
+        self._conductor: Scheduler | None = None
         self._parallel: Callable[[], int] = lambda: 1
 
     def closed(self, record: Record) -> None:
@@ -180,7 +180,7 @@ class Progress:
             self._print(f"{study}  {role} {trial}: its process died, the run starts again from its checkpoint")
 
     @contextmanager
-    def watching(self, conductor: Conductor, parallel: Callable[[], int]) -> Iterator[None]:
+    def watching(self, conductor: Scheduler, parallel: Callable[[], int]) -> Iterator[None]:
         """Shows `conductor` until the block ends. `parallel()` answers how many runs fit at a time."""
         self._conductor, self._parallel, self._shown = conductor, parallel, True
         stop = threading.Event()

@@ -11,9 +11,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from harness.engine.outcome import Outcome
-from harness.tuning.conductor import Conductor, Job, Sign
+from harness.plan.studies import Outcome
 from harness.tuning.faults import PREEMPTED
+from harness.tuning.scheduler import Job, NoJob, Scheduler
 
 
 class Routing(Searcher):
@@ -24,7 +24,7 @@ class Routing(Searcher):
 
     def __init__(
         self,
-        conductor: Conductor,
+        conductor: Scheduler,
         only: Collection[str],
         ticket: Callable[[Job], dict[str, Any]],
         limit: Callable[[], int],
@@ -42,8 +42,8 @@ class Routing(Searcher):
             return None
         try:
             job = self._conductor.next(self._only)
-            if isinstance(job, Sign):
-                return Searcher.FINISHED if job is Sign.FINISHED else None
+            if isinstance(job, NoJob):
+                return Searcher.FINISHED if job is NoJob.FINISHED else None
             config = self._ticket(job)
         except Exception as error:
             self.error = error
@@ -90,7 +90,7 @@ class Rungs(FIFOScheduler):
     An exception ends the Tuner as one of the searcher does.
     """
 
-    def __init__(self, conductor: Conductor, search: Routing):
+    def __init__(self, conductor: Scheduler, search: Routing):
         super().__init__()
         self._conductor, self._search = conductor, search
 
@@ -132,7 +132,7 @@ class Abort(Stopper):
 class Restarts(Callback):
     """Tells `say(study, role, trial)` of runs whose process died and that start again."""
 
-    def __init__(self, conductor: Conductor, say: Callable[[str, str, int], None]):
+    def __init__(self, conductor: Scheduler, say: Callable[[str, str, int], None]):
         self._conductor, self._say = conductor, say
 
     def __getstate__(self) -> dict[str, Any]:

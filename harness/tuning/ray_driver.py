@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, Problem
-from harness.tuning.conductor import Conductor, Job
-from harness.tuning.progress import Progress
+from harness.tuning.progress import ProgressDisplay
+from harness.tuning.scheduler import Job, Scheduler
 
 Shape = tuple[int, float, float]
 """Workers, CPUs and GPUs of each."""
@@ -41,9 +41,9 @@ OBJECT_STORE_BYTES = 100_000_000
 """Nothing large travels through Ray; its default would take 30 % of the memory."""
 
 
-def drive(
-    conductor: Conductor,
-    progress: Progress,
+def run_on_ray(
+    conductor: Scheduler,
+    progress: ProgressDisplay,
     *,
     execute: str,
     store_root: Path,
@@ -148,18 +148,18 @@ def _terminated_is_interrupted() -> Iterator[None]:
 
 
 def _tune(
-    conductor: Conductor,
+    conductor: Scheduler,
     only: Collection[str],
     shape: Shape,
     execute: str,
     store_root: Path,
     limit: Callable[[], int],
-    progress: Progress,
+    progress: ProgressDisplay,
 ) -> None:
     """One Tuner over all studies of one shape. Raises what plan or store raised in the meantime."""
     from harness.tuning.janitor import remove_orphans
     from harness.tuning.ray_adapters import Routing
-    from harness.tuning.ray_worker import Ticket
+    from harness.tuning.ray_worker import JobMessage
 
     # A process that died is told by the progress display and, where it stays dead, as data.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -169,7 +169,7 @@ def _tune(
     with _scratch_folders(store_root, workers) as (scratch, shared):
 
         def ticket(job: Job) -> dict[str, Any]:
-            return Ticket(
+            return JobMessage(
                 job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers, str(shared)
             ).to_config()
 
@@ -199,7 +199,7 @@ def _scratch_folders(store_root: Path, workers: int) -> Iterator[tuple[Path, Pat
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tuner(conductor: Conductor, search: Any, shape: Shape, scratch: Path, progress: Progress) -> Any:
+def _tuner(conductor: Scheduler, search: Any, shape: Shape, scratch: Path, progress: ProgressDisplay) -> Any:
     from ray import tune
 
     from harness.tuning.janitor import Janitor

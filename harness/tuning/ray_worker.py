@@ -17,9 +17,9 @@ from ray import tune
 from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from harness.engine.outcome import Outcome
+from harness.api.spec import resolve
 from harness.engine.session import Session
-from harness.spec import resolve
+from harness.plan.studies import Outcome
 from harness.tuning.faults import (
     BUG,
     OOM,
@@ -31,7 +31,6 @@ from harness.tuning.faults import (
     with_low_memory,
     worst,
 )
-from harness.tuning.sessions import TrainSession, TuneSession
 
 Trainer: Any = TorchTrainer
 """Train V2, which this Ray runs; the annotations of the package are those of V1."""
@@ -41,7 +40,7 @@ FREE_RESTARTS = 3
 
 
 @dataclass(frozen=True)
-class Ticket:
+class JobMessage:
     """A job on its way to an actor; JSON, so that nothing is pickled by value."""
 
     id: int
@@ -60,7 +59,7 @@ class Ticket:
         return {"id": self.id, "ticket": json.dumps(asdict(self))}
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Ticket:
+    def of(cls, config: Mapping[str, Any]) -> JobMessage:
         """The ticket of a Tune config."""
         fields = json.loads(config["ticket"])
         return cls(**{**fields, "rungs": tuple(fields["rungs"])})
@@ -76,18 +75,18 @@ def run_trial(config: Mapping[str, Any]) -> None:
     """The Tune trainable: runs the ticket's job and reports its outcome as data."""
     leave_without_gpu()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    ticket = Ticket.of(config)
+    ticket = JobMessage.of(config)
     outcome = _in_this_actor(ticket) if ticket.workers == 1 else _nested(ticket)
     objective = outcome.objective if outcome.objective is not None else -1.0
     tune.report({"reached": 100 * outcome.reached, "objective": objective, "outcome": json.dumps(outcome.to_dict())})
 
 
-def _execute(ticket: Ticket, payload: Mapping[str, Any], session: Session) -> Outcome:
+def _execute(ticket: JobMessage, payload: Mapping[str, Any], session: Session) -> Outcome:
     outcome: Outcome = resolve(ticket.execute)(payload, session)
     return outcome
 
 
-def _in_this_actor(ticket: Ticket) -> Outcome:
+def _in_this_actor(ticket: JobMessage) -> Outcome:
     session = TuneSession(device="cuda:0" if ticket.gpus else "cpu", rungs=ticket.rungs)
 
     def loop(payload: Mapping[str, Any]) -> Outcome:
@@ -106,7 +105,7 @@ def _in_this_actor(ticket: Ticket) -> Outcome:
 
 def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
     """The loop of one of several Train workers. Exceptions pass: the nested trainer classifies them."""
-    ticket = Ticket.of(config)
+    ticket = JobMessage.of(config)
     clean_process(ticket.threads)
     context = ray.train.get_context()
     session = TrainSession(
@@ -120,7 +119,7 @@ def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
         raise
 
 
-def _nested(ticket: Ticket) -> Outcome:
+def _nested(ticket: JobMessage) -> Outcome:
     """Starts the workers, once more after running out of memory, a few times when they were taken away."""
     payload, deaths, low_memory = dict(ticket.payload), 0, False
     while True:
@@ -139,7 +138,7 @@ def _nested(ticket: Ticket) -> Outcome:
             return outcome
 
 
-def _fit(ticket: Ticket, payload: Mapping[str, Any]) -> Outcome:
+def _fit(ticket: JobMessage, payload: Mapping[str, Any]) -> Outcome:
     # A name of its own: Train would resume from the snapshot of an earlier attempt of the same name.
     name = f"train-{uuid.uuid4().hex[:8]}"
     callbacks: list[Any] = []
@@ -161,3 +160,35 @@ def _fit(ticket: Ticket, payload: Mapping[str, Any]) -> Outcome:
     finally:
         shutil.rmtree(Path(ticket.folder) / name, ignore_errors=True)
     return Outcome(**value)
+
+
+@dataclass(frozen=True)
+class TuneSession:
+    """A one-worker run inside a reused Tune actor."""
+
+    device: str = "cpu"
+    rungs: tuple[float, ...] = ()
+    rank: int = 0
+    world_size: int = 1
+
+    def report(self, reached: float, objective: float) -> None:
+        """Reports to Tune, which raises SystemExit here when the trial is stopped."""
+        from ray import tune
+
+        tune.report({"reached": 100 * reached, "objective": objective})
+
+
+@dataclass(frozen=True)
+class TrainSession:
+    """One of several Train workers of a run; `torch.distributed` is initialised."""
+
+    rank: int
+    world_size: int
+    device: str = "cpu"
+    rungs: tuple[float, ...] = ()
+
+    def report(self, reached: float, objective: float) -> None:
+        """Reports to Train, which passes the first worker's figures on to Tune. A stopped run is torn down."""
+        import ray.train
+
+        ray.train.report({"reached": 100 * reached, "objective": objective})

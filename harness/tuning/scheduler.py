@@ -1,55 +1,212 @@
-"""Early stopping of one study's trials: asynchronous successive halving (ASHA, Li et al. 2020), without Ray."""
+"""Decides what runs next over all studies; knows no Ray. Every driver, local or distributed, asks it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+from harness.plan.studies import Hooks, Outcome, Record, Study, check_studies, key_now
+from harness.tuning.faults import BUG, PREEMPTED, finite
+from harness.tuning.points import read_points, remove_point, write_point
+from harness.tuning.study_state import PlannedTrial, StudyState
 
-REDUCTION = 2
-"""A rung lets the better half pass, and lies at twice the share of the rung before."""
+
+class NoJob(Enum):
+    """Answers of `Scheduler.next` that are not a job."""
+
+    WAIT = "wait"
+    """Nothing to start until a running job ends."""
+    FINISHED = "finished"
+    """Nothing runs, nothing is left."""
 
 
-class Asha:
-    """Rungs of one study and what its trials scored there.
+@dataclass(frozen=True)
+class Job:
+    """A run to start."""
 
-    A trial that scores below the median of those that came to the rung before it is stopped; `protected`
-    trials are compared with, never stopped. Same rule as Ray Tune's ASHAScheduler with one bracket.
+    id: int
+    slot: PlannedTrial
+    key: str
+    payload: Mapping[str, Any]
+    rungs: tuple[float, ...]
+    started: float
+
+    @property
+    def study(self) -> Study:
+        """The study that it belongs to."""
+        return self.slot.state.study
+
+
+class Scheduler:
+    """The running sweep: draws slots of the studies in turn, never runs a key twice, closes slots with outcomes.
+
+    Calls may come from several threads. `on_record` hears every closed slot.
     """
 
-    def __init__(self, first_rung: float, protected: frozenset[int] = frozenset({0})):
-        """`first_rung`: share of T in (0,1)."""
-        if not 0 < first_rung < 1:
-            raise ValueError(f"the first rung must lie in (0,1), got {first_rung}")
-        count = math.ceil(math.log(1 / first_rung, REDUCTION) - 1e-9)
-        self.rungs = tuple(round(first_rung * REDUCTION**k, 6) for k in range(count))
-        self._scores: dict[float, dict[int, float]] = {rung: {} for rung in self.rungs}
-        self._protected = protected
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        hooks: Hooks,
+        *,
+        store_root: Path | None = None,
+        retry: str | None = None,
+        on_record: Callable[[Record], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ):
+        """Raises BadInput with everything that is wrong with the studies."""
+        check_studies(studies)
+        self._hooks, self._root, self._retry, self._clock = hooks, store_root, retry, clock
+        self._on_record = on_record
+        self._lock = threading.RLock()
+        self.states = [self._state(s) for s in studies]
+        self.records: list[Record] = []
+        self.running: dict[int, Job] = {}
+        self._leaders: dict[str, int] = {}
+        self._followers: dict[str, list[PlannedTrial]] = {}
+        self._last_report: dict[int, tuple[float, float]] = {}
+        self._ready: list[Job] = []
+        self._outcomes: dict[str, Outcome] = {}
+        self._ids = 0
 
-    def refill(self, trial: int, scores: Mapping[float, float]) -> None:
-        """Takes what `trial` scored at rungs, by share of T, before this process began: it is decided on already."""
-        for reached, objective in scores.items():
-            if rung := self._rung(reached):
-                self._scores[rung].setdefault(trial, objective)
+    def next(self, only: Collection[str] | None = None) -> Job | NoJob:
+        """The next job to start, of the studies named in `only`; known outcomes are closed on the way."""
+        with self._lock:
+            while not (ready := [j for j in self._ready if only is None or j.study.id in only]):
+                states = [s for s in self.states if only is None or s.study.id in only]
+                open_states = [s for s in states if s.has_next]
+                if not open_states:
+                    return NoJob.WAIT if any(s.running for s in states) else NoJob.FINISHED
+                # Fewest in flight first: TPE then learns from more finished trials before it proposes.
+                state = min(open_states, key=lambda s: (s.running, s.closed / s.total))
+                self._place(state.draw())
+            self._ready.remove(ready[0])
+            job = replace(ready[0], started=self._clock())
+            self.running[job.id] = job
+            return job
 
-    def scored(self, trial: int, reached: float) -> bool:
-        """Whether the rung at this share has a score of `trial`."""
-        rung = self._rung(reached)
-        return rung is not None and trial in self._scores[rung]
+    def idle(self) -> bool:
+        """Whether nothing is left to run; closes what is known on the way."""
+        with self._lock:
+            if self._ready or self.running:
+                return False
+            job = self.next()
+            if isinstance(job, Job):
+                self._ready.insert(0, self.running.pop(job.id))
+            return job is NoJob.FINISHED
 
-    def goes_on(self, trial: int, reached: float, objective: float) -> bool:
-        """Whether `trial` goes on after it scored `objective` at share `reached` of T."""
-        rung = self._rung(reached)
-        if rung is None or trial in self._scores[rung]:
-            return True
-        scores = self._scores[rung]
-        if not math.isfinite(objective):
-            return trial in self._protected
-        cutoff = np.percentile(list(scores.values()), 100 * (1 - 1 / REDUCTION)) if scores else -math.inf
-        scores[trial] = objective
-        return objective >= cutoff or trial in self._protected
+    def jobs(self) -> list[Job]:
+        """The running jobs, for displays in other threads."""
+        with self._lock:
+            return list(self.running.values())
 
-    def _rung(self, reached: float) -> float | None:
-        """The last rung that a trial has passed."""
-        return max((rung for rung in self.rungs if reached >= rung - 1e-9), default=None)
+    def report(self, job_id: int, reached: float, objective: float) -> bool:
+        """Whether the job goes on after this report of a rung."""
+        with self._lock:
+            job = self.running[job_id]
+            self._last_report[job_id] = (reached, objective)
+            asha = job.slot.state.asha
+            trial = job.slot.trial
+            if asha is None or job.slot.role == "final" or asha.scored(trial, reached):
+                return True
+            goes_on = asha.goes_on(trial, reached, objective)
+            if asha.scored(trial, reached):
+                self._hooks.rung(job.study, job.key, reached, objective)
+            return goes_on
+
+    def pruned(self, job_id: int) -> Outcome:
+        """The outcome of a job that was stopped at its last report."""
+        if job_id not in self._last_report:
+            return Outcome("failed", None, 0.0, BUG, "SystemExit: the run ended itself without a report")
+        reached, objective = self._last_report[job_id]
+        return Outcome("pruned", objective, reached)
+
+    def finish(self, job_id: int, outcome: Outcome) -> None:
+        """Takes the outcome of a running job."""
+        with self._lock:
+            job = self.running.pop(job_id)
+            outcome = finite(outcome)
+            self._outcomes[job.key] = outcome
+            del self._leaders[job.key]
+            seconds = self._clock() - job.started
+            job.slot.state.running -= 1
+            if outcome.status == "done":
+                job.slot.state.seconds.append(seconds)
+            self._close(job.slot, job.key, outcome, ran=True, seconds=seconds)
+            if self._root is not None:
+                # After its row: a driver that dies in between must not forget the setting.
+                remove_point(self._root, job.key)
+            for slot in self._followers.pop(job.key, []):
+                slot.state.running -= 1
+                self._place(slot)
+
+    def _state(self, study: Study) -> StudyState:
+        """A study with what the store knows of its trials: closed ones, interrupted ones, scores at rungs."""
+        if study.search != "tpe" or study.budget == 1:
+            return StudyState(study, (), {})
+        found = {} if self._root is None else read_points(self._root, study.id)
+        points = {key: p for key, p in found.items() if key_now(self._hooks, study, p[1]) == key}
+        past = self._hooks.past(study)
+        state = StudyState(study, past, dict(points.values()))
+        if state.asha is not None:
+            numbers = {key: trial for key, (trial, _) in points.items()} | {p.key: p.trial for p in past}
+            # Trial 0 needs no point: its setting is the preset's.
+            numbers[self._hooks.resolve(study, study.preset_knobs, study.seeds[0]).key] = 0
+            for key, trial in numbers.items():
+                state.asha.refill(trial, self._hooks.rungs(study, key))
+        return state
+
+    def _place(self, slot: PlannedTrial) -> None:
+        """Closes the slot from what is known, or lets it follow a running job of the same key, or makes a job."""
+        study = slot.state.study
+        resolved = self._hooks.resolve(study, slot.knobs, slot.seed)
+        key = resolved.key
+        outcome = self._known(slot, key)
+        if outcome is not None:
+            self._close(slot, key, outcome, ran=False, seconds=0.0)
+            return
+        slot.state.running += 1
+        if key in self._leaders:
+            self._followers.setdefault(key, []).append(slot)
+            return
+        labels = {**resolved.payload.get("labels", {}), "study": study.id, "trial": slot.trial, "role": slot.role}
+        asha = slot.state.asha if slot.role == "trial" else None
+        job = Job(
+            self._ids, slot, key, {**resolved.payload, "labels": labels}, asha.rungs if asha else (), self._clock()
+        )
+        self._ids += 1
+        self._leaders[key] = job.id
+        if self._root is not None and slot.role == "trial" and slot.trial > 0 and study.search == "tpe":
+            write_point(self._root, key, study.id, slot.trial, slot.knobs)
+        self._ready.append(job)
+
+    def _known(self, slot: PlannedTrial, key: str) -> Outcome | None:
+        """What closes the slot without a run: an outcome of this sweep, else one of the store."""
+        outcome = self._outcomes.get(key)
+        if outcome is None:
+            outcome = self._hooks.known(key)
+            earlier = slot.state.past_outcome(slot, key)
+            if earlier is not None and earlier.status == "pruned" and (outcome is None or outcome.status == "pruned"):
+                outcome = earlier
+            if (
+                outcome is not None
+                and outcome.status == "failed"
+                and (self._retry == "failed" or outcome.error_class == PREEMPTED)
+            ):
+                return None
+        if outcome is not None and outcome.status == "pruned" and not slot.prunable:
+            return None
+        return outcome
+
+    def _close(self, slot: PlannedTrial, key: str, outcome: Outcome, *, ran: bool, seconds: float) -> None:
+        study = slot.state.study
+        record = Record(study.id, slot.trial, slot.role, slot.seed, slot.knobs, key, outcome, ran, seconds)
+        self._hooks.record(study, slot.trial, slot.role, slot.seed, key, outcome)
+        slot.state.close(record)
+        self.records.append(record)
+        if self._on_record is not None:
+            self._on_record(record)

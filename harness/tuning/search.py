@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.engine.outcome import Outcome
-from harness.tuning import studies
-from harness.tuning.sobol import sobol_row
-from harness.tuning.space import Space
+from harness.api.space import Space
+from harness.plan import studies
+from harness.plan.studies import Outcome
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -123,3 +124,25 @@ class Tpe:
         if outcome.status == "pruned" and outcome.objective is not None:
             return {"state": states.PRUNED, "intermediate_values": {round(100 * outcome.reached): outcome.objective}}
         return {"state": states.FAIL}
+
+
+COLUMNS = 64
+"""Drawn for every space, however small: the scrambling depends on the number of columns."""
+
+
+def sobol_row(seed: int, index: int) -> NDArray[np.float64]:
+    """Row `index` (from 0) of the scrambled Sobol sequence of `seed`: (64,) numbers in [0,1).
+
+    A space of d dimensions uses the first d columns. Raises ValueError for a negative index.
+    """
+    from scipy.stats import qmc
+
+    if index < 0:
+        raise ValueError(f"index {index} is negative")
+    sequence = qmc.Sobol(COLUMNS, scramble=True, rng=seed)
+    if index:
+        sequence.fast_forward(index)
+    with warnings.catch_warnings():
+        # One row at a time is not a power of two: scipy warns of lost balance, the sequence is the same.
+        warnings.simplefilter("ignore", UserWarning)
+        return np.asarray(sequence.random(1)[0])

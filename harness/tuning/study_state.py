@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.engine.outcome import Outcome
-from harness.tuning.scheduler import Asha
+from harness.plan.studies import ClosedTrial, Outcome, Record, Role, Study, preference
+from harness.tuning.asha import Asha
 from harness.tuning.search import make_search
-from harness.tuning.studies import Past, Record, Role, Study, preference
 
 
 @dataclass(frozen=True)
-class Slot:
+class PlannedTrial:
     """One place of a study's budget: a trial or a final run, with all its knob values."""
 
     state: StudyState = field(repr=False)
@@ -21,7 +20,7 @@ class Slot:
     role: Role
     seed: int
     knobs: Mapping[str, Any]
-    past: Past | None = None
+    past: ClosedTrial | None = None
 
     @property
     def prunable(self) -> bool:
@@ -32,7 +31,7 @@ class Slot:
 class StudyState:
     """The order of one study: open trials of the past first, then new ones; finals when all have closed."""
 
-    def __init__(self, study: Study, past: Sequence[Past], points: Mapping[int, Mapping[str, Any]]):
+    def __init__(self, study: Study, past: Sequence[ClosedTrial], points: Mapping[int, Mapping[str, Any]]):
         """`past`: closed trials of the store; `points`: settings of interrupted ones."""
         self.study = study
         self.search = make_search(study)
@@ -76,17 +75,17 @@ class StudyState:
         done = [r for r in self.trials.values() if r.outcome.status == "done"]
         return max(done, key=lambda r: preference(r.outcome.objective, r.trial), default=None)
 
-    def draw(self) -> Slot:
+    def draw(self) -> PlannedTrial:
         """The next slot. Raises IndexError when there is none now."""
         if self._order:
             trial = self._order.pop(0)
             drawn = self.search.ask(trial, self._given.get(trial))
             knobs = self.study.with_searched(drawn)
-            return Slot(self, trial, "trial", self.study.seeds[0], knobs, self._past.get(trial))
+            return PlannedTrial(self, trial, "trial", self.study.seeds[0], knobs, self._past.get(trial))
         seed = (self._finals or []).pop(0)
         best = self.best
         trial, knobs = (best.trial, dict(best.knobs)) if best else (0, dict(self.study.preset_knobs))
-        return Slot(self, trial, "final", seed, knobs)
+        return PlannedTrial(self, trial, "final", seed, knobs)
 
     def close(self, record: Record) -> None:
         """Takes the outcome of a drawn slot; with the last trial, the finals become due."""
@@ -98,7 +97,7 @@ class StudyState:
         if len(self.trials) == self.study.budget and self.best is not None:
             self._finals = list(self.study.seeds) if self._finals is None else [self.study.seeds[0], *self._finals]
 
-    def past_outcome(self, slot: Slot, key: str) -> Outcome | None:
+    def past_outcome(self, slot: PlannedTrial, key: str) -> Outcome | None:
         """The stored outcome of a slot that still has the key it had when it closed."""
         return slot.past.outcome if slot.past is not None and slot.past.key == key else None
 

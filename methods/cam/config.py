@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
-from harness.spec import MethodSpec, knob
 from methods.parts.knobs import ClassTokenKnobs, TagSegmenterKnobs, between, not_negative
-from methods.parts.uses import TAG_SEGMENTER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +32,10 @@ METHOD = MethodSpec(
     config=CamConfig,
     preset="methods.cam.presets:preset",
     build="methods.cam.method:build",
-    recipe="harness.engine.recipes:train_and_write_cams",
+    recipe="harness.engine.stages.recipes:train_and_write_cams",
     labels=("tags",),
     targets=("cam", "pseudo", "segmentation"),
     title="CAM baseline: max-pooled ViT classifier, PAR pseudo masks, LargeFOV decoder",
     ablations={"class_token": {"class_token": True}},
     version=1,
-    uses=TAG_SEGMENTER,
 )

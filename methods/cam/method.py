@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness.method import Batch, BuildInfo, Progress, StepOutput
+from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.cam.config import CamConfig
-from methods.parts.losses import multilabel_soft_margin
-from methods.parts.single_stage import TagSegmenter
-from methods.parts.vit_segmenter import pooled_logits
+from methods.parts.bases.single_stage import TagSegmenter
+from methods.parts.nets.vit_segmenter import pooled_logits
+from methods.parts.ops.losses import multilabel_soft_margin
 
 
 class Cam(TagSegmenter):

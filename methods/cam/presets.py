@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.spec import Preset
+from harness.api.spec import Preset
 from methods.parts.sizes import card_knobs, sized_preset, small_knobs
 
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem, nearest
-from harness.spec import MethodSpec, knob
 from methods.parts.knobs import AuxSegmenterKnobs, between, not_negative, ordered, positive
-from methods.parts.uses import TAG_SEGMENTER, parts
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "mask_view": ("view1", "view2"),
@@ -188,5 +187,4 @@ METHOD = MethodSpec(
     published="methods.fsr.published:published",
     tables="methods.fsr.tables:PAPER",
     version=2,
-    uses=(*TAG_SEGMENTER, *parts("distillation", "energy", "masking", "projector", "relations", "teacher")),
 )

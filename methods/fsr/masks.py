@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness import fitting
-from harness.method import Progress
+from harness.api import fitting
+from harness.api.method import Progress
 from methods.fsr.config import FsrConfig
 from methods.fsr.model import FsrNet, Tokens
-from methods.parts.cam import best_class, multi_scale_cam, normalise_cam
-from methods.parts.masking import cells_to_tokens, edge_tokens, select_cells, uncertain_cells
-from methods.parts.vit_segmenter import mode
+from methods.parts.nets.vit_segmenter import mode
+from methods.parts.ops.cam import best_class, multi_scale_cam, normalise_cam
+from methods.parts.ops.masking import cells_to_tokens, edge_tokens, select_cells, uncertain_cells
 
 
 @torch.no_grad()

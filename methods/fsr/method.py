@@ -12,25 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import fitting
-from harness.method import Batch, BuildInfo, Progress, StepOutput
+from harness.api import fitting
+from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.fsr.config import FsrConfig
 from methods.fsr.losses import masked_patch_loss
 from methods.fsr.masks import masked_tokens
 from methods.fsr.model import FsrNet, Tokens
 from methods.fsr.views import FsrViews
-from methods.parts.aux_segmenter import AuxTagSegmenter
-from methods.parts.backbones import Encoder
-from methods.parts.distillation import class_loss, ema_centre, ema_momentum, teacher_temperature
-from methods.parts.losses import multilabel_soft_margin
-from methods.parts.pixels import denormalise
-from methods.parts.projector import Projector
-from methods.parts.teacher import ema_update, make_teacher
-from methods.parts.vit_segmenter import pooled_logits
+from methods.parts.bases.aux_segmenter import AuxTagSegmenter
+from methods.parts.bases.teacher import ema_update, make_teacher
+from methods.parts.nets.backbones import Encoder
+from methods.parts.nets.projector import Projector
+from methods.parts.nets.vit_segmenter import pooled_logits
+from methods.parts.ops.distillation import class_loss, ema_centre, ema_momentum, teacher_temperature
+from methods.parts.ops.losses import multilabel_soft_margin
+from methods.parts.ops.pixels import denormalise
 
 
 @dataclass(frozen=True)
-class Passes:
+class StudentPasses:
     """Tokens of one step's student forward: of view 1, clean, and of the masked view where a term reads them."""
 
     view1: Tokens
@@ -116,22 +116,22 @@ class Fsr(AuxTagSegmenter):
         weighted = {name: getattr(self.config, f"w_{name}") * loss for name, loss in losses.items()}
         return StepOutput(weighted, stats)
 
-    def student_forward(self, group: Batch, terms: frozenset[str], progress: Progress) -> Passes:
+    def student_forward(self, group: Batch, terms: frozenset[str], progress: Progress) -> StudentPasses:
         """View 1 clean and, where a distillation term is on, the view to mask masked (fsr.md 2.4).
 
         Both in one pass where they are different views; a mask on view 1 may need its clean tokens first.
         """
         view1 = group.views["view1"]
         if not terms & {"class", "patch"}:
-            return Passes(self.net.read(view1))
+            return StudentPasses(self.net.read(view1))
         if self.config.mask_view == "view1":
             clean = self.net.read(view1)
             masked_BN = self.masked_tokens(view1, group.tags_BC, progress, clean)
-            return Passes(clean, self.net.read(view1, masked_BN), masked_BN)
+            return StudentPasses(clean, self.net.read(view1, masked_BN), masked_BN)
         view2 = group.views["view2"]
         masked_BN = self.masked_tokens(view2, group.tags_BC, progress)
         both = self.net.read(torch.cat([view1, view2]), torch.cat([torch.zeros_like(masked_BN), masked_BN]))
-        return Passes(*both.halves(), masked_BN)
+        return StudentPasses(*both.halves(), masked_BN)
 
     def masked_tokens(
         self, view_B3HW: Tensor, tags_BC: Tensor, progress: Progress, clean: Tokens | None = None
@@ -150,7 +150,7 @@ class Fsr(AuxTagSegmenter):
         self,
         group: Batch,
         terms: frozenset[str],
-        passes: Passes,
+        passes: StudentPasses,
         progress: Progress,
         losses: dict[str, Tensor],
     ) -> dict[str, Tensor]:

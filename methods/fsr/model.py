@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.parts.aux_segmenter import AuxViTSegmenter
-from methods.parts.aux_segmenter import Tokens as CamTokens
-from methods.parts.backbones import Encoder, encode
-from methods.parts.projector import Projector
+from methods.parts.bases.aux_segmenter import AuxViTSegmenter
+from methods.parts.bases.aux_segmenter import Tokens as CamTokens
+from methods.parts.nets.backbones import Encoder, encode
+from methods.parts.nets.projector import Projector
 
 HEAD_DIM = 64
 """Channels of an attention head of the card's ViT-B (768/12)."""

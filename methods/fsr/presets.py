@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.spec import Preset
+from harness.api.spec import Preset
 from methods.parts.sizes import CARD_ITERATIONS, LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
 RELEASED: dict[str, Any] = {"reuse_cam": False, "imagenet_normalisation": True, "w_reg": LATTICE_W_REG}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.keymap import KeyMap
-from harness.method import Method
+from harness.api.keymap import KeyMap
+from harness.api.method import Method
 
 AGGREGATION = r"encoder\.\w+_blocks\.(\d+)\."
 """The second list of blocks under the encoder, whatever its name."""

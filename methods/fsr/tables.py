@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.papers import Paper, PaperTable, TableColumn, TableRow
+from harness.api.papers import Paper, PaperTable, TableColumn, TableRow
 
 COLUMNS = (
     TableColumn(name="Pseu.", title="Pseu.", target="cam", rule="fixed", tags="truth"),

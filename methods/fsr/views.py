@@ -16,8 +16,8 @@ from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-from harness.datasets.colour import gaussian_blur, solarize
-from methods.parts.views import CropViews
+from methods.parts.views.colour import gaussian_blur, solarize
+from methods.parts.views.crop_views import CropViews
 
 BLUR_PROBABILITY, BLUR_RADIUS = 0.1, (0.1, 2.0)
 SOLARIZE_PROBABILITY = 0.2

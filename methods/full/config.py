@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.spec import MethodSpec
+from harness.api.spec import MethodSpec
 from methods.parts.knobs import ClassTokenKnobs, SegmenterKnobs
-from methods.parts.uses import SUPERVISED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,5 +24,4 @@ METHOD = MethodSpec(
     baseline_of=True,
     ablations={"class_token": {"class_token": True}},
     version=1,
-    uses=SUPERVISED,
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.method import BuildInfo
+from harness.api.method import BuildInfo
 from methods.full.config import FullConfig
-from methods.parts.supervised import Supervised
+from methods.parts.bases.supervised import Supervised
 
 
 class Full(Supervised):

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.api.spec import MethodConfig, knob
 from harness.errors import Problem
-from harness.spec import MethodConfig, knob
 
 
 def between(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.spec import Preset
+from harness.api.spec import Preset
 
 VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
 """The timm weights equal to the checkpoint that the papers start from (fsr.md section 1)."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.spec import MethodSpec, knob
+from harness.api.spec import MethodSpec, knob
 from methods.parts.knobs import ClassTokenKnobs, SegmenterKnobs
-from methods.parts.uses import SUPERVISED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,5 +31,4 @@ METHOD = MethodSpec(
     baseline_of=True,
     ablations={"class_token": {"class_token": True}},
     version=1,
-    uses=SUPERVISED,
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.method import BuildInfo
-from methods.parts.supervised import Supervised
-from methods.parts.views import CropViews
+from harness.api.method import BuildInfo
+from methods.parts.bases.supervised import Supervised
+from methods.parts.views.crop_views import CropViews
 from methods.pce.config import PceConfig
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
-from harness.spec import MethodSpec, knob
 from methods.parts.knobs import PowerKnobs, between, not_negative, positive
-from methods.parts.uses import TAG_SEGMENTER, parts
 
 WEIGHTS = ("w_cls", "w_aux", "w_ptc", "w_ctc", "w_seg", "w_reg")
 STARTS = ("ptc_start", "ctc_start", "seg_start", "top_start")
@@ -150,5 +149,4 @@ METHOD = MethodSpec(
     ablations=ABLATIONS,
     published="methods.toco.published:key_map",
     version=2,
-    uses=(*TAG_SEGMENTER, *parts("crops", "energy", "projector", "relations", "teacher")),
 )

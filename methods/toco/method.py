@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import fitting
+from harness.api import fitting
+from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from harness.errors import BadInput, Problem
-from harness.method import Batch, BuildInfo, Progress, StepOutput
-from methods.parts.aux_segmenter import PowerAuxSegmenter, Tokens, has_started
-from methods.parts.backbones import Encoder
-from methods.parts.crops import certainty_map, cut_windows, object_windows, pick_windows
-from methods.parts.losses import multilabel_soft_margin
-from methods.parts.projector import Projector
-from methods.parts.teacher import ema_update, make_teacher
-from methods.parts.vit_segmenter import pooled_logits
+from methods.parts.bases.aux_segmenter import PowerAuxSegmenter, Tokens, has_started
+from methods.parts.bases.teacher import ema_update, make_teacher
+from methods.parts.nets.backbones import Encoder
+from methods.parts.nets.projector import Projector
+from methods.parts.nets.vit_segmenter import pooled_logits
+from methods.parts.ops.crops import certainty_map, cut_windows, object_windows, pick_windows
+from methods.parts.ops.losses import multilabel_soft_margin
 from methods.toco.config import TocoConfig
 from methods.toco.losses import ctc_loss
 from methods.toco.model import TocoNet

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from methods.parts.aux_segmenter import AuxViTSegmenter, Tokens
-from methods.parts.backbones import Encoded, Encoder, encode
-from methods.parts.projector import Projector
+from methods.parts.bases.aux_segmenter import AuxViTSegmenter, Tokens
+from methods.parts.nets.backbones import Encoded, Encoder, encode
+from methods.parts.nets.projector import Projector
 
 
 class TocoNet(AuxViTSegmenter):

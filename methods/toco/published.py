@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.keymap import KeyMap
-from harness.method import Method
+from harness.api.keymap import KeyMap
+from harness.api.method import Method
 
 HEAD = r"\.(mlp\.\d+\.(?:weight|bias))"
 

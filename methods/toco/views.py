@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.datasets.augment import hflip, random_resized_crop, scale_pad_crop, to_tensor_normalised
-from harness.datasets.base import Sample
-from harness.datasets.colour import color_jitter, gaussian_blur, grayscale, solarize
-from harness.method import Views
-from methods.parts.views import CROP_AREA_MAX, CROP_ASPECT, CropViews
+from harness.api.dataset import Sample
+from harness.api.method import Views
+from methods.parts.views.augment import hflip, random_resized_crop, scale_pad_crop, to_tensor_normalised
+from methods.parts.views.colour import color_jitter, gaussian_blur, grayscale, solarize
+from methods.parts.views.crop_views import CROP_AREA_MAX, CROP_ASPECT, CropViews
 from methods.toco.config import TocoConfig
 
 CARD_SIDE = 500 / 448

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
-from harness.spec import MethodSpec, knob
 from methods.parts.knobs import PowerKnobs, between, not_negative, positive
-from methods.parts.uses import TAG_SEGMENTER, parts
 
 LABELS = {"seg_label": ("par", "mcr"), "aff_label": ("aux", "mcr"), "kl_label": ("aux", "mcr")}
 WORDS = LABELS | {
@@ -186,5 +185,4 @@ METHOD = MethodSpec(
     ablations=ABLATIONS,
     published="methods.unia.published:key_map",
     version=2,
-    uses=(*TAG_SEGMENTER, *parts("affinity", "attention", "energy", "projector", "refinement", "relations")),
 )

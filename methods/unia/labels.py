@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.method import Progress
-from methods.parts.affinity import normalise_affinity
-from methods.parts.aux_segmenter import has_started
-from methods.parts.cam import resize, threshold_labels
-from methods.parts.pseudo import pseudo_labels
-from methods.parts.refinement import mutual_refinement, par_and_affinity_labels
+from harness.api.method import Progress
+from methods.parts.bases.aux_segmenter import has_started
+from methods.parts.ops.affinity import normalise_affinity
+from methods.parts.ops.cam import resize, threshold_labels
+from methods.parts.ops.pseudo import pseudo_labels
+from methods.parts.ops.refinement import mutual_refinement, par_and_affinity_labels
 from methods.unia.config import UniaConfig
 
 

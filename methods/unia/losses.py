@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.parts.cam import resize
-from methods.parts.refinement import confident
+from methods.parts.ops.cam import resize
+from methods.parts.ops.refinement import confident
 
 
 def sampled_map(mean_BND: Tensor, log_var_BND: Tensor, samples: int, noise_BND: Tensor | None = None) -> Tensor:

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import fitting
-from harness.method import Batch, BuildInfo, Progress, StepOutput
-from methods.parts.affinity import affinity_pairs, contrastive_affinity_loss, radius_mask
-from methods.parts.aux_segmenter import PowerAuxSegmenter
-from methods.parts.backbones import Encoder
-from methods.parts.losses import multilabel_soft_margin
-from methods.parts.pixels import denormalise
-from methods.parts.vit_segmenter import pooled_logits
+from harness.api import fitting
+from harness.api.method import Batch, BuildInfo, Progress, StepOutput
+from methods.parts.bases.aux_segmenter import PowerAuxSegmenter
+from methods.parts.nets.backbones import Encoder
+from methods.parts.nets.vit_segmenter import pooled_logits
+from methods.parts.ops.affinity import affinity_pairs, contrastive_affinity_loss, radius_mask
+from methods.parts.ops.losses import multilabel_soft_margin
+from methods.parts.ops.pixels import denormalise
 from methods.unia.config import UniaConfig
 from methods.unia.labels import Labels, Routing, routing, token_labels, top_labels
 from methods.unia.losses import confident_map, distribution_loss, gaussian_prior_loss, sampled_map

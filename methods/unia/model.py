@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from harness.errors import BadInput, Problem
-from methods.parts.affinity import AffinityHead
-from methods.parts.attention import between_patches
-from methods.parts.aux_segmenter import AuxViTSegmenter
-from methods.parts.aux_segmenter import Tokens as CamTokens
-from methods.parts.backbones import Encoder, encode
-from methods.parts.encoders import EXAMPLE
+from methods.parts.bases.aux_segmenter import AuxViTSegmenter
+from methods.parts.bases.aux_segmenter import Tokens as CamTokens
+from methods.parts.nets.attention import between_patches
+from methods.parts.nets.backbones import Encoder, encode
+from methods.parts.nets.encoders import EXAMPLE
+from methods.parts.ops.affinity import AffinityHead
 from methods.unia.uncertainty import UncertaintyInference
 
 AFFINITY_BLOCKS = 2

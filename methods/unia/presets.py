@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from harness.spec import Preset
+from harness.api.spec import Preset
 from methods.parts.sizes import LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
 COCO: dict[str, Any] = {

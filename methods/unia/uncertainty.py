@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.parts.projector import Projector
+from methods.parts.nets.projector import Projector
 
 INNER_HEAD, OUTER_HEAD = 64, 48
 """Channels of a head of the card's attentions: 1024/16 inside, 768/16 outside."""

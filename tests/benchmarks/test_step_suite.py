@@ -11,7 +11,7 @@ from benchmarks import Case, run
 from benchmarks.reference.par import par as plain_par
 from benchmarks.suites import step
 from benchmarks.timing import Timed, measure
-from methods.parts.par import par
+from methods.parts.ops.par import par
 
 
 @pytest.mark.parametrize("phase", ["uncertain", "before-seg"])

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.datasets.io.images import COLOURS
 from harness.datasets.voc import CLASSES as VOC_CLASSES
-from harness.datasets.voc import COLOURS
 
 SIZE = (24, 32)
 """Height and width of every picture, pixels."""

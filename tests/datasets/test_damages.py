@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 from harness import data
+from harness.api.registry import registry
+from harness.cli.parsing import parse
+from harness.cli.run_words import Words
 from harness.datasets import acdc, cityscapes, coco, voc
 from harness.errors import BadInput
-from harness.plan import make_plan
-from harness.registry import registry
-from harness.words import Words, parse
+from harness.plan.plan import make_plan
 
 VOC = "VOCdevkit/VOC2012"
 LISTS = f"{VOC}/ImageSets/Segmentation"

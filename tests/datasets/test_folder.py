@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from harness.datasets import DATASETS, open_dataset
-from harness.datasets.facts import mask_facts
+from harness.datasets.disk.facts import mask_facts
 from harness.datasets.folder import Folder
-from harness.datasets.images import ArrayCache, attempt, merged, read_image, read_mask, verify_image
+from harness.datasets.io.images import ArrayCache, attempt, merged, read_image, read_mask, verify_image
 from harness.errors import BadInput, Problem
 
 Maker = Callable[..., Path]
@@ -299,7 +299,7 @@ def test_fingerprint_is_of_labels_ids_and_order_alone(voc_folder: Maker, tmp_pat
 def test_fingerprint_reads_each_mask_once(voc_folder: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = opened(voc_folder())
     first = dataset.fingerprint(dataset.ids("train"))
-    monkeypatch.setattr("harness.datasets.facts.read_index", lambda path: pytest.fail(f"read again: {path}"))
+    monkeypatch.setattr("harness.datasets.disk.facts.read_index", lambda path: pytest.fail(f"read again: {path}"))
     assert opened(dataset.layout.root).fingerprint(dataset.ids("train")) == first
 
 

@@ -26,10 +26,10 @@ from harness.datasets.cityscapes import city_id
 from harness.datasets.coco.conversion import read_instances
 from harness.datasets.coco.names import image_name
 from harness.datasets.coco.rasterise import Unreadable, label_map
-from harness.datasets.images import read_image, read_mask, verify_image
-from harness.datasets.listing import field_id, is_plain, plain_id, read_ids, read_lines
-from harness.datasets.restricted import read_npy
-from harness.datasets.tag_files import read_tags
+from harness.datasets.disk.tag_files import read_tags
+from harness.datasets.io.images import read_image, read_mask, verify_image
+from harness.datasets.io.listing import field_id, is_plain, plain_id, read_ids, read_lines
+from harness.datasets.io.restricted import read_npy
 from harness.datasets.weak.drawn import parse_scribbles, read_points
 from harness.errors import BadInput, Problem
 

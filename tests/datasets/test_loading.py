@@ -21,12 +21,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.datasets import augment as A
+from harness.api.dataset import Dataset, Sample
+from harness.api.method import Batch, Views
 from harness.datasets import open_dataset
-from harness.datasets.base import Dataset, Sample
 from harness.datasets.loading import Loader, batch_indices, collate, epoch_order, image_rng
+from harness.datasets.weak.deriving import DerivingDataset
 from harness.errors import BadInput
-from harness.method import Batch, Views
+from methods.parts.views import augment as A
 
 Maker = Callable[..., Path]
 
@@ -185,7 +186,7 @@ def test_any_shape_of_run_sees_the_same_stream(seed: int, group: int, groups: in
         assert sorted(stream[epoch * len(ids) : (epoch + 1) * len(ids)]) == sorted(ids)
 
 
-class Blank(Dataset):
+class Blank(DerivingDataset):
     """Pictures of one pixel, for runs of any shape."""
 
     name, family, class_names, has_background = "blank", "voc", ("background", "x"), True

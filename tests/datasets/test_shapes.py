@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from harness.api.vocabulary import IGNORE
 from harness.datasets import open_dataset
-from harness.datasets.labels import IGNORE
 from harness.datasets.shapes import (
     GENERATOR_VERSION,
     Options,

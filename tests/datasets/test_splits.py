@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from harness.datasets import open_dataset
-from harness.datasets.base import Dataset
 from harness.datasets.splits import carve, plan_splits
+from harness.datasets.weak.deriving import DerivingDataset
 from harness.errors import BadInput
 
 
-class Tagged(Dataset):
+class Tagged(DerivingDataset):
     """Ids with tags and nothing else."""
 
     name, family, has_background = "tagged", "voc", True

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from harness.api.method import Batch, Method, OptimizerPlan, StepOutput
 from harness.engine import checkpoint, loop
+from harness.engine.checkpoint import keep_best
 from harness.engine.loop import LoopConfig, train
 from harness.engine.phases import Phases, step_overhead
-from harness.engine.recipes import keep_best
 from harness.engine.session import LocalSession, Pruned
 from harness.errors import NonFiniteLoss, StoreError
-from harness.method import Batch, Method, OptimizerPlan, StepOutput
 from harness.tuning.faults import BUG, classify
 
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from methods.parts.projector import Projector
+from methods.parts.nets.projector import Projector
 
 
 def test_cosines_of_the_projector_are_single_precision_under_autocast():

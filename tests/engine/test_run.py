@@ -12,21 +12,23 @@ import pytest
 import torch
 
 import harness.store
-from harness.engine import recipes
+from harness.cli.parsing import parse
+from harness.cli.run_words import Words
 from harness.engine import run as engine
 from harness.engine.checkpoint import weights_meta
 from harness.engine.context import Context
+from harness.engine.inference.predictions import ScoreMaps
 from harness.engine.phases import Phases
-from harness.engine.predictions import ScoreMaps
-from harness.engine.recipes import TRAIN, WRITE_CAMS
 from harness.engine.run import execute
 from harness.engine.session import LocalSession
-from harness.engine.stages import SCORING_FIELDS, stage_key
+from harness.engine.stages import write_cams
+from harness.engine.stages.stage import SCORING_FIELDS, stage_key
+from harness.engine.stages.train import TRAIN
+from harness.engine.stages.write_cams import WRITE_CAMS
 from harness.errors import StoreError
-from harness.plan import make_plan
+from harness.plan.plan import make_plan
 from harness.store.maintenance import compact
 from harness.tuning.faults import attempt
-from harness.words import Words, parse
 
 WORDS = [
     "method=cam", "ray=off", "data.n_train=8", "data.n_val=3", "data.n_test=4", "crop=48", "batch=4", "group=2",
@@ -242,7 +244,7 @@ def test_maps_that_do_not_fit_on_the_disk_leave_no_half_file(tmp_path, monkeypat
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(recipes.np, "savez", full)
+    monkeypatch.setattr(write_cams.np, "savez", full)
     with pytest.raises(StoreError, match=rf"{tmp_path}/a.npz could not be written: .*No space left.*free space"):
-        recipes._write_maps(tmp_path / "a.npz", maps)
+        write_cams._write_maps(tmp_path / "a.npz", maps)
     assert list(tmp_path.iterdir()) == []

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from harness.knobs import typed_knobs
-from harness.method import Batch, BuildInfo, Method, Progress
-from harness.registry import registry
-from harness.spec import resolve
-from harness.versions import versions
+from harness.api.method import Batch, BuildInfo, Method, Progress
+from harness.api.registry import registry
+from harness.api.spec import resolve
+from harness.plan.knobs import typed_knobs
+from harness.plan.versions import versions
 
 torch.set_num_threads(1)  # the files hold one thread's sums, and these sizes gain nothing from a second
 FOLDER = Path(__file__).parents[1] / "golden"

@@ -6,11 +6,11 @@ import golden_curves as golden
 import pytest
 import torch
 
+from harness.api.method import Batch, Progress
 from harness.errors import BadInput
-from harness.method import Batch, Progress
 from methods.cam.config import METHOD, CamConfig
 from methods.cam.presets import preset
-from methods.parts.cam import threshold_labels
+from methods.parts.ops.cam import threshold_labels
 from search_spaces.cam import SPACE
 
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness import fitting
-from harness.method import Batch, Progress
+from harness.api import fitting
+from harness.api.method import Batch, Progress
 from methods.fsr.config import METHOD, FsrConfig
 from methods.fsr.losses import masked_patch_loss
 from methods.fsr.model import heads_of
 from methods.fsr.presets import preset
-from methods.parts.distillation import patch_loss
+from methods.parts.bases.teacher import ema_update
+from methods.parts.ops.distillation import patch_loss
 from methods.parts.sizes import LATTICE
-from methods.parts.teacher import ema_update
 from search_spaces.fsr import SPACE
 
 LATE = Progress(10, 20)
@@ -62,8 +62,8 @@ def count_passes(method, monkeypatch):
     """Images and blocks of every encoder pass of a step."""
     passes = []
     import methods.fsr.model as model
-    import methods.parts.aux_segmenter as aux
-    import methods.parts.vit_segmenter as segmenter
+    import methods.parts.bases.aux_segmenter as aux
+    import methods.parts.nets.vit_segmenter as segmenter
 
     real = model.encode
 
@@ -155,7 +155,7 @@ def test_uncertain_cells_are_masked_first():
     view, tags = data.views["view2"], data.tags_BC
     torch.manual_seed(0)
     mask = method.masked_tokens(view, tags, LATE).view(4, 12, 12)[:, ::2, ::2]
-    from methods.parts.cam import best_class, multi_scale_cam
+    from methods.parts.ops.cam import best_class, multi_scale_cam
 
     method.eval()
     v, _ = best_class(multi_scale_cam(method.net.aux_cam_maps, view, (1.0,), relu_first=True), tags)

@@ -7,11 +7,11 @@ import re
 import pytest
 import torch
 
+from harness.api.method import BuildInfo
+from harness.api.registry import registry
+from harness.api.spec import resolve
 from harness.errors import BadInput
-from harness.knobs import typed_knobs
-from harness.method import BuildInfo
-from harness.registry import registry
-from harness.spec import resolve
+from harness.plan.knobs import typed_knobs
 
 BACK = (
     (r"net\.mask_token", "encoder.mask_token"),

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.datasets.base import Sample
-from harness.knobs import typed_knobs
-from harness.method import Progress
-from harness.registry import registry
+from harness.api.dataset import Sample
+from harness.api.method import Progress
+from harness.api.registry import registry
+from harness.plan.knobs import typed_knobs
 from methods.fsr.config import ABLATIONS, METHOD, FsrConfig
 from methods.fsr.masks import mask_score
 from methods.fsr.model import Pooling
 from methods.fsr.presets import PAPER, preset
-from methods.parts.cam import best_class, multi_scale_cam, normalise_cam
-from methods.parts.masking import edge_tokens, select_cells, uncertain_cells
+from methods.parts.ops.cam import best_class, multi_scale_cam, normalise_cam
+from methods.parts.ops.masking import edge_tokens, select_cells, uncertain_cells
 
 LATE = Progress(10, 20)
 

@@ -8,7 +8,7 @@ import golden_curves as golden
 import pytest
 import torch
 
-from harness.method import Batch, Progress
+from harness.api.method import Batch, Progress
 from methods.full.config import METHOD, FullConfig
 from methods.full.presets import preset
 from search_spaces.full import SPACE

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from harness.api.method import Batch, Progress
+from harness.api.vocabulary import IGNORE
 from harness.datasets import open_dataset
-from harness.datasets.labels import IGNORE
 from harness.datasets.loading import Loader
 from harness.errors import BadInput
-from harness.method import Batch, Progress
 from methods.parts.sizes import supervised_preset
 from methods.pce.config import METHOD, PceConfig
 from methods.pce.presets import preset

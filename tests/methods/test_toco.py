@@ -9,13 +9,13 @@ import golden_curves as golden
 import pytest
 import torch
 
+from harness.api.method import Batch, Progress
+from harness.api.registry import registry
+from harness.api.spec import resolve
 from harness.errors import BadInput
-from harness.method import Batch, Progress
-from harness.registry import registry
-from harness.spec import resolve
-from methods.parts.cam import multi_scale_cam, threshold_labels
-from methods.parts.losses import balanced_segmentation_loss
-from methods.parts.relations import ptc_loss, token_relations
+from methods.parts.ops.cam import multi_scale_cam, threshold_labels
+from methods.parts.ops.losses import balanced_segmentation_loss
+from methods.parts.ops.relations import ptc_loss, token_relations
 from methods.toco.config import ABLATIONS, METHOD, TocoConfig
 from methods.toco.losses import ctc_loss
 from methods.toco.presets import preset
@@ -176,8 +176,8 @@ def test_weights_scale_their_terms_and_zero_costs_nothing():
 
 def count_passes(method, monkeypatch):
     """Images, side and whether it stops early, of every encoder pass."""
-    import methods.parts.aux_segmenter as aux
-    import methods.parts.vit_segmenter as segmenter
+    import methods.parts.bases.aux_segmenter as aux
+    import methods.parts.nets.vit_segmenter as segmenter
     import methods.toco.model as model
 
     passes, real = [], model.encode

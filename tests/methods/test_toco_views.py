@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.datasets.base import Sample
+from harness.api.dataset import Sample
 from methods.toco.config import TocoConfig
 from methods.toco.views import TocoViews
 

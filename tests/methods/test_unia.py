@@ -9,12 +9,12 @@ import golden_curves as golden
 import pytest
 import torch
 
-import methods.parts.aux_segmenter as aux_segmenter
+import methods.parts.bases.aux_segmenter as aux_segmenter
 import methods.unia.model as model
-from harness.knobs import typed_knobs
-from harness.method import Batch, Progress
-from harness.registry import registry
-from methods.parts.affinity import affinity_pairs, contrastive_affinity_loss, radius_mask
+from harness.api.method import Batch, Progress
+from harness.api.registry import registry
+from harness.plan.knobs import typed_knobs
+from methods.parts.ops.affinity import affinity_pairs, contrastive_affinity_loss, radius_mask
 from methods.unia.config import ABLATIONS, METHOD, UniaConfig
 from methods.unia.labels import Labels, routing, token_labels
 from methods.unia.presets import preset
@@ -126,7 +126,7 @@ def test_reused_maps_equal_fresh_ones():
     tokens = method.net.read(data.views["view1"], with_affinity=True, with_mean=False)
     reused = method.cams(data.views["view1"], data.tags_BC, tokens, with_top=True)
     both = torch.cat([data.tags_BC] * 2, dim=1)
-    from methods.parts.cam import multi_scale_cam
+    from methods.parts.ops.cam import multi_scale_cam
 
     fresh = multi_scale_cam(method.net.both_cam_maps, data.views["view1"], (1.0,), tags_BC=both)
     torch.testing.assert_close(torch.cat(reused, dim=1), fresh, rtol=1e-4, atol=1e-5)

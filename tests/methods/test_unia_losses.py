@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from methods.parts.losses import balanced_segmentation_loss
-from methods.parts.relations import ptc_loss, token_relations
-from methods.parts.schedules import warmup_poly
+from methods.parts.bases.schedules import warmup_poly
+from methods.parts.ops.losses import balanced_segmentation_loss
+from methods.parts.ops.relations import ptc_loss, token_relations
 from methods.unia.losses import confident_map, distribution_loss, gaussian_kl, gaussian_prior_loss, sampled_map
 
 

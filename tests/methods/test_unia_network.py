@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.method import Progress
-from harness.spec import resolve
-from methods.parts.attention import attention_maps, between_patches
-from methods.parts.decoders import LargeFOV
+from harness.api.method import Progress
+from harness.api.spec import resolve
+from methods.parts.nets.attention import attention_maps, between_patches
+from methods.parts.nets.decoders import LargeFOV
 from methods.unia.config import METHOD, UniaConfig
 from methods.unia.uncertainty import UncertaintyInference
 

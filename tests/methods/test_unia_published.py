@@ -6,11 +6,11 @@ import golden_curves as golden
 import pytest
 import torch
 
+from harness.api.method import BuildInfo
+from harness.api.registry import registry
+from harness.api.spec import resolve
 from harness.errors import BadInput
-from harness.knobs import typed_knobs
-from harness.method import BuildInfo
-from harness.registry import registry
-from harness.spec import resolve
+from harness.plan.knobs import typed_knobs
 
 DIM, CLASSES, INNER, HIDDEN, NECK = 192, 3, 256, 512, 64
 SPEC = registry().spec("unia")

@@ -11,18 +11,18 @@ import polars as pl
 import pytest
 from fixture_store import ToyStore, swapped_miou
 
-from harness.knobs import plain, preset_knobs
-from harness.papers import Paper
-from harness.registry import registry
-from harness.spec import resolve
+from harness.api.papers import Paper
+from harness.api.registry import registry
+from harness.api.spec import resolve
+from harness.cli.parsing import main
+from harness.plan.knobs import plain, preset_knobs
 from harness.store import load
-from harness.words import main
-from reports.ablation_table import SCHEMA, build
 from reports.ablations import AblationWords, plan_of, run
-from reports.claims import declared_papers, load_claims
-from reports.render import FORMATS
-from reports.row import Filters
-from reports.table import Score, Signed
+from reports.format.render import FORMATS
+from reports.format.table import Score, Signed
+from reports.papers.ablation_table import SCHEMA, build
+from reports.papers.claims import declared_papers, load_claims
+from reports.rows.row import Filters
 
 SPEC = registry().spec("fsr")
 PAPER = next(p for p in declared_papers() if p.name == "fsr")

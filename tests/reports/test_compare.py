@@ -8,14 +8,14 @@ import pytest
 from fixture_store import ToyStore, swapped_miou, toy_store
 
 import harness.store
+from harness.cli.parsing import main
 from harness.errors import BadInput
 from harness.scoring.intervals import resample
-from harness.words import main
 from reports import compare as module
-from reports.beside import beside
 from reports.compare import compare
-from reports.row import Filters
-from reports.rows import rows_of
+from reports.rows.row import Filters
+from reports.rows.rows import rows_of
+from reports.sections.beside import beside
 
 
 @pytest.fixture

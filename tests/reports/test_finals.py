@@ -8,11 +8,11 @@ import pytest
 from fixture_store import ToyStore, swapped_miou
 
 from harness.store import load
-from reports.leaderboard import build
-from reports.row import Filters, Row
-from reports.rows import rows_of
-from reports.studies import hours, preference
-from reports.table import Score
+from reports.format.table import Score
+from reports.rows.row import Filters, Row
+from reports.rows.rows import rows_of
+from reports.rows.studies import hours, preference
+from reports.sections.leaderboard import build
 
 
 def knobs(lr: float, **more: object) -> str:

@@ -14,11 +14,12 @@ import polars as pl
 import pytest
 from fixture_store import SWEEP, ToyStore, swapped_miou
 
+from harness.cli.parsing import main
 from harness.store import load
-from harness.words import main
-from reports.leaderboard import Leaderboard, build, run
-from reports.render import FORMATS
-from reports.table import Score, Section
+from reports.format.render import FORMATS
+from reports.format.table import Score, Section
+from reports.leaderboard import run
+from reports.sections.leaderboard import Leaderboard, build
 
 # (80-n)/(80+n) and (40-n)/(40+n): cam n=20; fsr n=10 and 8, mean of the two seeds; floor 80/120 and 0.
 CAM_ROW = 100 * (60 / 100 + 20 / 60) / 2

@@ -15,15 +15,15 @@ import polars as pl
 import pytest
 from fixture_store import ToyStore, swapped_miou
 
-from harness.knobs import preset_knobs
-from harness.registry import registry
-from harness.spec import resolve
+from harness.api.registry import registry
+from harness.api.spec import resolve
+from harness.cli.parsing import main
+from harness.plan.knobs import preset_knobs
 from harness.store import load
-from harness.words import main
+from reports.format.render import FORMATS
+from reports.format.table import Score
 from reports.main_results import SCHEMA, build, frame, run
-from reports.render import FORMATS
-from reports.table import Score
-from reports.verdicts import VERDICTS, Judge, t_interval, verdict_of
+from reports.papers.verdicts import VERDICTS, Judge, t_interval, verdict_of
 
 VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
 SCORED = {"crf": "toco", "scales": "1,1.25,1.5", "flip": True, "split": "val"}

@@ -11,10 +11,10 @@ from fixture_store import ToyStore
 
 from harness.errors import BadInput, StoreError
 from harness.store import Results, load
-from reports.beside import beside
 from reports.compare import compare
-from reports.leaderboard import build
-from reports.table import Section, Table
+from reports.format.table import Section, Table
+from reports.sections.beside import beside
+from reports.sections.leaderboard import build
 
 
 def scored(toy: ToyStore, name: str, *, swaps: int = 10, fingerprints: dict[str, str], labels: str = "tags",

@@ -21,14 +21,15 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.config import RunConfig, content_key
-from harness.plan import Plan, make_plan
-from harness.registry import registry
+from harness.api.registry import registry
+from harness.cli.parsing import parse_rows
+from harness.cli.run_words import Words
+from harness.plan.config import RunConfig, content_key
+from harness.plan.plan import Plan, make_plan
+from harness.plan.versions import versions
 from harness.store import Results, latest_runs, load
-from harness.versions import versions
-from harness.words import Words, parse_rows
 from reports.ablations import AblationWords, plan_of
-from reports.claims import declared_papers
+from reports.papers.claims import declared_papers
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 TABLE = RESULTS / "keys.csv"

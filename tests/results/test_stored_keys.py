@@ -8,9 +8,9 @@ import pytest
 import stored_keys
 from stored_keys import RESULTS, STORES
 
-from harness import versions
-from harness.describe import plan_text
+from harness.plan import versions
 from harness.store import load
+from harness.tuning.describe import plan_text
 
 REAL = os.environ.get("WSSS_REAL_DATA")
 PHOTOS = pytest.mark.skipif(not REAL, reason="WSSS_REAL_DATA names no folder of real photos")

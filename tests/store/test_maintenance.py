@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 from store_samples import add_run, counts, files_of, same, sample, with_outputs
 
+from harness.cli.parsing import main
 from harness.errors import StoreError
 from harness.store import Store, StoreWarning, digest, load
 from harness.store.__main__ import run
 from harness.store.files import write_atomic
 from harness.store.maintenance import _alone, compact, reopen, verify
 from harness.store.reading import read_files
-from harness.words import main
 
 
 def filled(root: Path, keys: str = "abcd") -> Store:

@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 from store_samples import counts, files_of, sample
 
+from harness import files as files_module
 from harness.errors import BadInput, StoreError
 from harness.store import SCHEMA_VERSION, SCHEMAS, Results, Store, StoreWarning, digest, latest_runs, load
-from harness.store import files as files_module
 
 V1 = Path(__file__).parent / "schema_v1"
 

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 import torch
 
-from harness.engine.outcome import Outcome
 from harness.engine.session import LocalSession
 from harness.errors import BadInput, NonFiniteLoss, Problem, StoreError
+from harness.plan.studies import Outcome
 from harness.store import Store
 from harness.tuning import faults
 from harness.tuning.faults import (

@@ -14,13 +14,12 @@ import pytest
 from tuning_toys import MemoryHooks, execute, study
 
 from harness.engine.heartbeat import Heartbeat
-from harness.engine.outcome import Outcome
 from harness.engine.session import Session
+from harness.plan.studies import Outcome, Record
 from harness.tuning import progress as module
-from harness.tuning.conductor import Conductor, Job
 from harness.tuning.drivers import run_local
 from harness.tuning.progress import (
-    Progress,
+    ProgressDisplay,
     RunView,
     StudyView,
     View,
@@ -31,7 +30,7 @@ from harness.tuning.progress import (
     summary_text,
     view_of,
 )
-from harness.tuning.studies import Record
+from harness.tuning.scheduler import Job, Scheduler
 
 
 def test_time_left_hand_computed() -> None:
@@ -88,7 +87,7 @@ def test_lines_of_runs_and_records() -> None:
 
 
 def test_heartbeats_of_earlier_attempts_are_not_shown(tmp_path: Path) -> None:
-    conductor = Conductor([study()], MemoryHooks(), store_root=tmp_path, clock=lambda: 1000.0)
+    conductor = Scheduler([study()], MemoryHooks(), store_root=tmp_path, clock=lambda: 1000.0)
     job = conductor.next()
     assert isinstance(job, Job)
     Heartbeat(tmp_path / "work" / job.key, clock=lambda: 990.0).beat(key=job.key, step=5, total=10)
@@ -103,14 +102,14 @@ def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(
 ) -> None:
     monkeypatch.setattr(module, "PLAIN_EVERY_S", 0.05)
     stream = io.StringIO()
-    progress = Progress(tmp_path, stream)
+    progress = ProgressDisplay(tmp_path, stream)
 
     def beats(payload: Mapping[str, Any], session: Session) -> Outcome:
         Heartbeat(tmp_path / "work" / payload["key"]).beat(key=payload["key"], stage="train", step=1, total=2)
         _wait_for(stream, "train 1/2")
         return execute(payload, session)
 
-    conductor = Conductor([study(space=None)], MemoryHooks(), store_root=tmp_path, on_record=progress.closed)
+    conductor = Scheduler([study(space=None)], MemoryHooks(), store_root=tmp_path, on_record=progress.closed)
     with progress.watching(conductor, lambda: 1):
         job = conductor.next()
         assert isinstance(job, Job)
@@ -130,8 +129,8 @@ def test_on_a_terminal_a_live_table_shows_studies_and_runs(tmp_path: Path) -> No
             return True
 
     stream = Terminal()
-    progress = Progress(tmp_path, stream)
-    conductor = Conductor([study(space=None)], MemoryHooks(), on_record=progress.closed)
+    progress = ProgressDisplay(tmp_path, stream)
+    conductor = Scheduler([study(space=None)], MemoryHooks(), on_record=progress.closed)
     with progress.watching(conductor, lambda: 1):
         job = conductor.next()
         assert isinstance(job, Job)

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from harness.engine.heartbeat import FILE, Heartbeat
-from harness.status import StatusWords, show_status
 from harness.store import Store
+from harness.tuning.status import StatusWords, show_status
 
 
 def trial(number: int, status: str, role: str = "trial") -> dict[str, object]:

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from tuning_toys import PRESET, SPACE, MemoryHooks, in_flight, study
 
-from harness.engine.outcome import Outcome
 from harness.engine.session import Session
-from harness.tuning.conductor import Conductor, Job
+from harness.plan.studies import Outcome
 from harness.tuning.drivers import run_local
 from harness.tuning.ray_driver import _scratch_folders
+from harness.tuning.scheduler import Job, Scheduler
 from harness.tuning.search import Tpe
 
 
 def test_points_in_flight_survive_a_kill_with_their_numbers(tmp_path: Path) -> None:
     hooks = MemoryHooks()
-    first = in_flight(Conductor([study(trials=6)], hooks, store_root=tmp_path), 3)
-    resumed = in_flight(Conductor([study(trials=6)], hooks, store_root=tmp_path), 3)
+    first = in_flight(Scheduler([study(trials=6)], hooks, store_root=tmp_path), 3)
+    resumed = in_flight(Scheduler([study(trials=6)], hooks, store_root=tmp_path), 3)
     assert {(j.slot.trial, j.key) for j in first} == {(j.slot.trial, j.key) for j in resumed}
     assert sorted(p.parent.name for p in tmp_path.glob("work/*/trial.json")) == sorted(j.key for j in first[1:])
 
@@ -63,8 +63,8 @@ def test_a_stop_at_a_rung_is_the_same_after_a_restart(restarts: tuple[int, ...],
     at_rung = {0: 0.30, 1: 0.50, 2: 0.20, 3: 0.28, 4: 0.35, 5: 0.45}
     hooks = MemoryHooks()
 
-    def fresh() -> tuple[Conductor, dict[int, Job]]:
-        conductor = Conductor([study(trials=6, first_rung=0.6)], hooks, store_root=tmp_path)
+    def fresh() -> tuple[Scheduler, dict[int, Job]]:
+        conductor = Scheduler([study(trials=6, first_rung=0.6)], hooks, store_root=tmp_path)
         return conductor, {j.slot.trial: j for j in in_flight(conductor, 2)}
 
     conductor, flying = fresh()
@@ -91,7 +91,7 @@ def test_a_stop_at_a_rung_is_the_same_after_a_restart(restarts: tuple[int, ...],
     "changes", [{"trials": 3}, {"search": "rules"}, {"first_rung": 1.0}, {"protocol": "fixed"}, {"space": None}]
 )
 def test_no_rungs_where_nothing_may_be_stopped(changes: dict[str, Any]) -> None:
-    conductor = Conductor([study(**{"trials": 8, "first_rung": 0.5, **changes})], MemoryHooks())
+    conductor = Scheduler([study(**{"trials": 8, "first_rung": 0.5, **changes})], MemoryHooks())
     assert in_flight(conductor, 1)[0].rungs == ()
 
 

@@ -16,13 +16,12 @@ import pytest
 import torch
 from tuning_toys import PRESET, SPACE, MemoryHooks, execute, in_flight, peak, study
 
-from harness.engine.outcome import Outcome
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
-from harness.tuning.conductor import Conductor, Job, Sign
+from harness.plan.studies import ClosedTrial, Outcome, Study
 from harness.tuning.drivers import run_local
-from harness.tuning.sobol import sobol_row
-from harness.tuning.studies import Past, Study
+from harness.tuning.scheduler import Job, NoJob, Scheduler
+from harness.tuning.search import sobol_row
 
 
 def slots(records: Any) -> list[tuple[str, int, str, int]]:
@@ -129,26 +128,26 @@ def test_rules_are_a_pure_function_of_seed_and_number_for_every_space() -> None:
 
 
 def test_wait_then_finals_then_finished_with_two_in_flight() -> None:
-    conductor = Conductor([study(trials=2, seeds=(0, 1))], MemoryHooks())
+    conductor = Scheduler([study(trials=2, seeds=(0, 1))], MemoryHooks())
     first, second = in_flight(conductor, 2)
-    assert conductor.next() is Sign.WAIT
+    assert conductor.next() is NoJob.WAIT
     conductor.finish(second.id, Outcome("done", 0.4))
-    assert conductor.next() is Sign.WAIT
+    assert conductor.next() is NoJob.WAIT
     conductor.finish(first.id, Outcome("done", 0.6))
     (final,) = in_flight(conductor, 1)
     assert (final.slot.role, final.slot.trial, final.slot.seed, final.rungs) == ("final", 0, 1, ())
     assert final.payload["labels"] == {"sweep": "w", "study": "s", "trial": 0, "role": "final"}
-    assert conductor.next() is Sign.WAIT
+    assert conductor.next() is NoJob.WAIT
     conductor.finish(final.id, Outcome("done", 0.5))
-    assert conductor.next() is Sign.FINISHED
+    assert conductor.next() is NoJob.FINISHED
 
 
 def test_a_key_that_two_studies_share_runs_once() -> None:
-    conductor = Conductor([study("a", space=None), study("b", space=None)], MemoryHooks())
+    conductor = Scheduler([study("a", space=None), study("b", space=None)], MemoryHooks())
     (job,) = in_flight(conductor, 1)
-    assert conductor.next() is Sign.WAIT
+    assert conductor.next() is NoJob.WAIT
     conductor.finish(job.id, Outcome("done", 0.5))
-    assert conductor.next() is Sign.FINISHED
+    assert conductor.next() is NoJob.FINISHED
     assert [(r.study, r.role, r.ran) for r in conductor.records] == [
         ("a", "trial", True),
         ("b", "trial", False),
@@ -239,7 +238,7 @@ def test_tpe_with_two_in_flight_beats_random_search() -> None:
 
     def best_of_tpe(seed: int) -> float:
         hooks = MemoryHooks()
-        conductor = Conductor([study(trials=40, seeds=(seed,))], hooks)
+        conductor = Scheduler([study(trials=40, seeds=(seed,))], hooks)
         flying = [j for j in (conductor.next(), conductor.next()) if isinstance(j, Job)]
         while flying:
             job = flying.pop(0)
@@ -281,7 +280,7 @@ def test_knobs_pinned_since_are_taken_from_the_preset_and_points_outside_the_spa
     records = run_local([study(preset_knobs=moved)], hooks, execute)
     assert all(r.knobs["fixed"] == 8 for r in records)
     assert [r.ran for r in records[:4]] == [True] * 4
-    hooks.pasts["s"] = [Past(1, {"x": 9.0, "low": 0.2, "high": 0.5}, "gone", Outcome("done", 1.0))]
+    hooks.pasts["s"] = [ClosedTrial(1, {"x": 9.0, "low": 0.2, "high": 0.5}, "gone", Outcome("done", 1.0))]
     records = run_local([study()], hooks, execute)
     assert sorted(r.trial for r in records if r.role == "trial") == [0, 1, 2, 3]
 
@@ -290,7 +289,7 @@ def test_neither_ray_nor_torch_is_imported_when_all_is_known(tmp_path: Path) -> 
     code = """
 import sys
 from tuning_toys import MemoryHooks, study
-from harness.engine.outcome import Outcome
+from harness.plan.studies import Outcome
 from harness.tuning.drivers import run_studies
 hooks = MemoryHooks()
 resolved = hooks.resolve(study(), study().preset_knobs, 0)

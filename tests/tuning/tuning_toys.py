@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.engine.outcome import Outcome
+from harness.api.space import Float, Gap, Space
 from harness.engine.session import Session
+from harness.plan.studies import ClosedTrial, Outcome, Resolved, Study
 from harness.tuning import faults
-from harness.tuning.conductor import Conductor, Job
-from harness.tuning.space import Float, Gap, Space
-from harness.tuning.studies import Past, Resolved, Study
+from harness.tuning.scheduler import Job, Scheduler
 
 SPACE = Space({"x": Float(0.0, 1.0), ("low", "high"): Gap(low=(0.1, 0.4), gap=(0.1, 0.5))})
 PRESET = {"x": 0.5, "low": 0.2, "high": 0.5, "fixed": 7}
@@ -88,7 +87,7 @@ class MemoryHooks:
     root: str | None = None
     rows: list[tuple[str, int, str, int, str, Outcome]] = field(default_factory=list)
     runs: dict[str, Outcome] = field(default_factory=dict)
-    pasts: dict[str, list[Past]] = field(default_factory=dict)
+    pasts: dict[str, list[ClosedTrial]] = field(default_factory=dict)
     scores: dict[str, dict[float, float]] = field(default_factory=dict)
     knobs_of: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -105,7 +104,7 @@ class MemoryHooks:
         """What was recorded of a key."""
         return self.runs.get(key)
 
-    def past(self, study: Study) -> Sequence[Past]:
+    def past(self, study: Study) -> Sequence[ClosedTrial]:
         """The closed trials of a study."""
         return self.pasts.get(study.id, [])
 
@@ -123,10 +122,10 @@ class MemoryHooks:
         self.runs[key] = outcome
         if role == "trial":
             rest = [p for p in self.pasts.get(study.id, []) if p.trial != trial]
-            self.pasts[study.id] = [*rest, Past(trial, self.knobs_of[key], key, outcome)]
+            self.pasts[study.id] = [*rest, ClosedTrial(trial, self.knobs_of[key], key, outcome)]
 
 
-def in_flight(conductor: Conductor, n: int) -> list[Job]:
+def in_flight(conductor: Scheduler, n: int) -> list[Job]:
     """The next `n` jobs."""
     jobs = []
     for _ in range(n):

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets import facts
 from harness.datasets.acdc.volumes import CLASSES, read_images, read_labels, volume_shape
-from harness.datasets.facts import ImageFacts, MaskFacts
-from harness.datasets.files import CACHE_BYTES, FileDataset
-from harness.datasets.images import ArrayCache, some_of
-from harness.datasets.layout import Layout, Survey
-from harness.datasets.listing import (
+from harness.datasets.disk import facts
+from harness.datasets.disk.facts import ImageFacts, MaskFacts
+from harness.datasets.disk.files import CACHE_BYTES, FileDataset
+from harness.datasets.disk.layout import Layout, Survey
+from harness.datasets.disk.looking import illegal_labels
+from harness.datasets.io.images import ArrayCache, some_of
+from harness.datasets.io.listing import (
     disjoint,
     files_of,
     find_list,
@@ -25,7 +26,6 @@ from harness.datasets.listing import (
     root_folder,
     subfolders,
 )
-from harness.datasets.looking import illegal_labels
 from harness.errors import BadInput, Problem
 
 SIZES = {"training": 100, "testing": 50}

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from harness.datasets.coco.conversion import convert, converted
 from harness.datasets.coco.names import CLASSES, OTHER_SIZES, SIZES, VAL_PART_SIZES, YEAR, image_name
-from harness.datasets.facts import MaskFacts
-from harness.datasets.files import FileDataset
-from harness.datasets.images import IMAGE_SUFFIXES, MASK_SUFFIXES
-from harness.datasets.layout import LISTS, Layout, Survey
-from harness.datasets.listing import (
+from harness.datasets.disk.facts import MaskFacts
+from harness.datasets.disk.files import FileDataset
+from harness.datasets.disk.layout import LISTS, Layout, Survey
+from harness.datasets.disk.looking import illegal_labels
+from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from harness.datasets.io.listing import (
     disjoint,
     field_id,
     files_of,
@@ -24,7 +25,6 @@ from harness.datasets.listing import (
     read_ids,
     root_folder,
 )
-from harness.datasets.looking import illegal_labels
 from harness.errors import BadInput, Problem
 
 MASKS = "SegmentationClass"

@@ -15,10 +15,9 @@ from PIL import Image
 
 from harness.datasets.coco.names import CATEGORY_IDS, CLASSES, image_name, numbered_name
 from harness.datasets.coco.rasterise import MAX_SIDE, Unreadable, label_map
-from harness.datasets.images import merged, some_of
-from harness.datasets.listing import leads_out
-from harness.datasets.reading import read_many
-from harness.datasets.voc import COLOURS
+from harness.datasets.io.images import COLOURS, merged, some_of
+from harness.datasets.io.listing import leads_out
+from harness.datasets.io.reading import read_many
 from harness.errors import BadInput, Problem
 
 VERSION = 1

@@ -8,8 +8,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.api.vocabulary import IGNORE
 from harness.datasets.coco.names import CLASS_OF
-from harness.datasets.labels import IGNORE
 
 MAX_SIDE = 16384
 """Pixels; more is no photo."""

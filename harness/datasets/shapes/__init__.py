@@ -12,11 +12,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.base import Dataset
-from harness.datasets.labels import IGNORE
+from harness.api.vocabulary import IGNORE
 from harness.datasets.shapes.objects import CLASSES
 from harness.datasets.shapes.scene import SIDE, generator, render
 from harness.datasets.weak import CLICKS, KINDS, strokes
+from harness.datasets.weak.deriving import DerivingDataset
 from harness.errors import BadInput, Problem, nearest
 
 GENERATOR_VERSION = 1
@@ -87,7 +87,7 @@ def _sparse(seed: int, split: int, index: int, kind: str, jitter: float) -> Arra
     return strokes.scribbles(mask, strokes.numbered(mask, instances), rng)
 
 
-class Shapes(Dataset):
+class Shapes(DerivingDataset):
     """Pictures of 96x96 pixels with eight classes, their masks and weak labels, rendered when asked for.
 
     Ids read `train/000012`: split and picture number. Picture i is the same whatever the size of its split.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.labels import IGNORE
+from harness.api.vocabulary import IGNORE
 from harness.datasets.shapes.heads import centre, head
 from harness.datasets.shapes.noise import line, noise
 from harness.datasets.shapes.objects import (

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from harness.datasets.labels import IGNORE
+from harness.api.vocabulary import IGNORE
 from harness.datasets.weak import CLICKS, KINDS
 from harness.datasets.weak.strokes import BLOCK_SHARE, Instance, blocks, clicks, points, scribbles
 from harness.errors import BadInput, Problem, nearest

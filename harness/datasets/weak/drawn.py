@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from harness.datasets.labels import IGNORE
+from harness.api.vocabulary import IGNORE
 from harness.errors import BadInput, Problem, nearest
 
 STROKE = 3

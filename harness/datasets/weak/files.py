@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.images import merged, packed, read_mask, some_of, unpacked
-from harness.datasets.labels import IGNORE
-from harness.datasets.reading import read_many
+from harness.api.vocabulary import IGNORE
+from harness.datasets.io.images import merged, packed, read_mask, some_of, unpacked
+from harness.datasets.io.reading import read_many
 from harness.datasets.weak import CLICKS
 from harness.datasets.weak.drawn import MAX_XML_BYTES, Stroke, draw, parse_scribbles, read_points
 from harness.datasets.weak.manifest import MANIFEST

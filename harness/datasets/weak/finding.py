@@ -11,8 +11,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.datasets.images import some_of
-from harness.datasets.listing import files_of, leads_out, link_out, subfolders
+from harness.datasets.io.images import some_of
+from harness.datasets.io.listing import files_of, leads_out, link_out, subfolders
 from harness.datasets.weak import CLICKS, KINDS
 from harness.datasets.weak.files import JsonPoints, PngLabels, WeakFiles, XmlScribbles, key_of
 from harness.datasets.weak.manifest import SHEET, digests

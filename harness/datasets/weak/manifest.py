@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.datasets.listing import leads_out, link_out
+from harness.datasets.io.listing import leads_out, link_out
 from harness.datasets.weak.drawn import load_json
 from harness.errors import BadInput, Problem
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from harness.datasets.labels import IGNORE
+from harness.api.vocabulary import IGNORE
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.uint8]

@@ -1,0 +1,168 @@
+"""The contract between the engine and a method. Axes in tensor names: B images, C foreground classes,
+K labels (C, plus background where there is one), H W pixels, h w tokens."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.api.dataset import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildInfo:
+    """What a method is built for: data, sizes, network and length of the run."""
+
+    num_classes: int
+    has_background: bool
+    crop: int
+    """Side of the square training input, pixels."""
+    iterations: int
+    """T of this run, fidelity already applied."""
+    group: int
+    """Images over which a loss may normalise."""
+    tier: str
+    variant: str
+    labels: str
+    backbone: str
+    backbone_weights: str | None
+    decoder: str
+    base: nn.Module | None = None
+    """The built base of a plug-in."""
+
+    @property
+    def num_labels(self) -> int:
+        """K: label values that a segmenter predicts."""
+        return self.num_classes + int(self.has_background)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What `transform` makes of one image: named float (3,H,W) tensors, and the labels that follow the first view."""
+
+    views: Mapping[str, Tensor]
+    label_HW: Tensor | None = None
+    """int64, 255 = unlabelled or ignored; None for methods that read tags only."""
+    content_HW: Tensor | None = None
+    """True on real pixels, false on padding; None means all true."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One group of images on one device."""
+
+    ids: tuple[str, ...]
+    views: Mapping[str, Tensor]
+    tags_BC: Tensor
+    """float32 in {0,1}."""
+    label_BHW: Tensor | None
+    content_BHW: Tensor | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run is: `step` counts from 0 to `total`-1."""
+
+    step: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that lies behind this step, in [0,1)."""
+        return self.step / self.total
+
+
+@dataclass
+class StepOutput:
+    """Losses: named scalars, already weighted, whose sum is minimised; a term that has not started is left out.
+
+    Stats: tensors without gradient, averaged over the groups of the global batch (or concatenated in image order
+    where the method's `stats_concat` names them), handed to `update`.
+    """
+
+    losses: dict[str, Tensor]
+    stats: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerPlan:
+    """One optimiser with its schedule: `factor(step)` multiplies every group's initial learning rate."""
+
+    optimizer: torch.optim.Optimizer
+    factor: Callable[[int], float]
+    clip_norm: float | None = None
+    active: Callable[[Progress], bool] = lambda progress: True
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of images, before thresholds. Maps may be at token resolution."""
+
+    cam_BCHW: Tensor | None = None
+    """Normalised CAM in [0,1], all C classes, at image size."""
+    pseudo_BCHW: Tensor | None = None
+    """CAM refined into pseudo-mask scores in [0,1], at image size."""
+    segmentation_BKhw: Tensor | None = None
+    """Logits of the segmenter."""
+
+
+class Transform(Protocol):
+    """Makes the training views of one image; picklable, runs in loader processes, draws only from `rng`."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Views: ...
+
+
+class Method(nn.Module):
+    """A way of learning segmentation from weak labels. Teachers, banks and centres are submodules or buffers."""
+
+    stats_concat: frozenset[str] = frozenset()
+    teacher: nn.Module | None
+    """The network that `weights="teacher"` predicts with; None where there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Set here and not on the class, where it would hide a submodule of that name.
+        self.teacher = None
+
+    @abstractmethod
+    def transform(self) -> Transform:
+        """The picklable callable that makes training views."""
+
+    @abstractmethod
+    def step(self, group: Batch, progress: Progress) -> StepOutput:
+        """Losses and statistics of one group, with gradient. Draws randomness from the seeded generators only."""
+
+    def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
+        """After the optimiser step: EMA, centres, banks."""
+
+    @abstractmethod
+    def optimizers(self) -> list[OptimizerPlan]:
+        """The optimisers of this run, each with parameter groups, schedule and clipping."""
+
+    def cam_logits(self, images_B3HW: Tensor) -> Tensor:
+        """Class maps (B,C,h,w) before ReLU and normalisation, with gradient."""
+        raise TypeError(f"{type(self).__name__} makes no CAMs")
+
+    @abstractmethod
+    def predict(
+        self, images_B3HW: Tensor, tags_BC: Tensor | None = None, *, want: frozenset[str], weights: str = "student"
+    ) -> Prediction:
+        """The maps named in `want` (cam, pseudo, segmentation), without gradient, in eval mode.
+
+        `tags_BC` zeroes absent classes in CAM and pseudo maps; None leaves all classes.
+        `weights` is student or teacher. Raises ValueError for a target the method does not make.
+        """
+
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation (RGB, of pixels in [0,1]) that images are normalised by."""
+        raise TypeError(f"{type(self).__name__} does not say how its images are normalised")
+
+    def describe(self) -> dict[str, Any]:
+        """Values fitted to this size (design section 4, fitting rules), shown by dry_run and kept in the store."""
+        return {}

@@ -1,0 +1,1 @@
+"""Command-line words: one parser for every command, the words of runs, plan files."""

@@ -1,0 +1,265 @@
+"""Datasets that lie on disk as an image and a mask a picture: reading, tags, fingerprints, checking."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api.vocabulary import IGNORE
+from harness.datasets.disk import facts
+from harness.datasets.disk.facts import ImageFacts, MaskFacts
+from harness.datasets.disk.layout import Layout
+from harness.datasets.disk.looking import absent, illegal_labels, look, recall
+from harness.datasets.disk.tag_files import Tags, read_tags
+from harness.datasets.io.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask, some_of
+from harness.datasets.io.listing import given_path
+from harness.datasets.weak.deriving import DerivingDataset
+from harness.datasets.weak.files import WeakFiles
+from harness.datasets.weak.finding import find, find_given, kinds_below, lacking
+from harness.errors import BadInput, Problem, nearest
+
+CACHE_BYTES = 256 << 20
+"""Decoded pixels kept by one process: all of a few hundred photos, a share of a large dataset."""
+SPARSE_BYTES = 128 << 20
+"""Derived weak labels kept by one process: those of about ten thousand photos."""
+
+
+class FileDataset(DerivingDataset):
+    """Images and masks on disk. Arrays that it returns are read-only: they are shared with its cache."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        class_names: tuple[str, ...],
+        *,
+        name: str,
+        family: str,
+        has_background: bool,
+        complete: bool = True,
+        cache_bytes: int = CACHE_BYTES,
+    ):
+        self.layout = layout
+        self.name = name
+        self.family = family
+        self.class_names = class_names
+        self.has_background = has_background
+        self.complete = complete
+        """Whether it is meant to hold every class: one that is scored but in no training image is then an error."""
+        self._cache = ArrayCache(cache_bytes)
+        self._sparse = SparseCache(SPARSE_BYTES)
+        self.weak_root: Path | None = None
+        """The folder of `data.weak`; None where sparse labels are looked for below the root."""
+        self.given_tags: Tags = {}
+        """Tags of `data.tags`, by image id."""
+        self._weak_files: dict[str, WeakFiles | None] = {}
+        self._ids = frozenset(image_id for ids in layout.lists.values() for image_id in ids)
+
+    def splits(self) -> dict[str, bool]:
+        """Each split that exists, and whether it has masks."""
+        return dict(self.layout.has_masks)
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """Image ids of a split in list order. Raises BadInput where there is no such split."""
+        if split not in self.layout.lists:
+            raise BadInput(
+                Problem("split", f"{self.layout.root} has no split {split}", nearest(split, self.layout.lists))
+            )
+        return self.layout.lists[split]
+
+    def image(self, image_id: str) -> NDArray[np.uint8]:
+        """RGB image (H,W,3), read-only. Raises BadInput naming the file and the fix."""
+        return self._cache.get(("image", image_id), lambda: self.read_image(image_id))
+
+    def mask(self, image_id: str) -> NDArray[np.uint8]:
+        """Ground truth (H,W), read-only. Raises BadInput for a damaged file or an illegal label."""
+
+        def read() -> NDArray[np.uint8]:
+            self.legal_facts(image_id)
+            return self.read_mask(image_id)
+
+        return self._cache.get(("mask", image_id), read)
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """(H,W) of an image, from its header."""
+        return image_size(self.image_part(image_id)[0])
+
+    def tags(self, image_id: str) -> NDArray[np.float32]:
+        """Image-level labels (C,) in {0,1}: of `data.tags`, else classes with at least one pixel in the mask."""
+        if image_id in self.given_tags:
+            return self.given_tags[image_id].copy()
+        offset = int(self.has_background)
+        labels = self.legal_facts(image_id).labels
+        tags = np.zeros(self.num_classes, np.float32)
+        tags[[label - offset for label in labels if label >= offset and label != IGNORE]] = 1.0
+        return tags
+
+    def weak(self, image_id: str, kind: str) -> NDArray[np.uint8]:
+        """Sparse labels (H,W), 255 = unlabelled, of files where there are some, else derived from the mask.
+
+        `masks` gives the mask itself, which is read-only. Raises BadInput naming the file and the fix.
+        """
+        if kind == "masks":
+            return self.mask(image_id)
+        files = self.weak_files(kind)
+        derived = super().weak
+
+        def read() -> NDArray[np.uint8]:
+            return derived(image_id, kind) if files is None else files.read(image_id, self.size(image_id))
+
+        return self._sparse.get((kind, image_id), read)
+
+    def weak_files(self, kind: str) -> WeakFiles | None:
+        """The label files of a kind below `data.weak` or the root; None where labels are derived from masks.
+
+        Raises BadInput where `data.weak` holds none of the kind, and where a folder of theirs is empty.
+        """
+        if kind not in self._weak_files:
+            given = self.weak_root
+            names = self.class_names
+            self._weak_files[kind] = (
+                find(self.layout.root, kind, names) if given is None else find_given(given, kind, names)
+            )
+        return self._weak_files[kind]
+
+    def weak_source(self, kind: str) -> str:
+        """Where sparse labels of a kind come from, in words. Raises BadInput as `weak_files` does."""
+        files = self.weak_files(kind)
+        return "derived from the masks" if files is None else f"files at {files.where}"
+
+    def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
+        """Digest of the label files of these images, or the version that derives them.
+
+        Raises BadInput with every file that is missing or wrong.
+        """
+        files = self.weak_files(kind)
+        return super().weak_fingerprint(ids, kind) if files is None else f"files {files.check(ids, self.size)}"
+
+    def use_labels(self, weak: str | None = None, tags: str | None = None) -> None:
+        """Take sparse labels from below `weak`, tags from `tags`; relative paths start here or, else, at the root.
+
+        Images of val and test that `tags` leaves out have the tags of their masks. Raises BadInput where a path is
+        not there, a folder holds no sparse labels, tags cannot be read, or a training image has none.
+        """
+        problems: list[Problem] = []
+        for word, text, use in (("data.weak", weak, self._use_weak), ("data.tags", tags, self._use_tags)):
+            if text is not None:
+                try:
+                    use(given_path(word, text, self.layout.root))
+                except BadInput as error:
+                    problems += error.problems
+        if problems:
+            raise BadInput(problems)
+
+    def _use_weak(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise BadInput(Problem("data.weak", f"{folder} is no folder", "data.weak=<folder of labels>"))
+        if not kinds_below(folder):
+            raise BadInput(lacking(folder))
+        self.weak_root = folder
+
+    def _use_tags(self, source: Path) -> None:
+        classes = self.class_names[int(self.has_background) :]
+        self.given_tags = read_tags(source, classes, [i for ids in self.layout.lists.values() for i in ids])
+        without = [image_id for image_id in self.layout.lists.get("train", ()) if image_id not in self.given_tags]
+        if without:
+            found = f"no tags for {len(without)} training images: {some_of(without)}"
+            raise BadInput(Problem(str(source), found, "add them (an image may have an empty list)"))
+
+    def fingerprint(self, ids: tuple[str, ...]) -> str:
+        """Digest of class names and of these images' ids, order and label values, wherever the folder lies."""
+        for image_id in ids:
+            self._listed(image_id)
+        masks = self.facts(image_id for image_id in ids if image_id in self.layout.masks)
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for image_id in ids:
+            mask = masks[image_id].digest if image_id in masks else "no mask"
+            digest.update(f"\n{image_id!r} {mask}".encode())
+            if image_id in self.given_tags:
+                digest.update(f" tags {self.given_tags[image_id].tolist()}".encode())
+        return digest.hexdigest()
+
+    def check(self, ids: tuple[str, ...]) -> None:
+        """Decode these images and their masks on all cores, some milliseconds each; known files are not read again.
+
+        Raises BadInput with all that is wrong: damaged or cut-off files, colours instead of label numbers, labels
+        outside the classes, a mask of another size than its image, classes that no training image shows.
+        """
+        looked = look(self, ids)
+        errors = [*merged(looked.errors), *absent(self, looked.seen)[0]]
+        if errors:
+            raise BadInput(errors)
+
+    def facts(self, ids: Iterable[str]) -> dict[str, MaskFacts]:
+        """Facts of many masks. Raises BadInput with every wrong one."""
+        looked = look(self, ids, images=False)
+        if looked.errors:
+            raise BadInput(merged(looked.errors))
+        return {image_id: seen.mask for image_id, seen in looked.seen.items() if seen.mask is not None}
+
+    def image_path(self, image_id: str) -> Path:
+        """File of an image. Raises BadInput for an id that is in no list."""
+        return self.image_part(image_id)[0]
+
+    def mask_path(self, image_id: str) -> Path:
+        """File of a mask. Raises BadInput for an id that is in no list, or has no mask."""
+        return self.mask_part(image_id)[0]
+
+    def image_part(self, image_id: str) -> tuple[Path, str]:
+        """File of an image, and the part of it that is the image (empty: all of it)."""
+        self._listed(image_id)
+        if image_id not in self.layout.images:
+            raise BadInput(Problem(image_id, "this id has no image", "add it"))
+        return self.layout.root / self.layout.images[image_id], ""
+
+    def mask_part(self, image_id: str) -> tuple[Path, str]:
+        """File of a mask, and the part of it that is the mask (empty: all of it)."""
+        self._listed(image_id)
+        if image_id not in self.layout.masks:
+            folder = self.layout.root / self.layout.mask_folder
+            raise BadInput(
+                Problem(str(folder / f"{image_id}.png"), "this image has no mask", "use a split that has masks")
+            )
+        return self.layout.root / self.layout.masks[image_id], ""
+
+    def image_facts(self, image_id: str) -> ImageFacts:
+        """Facts of an image, every byte of which decodes. Raises BadInput naming the file and the fix."""
+        return facts.image_facts(self.image_part(image_id)[0])
+
+    def mask_facts(self, image_id: str) -> MaskFacts:
+        """Facts of a mask. Raises BadInput naming the file and the fix."""
+        return facts.mask_facts(self.mask_part(image_id)[0])
+
+    def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:
+        """Errors and warnings on the labels of a mask."""
+        return illegal_labels(self.mask_part(image_id)[0], mask, self.class_names)
+
+    def legal_facts(self, image_id: str) -> MaskFacts:
+        """Facts of a mask whose labels are legal. Raises BadInput."""
+        recall(self)
+        mask = self.mask_facts(image_id)
+        errors, _ = self.judge_mask(image_id, mask)
+        if errors:
+            raise BadInput(errors)
+        return mask
+
+    def read_image(self, image_id: str) -> NDArray[np.uint8]:
+        """RGB pixels (H,W,3) of an image file."""
+        return read_image(self.image_part(image_id)[0])
+
+    def read_mask(self, image_id: str) -> NDArray[np.uint8]:
+        """Label values (H,W) of a mask file."""
+        return read_mask(self.mask_part(image_id)[0])
+
+    def _listed(self, image_id: str) -> None:
+        if image_id not in self.layout.images and image_id not in self._ids:
+            raise BadInput(
+                Problem(
+                    "image id",
+                    f"{image_id!r} is in no list of {self.layout.root}",
+                    nearest(image_id, list(self.layout.images)[:1000]),
+                )
+            )

@@ -1,0 +1,136 @@
+"""What a dataset has on disk, and finding it in a VOC-layout folder without decoding a pixel."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.api.dataset import Dataset
+from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
+from harness.datasets.io.listing import class_names, disjoint, files_of, is_plain, missing, read_ids, root_folder
+from harness.errors import BadInput, Problem
+
+IMAGES = "JPEGImages"
+MASKS = "SegmentationClass"
+LISTS = "ImageSets/Segmentation"
+SPLITS = ("train", "val", "test")
+WORDS = ("data.root", "data.masks", "data.classes", "data.weak", "data.tags")
+"""Problems at these are of the command line, not of the data."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a folder holds. File names are relative to the root."""
+
+    root: Path
+    mask_folder: str
+    class_names: tuple[str, ...]
+    """Empty when no file names them."""
+    lists: dict[str, tuple[str, ...]]
+    has_masks: dict[str, bool]
+    images: dict[str, str]
+    """Image file of each listed id that has one."""
+    masks: dict[str, str]
+    """Mask file of each listed id that has one."""
+    name: str = "VOC layout"
+    """Which layout it is, in words."""
+
+
+@dataclass
+class Survey:
+    """What was found at a place: a dataset as far as it goes, and all that is wrong with its folders and lists."""
+
+    dataset: Dataset | None = None
+    layout: str = ""
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    def opened(self) -> Dataset:
+        """The dataset. Raises BadInput with every error."""
+        if self.errors or self.dataset is None:
+            raise BadInput(self.errors)
+        return self.dataset
+
+
+def inspect(root: str | None, masks: str | None, classes: str | None, problems: list[Problem]) -> Layout | None:
+    """The layout of a folder as far as it can be found; every problem of folders, lists, ids and names is added."""
+    mask_folder = masks or MASKS
+    base = root_folder(root, f"{IMAGES}, masks and {LISTS}", problems)
+    if base is None:
+        return None
+    lists = _lists(base, problems)
+    image_files = files_of(base / IMAGES, IMAGE_SUFFIXES, problems, "put the images there as .jpg or .png")
+    mask_files: dict[str, str] | None = None
+    if named_folder(base, masks, problems):
+        mask_files = files_of(base / mask_folder, MASK_SUFFIXES, problems, other_folders(base))
+    names = class_names(base, mask_folder if is_plain(mask_folder) else "", classes, problems)
+    every = [image_id for ids in lists.values() for image_id in ids]
+    if image_files is not None:
+        missing(every, image_files, base / IMAGES, "image", problems, official=False)
+    has_masks = dict.fromkeys(lists, True)
+    if mask_files is not None:
+        for split, ids in lists.items():
+            has_masks[split] = split == "train" or any(image_id in mask_files for image_id in ids)
+            if has_masks[split]:
+                missing(ids, mask_files, base / mask_folder, f"mask ({split}.txt)", problems, official=False)
+    return Layout(
+        base,
+        mask_folder,
+        names,
+        lists,
+        has_masks,
+        below(IMAGES, image_files or {}, every),
+        below(mask_folder, mask_files or {}, every),
+    )
+
+
+def below(folder: str, files: dict[str, str], ids: list[str]) -> dict[str, str]:
+    """Path relative to the root of each of these ids that has a file in `folder`."""
+    return {image_id: f"{folder}/{files[image_id]}" for image_id in ids if image_id in files}
+
+
+def named_folder(base: Path, masks: str | None, problems: list[Problem]) -> bool:
+    """Whether `data.masks` is left out or names a folder inside `base`; else the word is the problem, not the data."""
+    if masks is None or (is_plain(masks) and (base / masks).is_dir()):
+        return True
+    if is_plain(masks):
+        problems.append(Problem("data.masks", f"there is no folder {base / masks}", other_folders(base)))
+    else:
+        problems.append(Problem("data.masks", f"{masks!r}", f"the name of a folder inside {base}"))
+    return False
+
+
+def other_folders(base: Path) -> str:
+    """The fix for a mask folder that is not there: which folders are."""
+    others = sorted(
+        entry.name for entry in os.scandir(base) if entry.is_dir() and entry.name not in (IMAGES, LISTS.split("/")[0])
+    )
+    found = f"; the folders here are {some_of(others, 8)}" if others else ""
+    return f"data.masks=<folder of index PNGs>{found}"
+
+
+def _lists(base: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
+    lists: dict[str, tuple[str, ...]] = {}
+    for split in SPLITS:
+        path = base / LISTS / f"{split}.txt"
+        if path.exists():
+            lists[split] = read_ids(path, base / LISTS, problems)
+    if "train" not in lists:
+        problems.append(
+            Problem(
+                str(base / LISTS / "train.txt"),
+                "there is no such list",
+                "write the ids of the training images there, one a line, without suffix",
+            )
+        )
+    if "val" not in lists and "test" not in lists:
+        problems.append(
+            Problem(
+                f"{base / LISTS}/val.txt or test.txt",
+                "neither list exists",
+                "write the ids of the images to be scored there, one a line",
+            )
+        )
+    disjoint(lists, str(base / LISTS), problems)
+    return lists

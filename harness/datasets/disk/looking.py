@@ -1,0 +1,237 @@
+"""Reading every file of many pictures, and the rules that their sizes and labels must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from harness.api.vocabulary import IGNORE
+from harness.datasets.disk import facts
+from harness.datasets.disk.facts import ImageFacts, MaskFacts
+from harness.datasets.disk.layout import Layout
+from harness.datasets.io.images import some_of
+from harness.datasets.io.reading import read_many
+from harness.errors import BadInput, Problem
+
+KEEP_FACTS_FROM = 2000
+"""Where this many pictures had to be read, what was found is kept on disk for later processes."""
+_DROP_TAG = "exiftool -Orientation= -overwrite_original <file>"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one picture's files hold, and what is wrong with them."""
+
+    image: ImageFacts | None = None
+    mask: MaskFacts | None = None
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass
+class Looked:
+    """What many pictures hold, by id, and every problem of theirs."""
+
+    seen: dict[str, Seen] = field(default_factory=dict)
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+
+class Readable(Protocol):
+    """What looking needs of a dataset on disk."""
+
+    name: str
+    layout: Layout
+    class_names: tuple[str, ...]
+    has_background: bool
+    complete: bool
+
+    def image_part(self, image_id: str) -> tuple[Path, str]:
+        """File of an image, and the part of it."""
+
+    def mask_part(self, image_id: str) -> tuple[Path, str]:
+        """File of a mask, and the part of it."""
+
+    def image_facts(self, image_id: str) -> ImageFacts:
+        """Facts of an image. Raises BadInput."""
+
+    def mask_facts(self, image_id: str) -> MaskFacts:
+        """Facts of a mask. Raises BadInput."""
+
+    def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:
+        """Errors and warnings on the labels of a mask."""
+
+
+def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looked:
+    """Facts of these pictures, read on all cores where they are not known; `images` = False reads masks alone.
+
+    Pictures without an image file (or mask file) are judged by what they have.
+    """
+    chosen = list(dict.fromkeys(ids))
+    recall(dataset)
+    known = {image_id: seen for image_id in chosen if (seen := _recalled(dataset, image_id, images)) is not None}
+    unknown = [image_id for image_id in chosen if image_id not in known]
+    what = f"reading {dataset.name}" if images else f"reading masks of {dataset.name}"
+    results = read_many(partial(see, dataset, images=images), unknown, what=what)
+    found = dict(zip(unknown, results, strict=True))
+    looked = Looked()
+    for image_id in chosen:
+        seen = known[image_id] if image_id in known else found[image_id]
+        looked.seen[image_id] = seen
+        looked.errors += seen.errors
+        looked.warnings += seen.warnings
+    for image_id, seen in found.items():
+        _remember(dataset, image_id, seen)
+    if len(unknown) >= KEEP_FACTS_FROM:
+        facts.save(dataset.layout.root)
+    return looked
+
+
+def recall(dataset: Readable) -> None:
+    """Take in, once, what earlier processes kept of a large dataset."""
+    if len(dataset.layout.images) >= KEEP_FACTS_FROM:
+        facts.load(dataset.layout.root)
+
+
+def see(dataset: Readable, image_id: str, *, images: bool = True) -> Seen:
+    """One picture's files, read whole and judged."""
+    errors: list[Problem] = []
+    image = mask = None
+    if images and image_id in dataset.layout.images:
+        try:
+            image = dataset.image_facts(image_id)
+        except BadInput as error:
+            errors += error.problems
+    if image_id in dataset.layout.masks:
+        try:
+            mask = dataset.mask_facts(image_id)
+        except BadInput as error:
+            errors += error.problems
+    return _judged(dataset, image_id, image, mask, errors)
+
+
+def _judged(
+    dataset: Readable, image_id: str, image: ImageFacts | None, mask: MaskFacts | None, errors: list[Problem]
+) -> Seen:
+    warnings: list[Problem] = []
+    if mask is not None:
+        wrong, odd = dataset.judge_mask(image_id, mask)
+        errors += wrong
+        warnings += odd
+    if image is not None:
+        wrong, odd = _judge_sizes(dataset, image_id, image, mask)
+        errors += wrong
+        warnings += odd
+    return Seen(image, mask, tuple(errors), tuple(warnings))
+
+
+def illegal_labels(
+    path: Path, mask: MaskFacts, names: tuple[str, ...], hint: str = ""
+) -> tuple[list[Problem], list[Problem]]:
+    """Errors and warnings on a mask whose labels should be 0..K-1 or 255. `hint` says what wrong ones may mean."""
+    illegal = [label for label in mask.labels if label >= len(names) and label != IGNORE]
+    if illegal:
+        found = (
+            f"label {some_of(map(str, illegal))}, but the {len(names)} classes ({some_of(names, 3)}) are "
+            f"labelled 0..{len(names) - 1}"
+        )
+        fix = hint or "correct the mask (255 = ignore), or name all classes in the file of class names (data.classes)"
+        return [Problem(str(path), found, fix)], []
+    if mask.labels == (IGNORE,):
+        return [], [
+            Problem(
+                str(path), "every pixel is 255 (ignore)", "label the image, or leave it: nothing is learned from it"
+            )
+        ]
+    return [], []
+
+
+def absent(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
+    """Errors and warnings on named classes that no training image among these shows, and on masks of one label.
+
+    None where a training picture is damaged: it may be the one that shows the class.
+    """
+    every = set(dataset.layout.lists.get("train", ()))
+    train = every & set(seen)
+    learned = labels_in(seen, train)
+    if not train or any(seen[image_id].errors for image_id in train):
+        return [], []
+    if train == every and any(seen[image_id].mask for image_id in train) and (few := too_few(dataset, learned)):
+        return few, []
+    if not learned or dataset.class_names == tuple(map(str, range(len(dataset.class_names)))):
+        return [], []
+    scored = labels_in(seen, set(seen) - train)
+    lacking = [c for c in range(int(dataset.has_background), len(dataset.class_names)) if c not in learned]
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+    for labels, into, why in (
+        ([c for c in lacking if c in scored], errors if dataset.complete else warnings, "not learned, yet scored"),
+        ([c for c in lacking if c not in scored], warnings, "left out of the mean"),
+    ):
+        if labels:
+            names = some_of((f"{dataset.class_names[c]} ({c})" for c in labels), 8)
+            where = str(dataset.layout.root / dataset.layout.mask_folder)
+            fix = "check that no masks are missing and that labels count in the order of the class names"
+            into.append(Problem(where, f"no training image shows {names}: {why}", fix))
+    return errors, warnings
+
+
+def too_few(dataset: Readable, labels: Collection[int]) -> list[Problem]:
+    """An error where masks tell nothing apart: fewer than two of their labels are not 255."""
+    if len(labels) > 1:
+        return []
+    where = str(dataset.layout.root / dataset.layout.mask_folder)
+    held = f"{next(iter(labels))} is their only label" if labels else "there is no label in them"
+    fix = "255 is no class: number the foreground 1, 2, ...; or choose another mask folder with data.masks=<folder>"
+    return [Problem(where, f"nothing to tell apart in the masks: {held} but 255 (ignore)", fix)]
+
+
+def labels_in(seen: Mapping[str, Seen], ids: Collection[str]) -> set[int]:
+    """Label values, 255 apart, that occur in these masks."""
+    found: set[int] = set()
+    for image_id in ids:
+        mask = seen[image_id].mask
+        if mask is not None:
+            found.update(mask.labels)
+    return found - {IGNORE}
+
+
+def _judge_sizes(
+    dataset: Readable, image_id: str, image: ImageFacts, mask: MaskFacts | None
+) -> tuple[list[Problem], list[Problem]]:
+    turned = image.orientation != 1
+    if mask is not None and mask.size != image.size:
+        found = f"mask of {mask.size[1]}x{mask.size[0]} pixels, image of {image.size[1]}x{image.size[0]}"
+        fix = "make both the same size; a turned mask hints at a photo with an EXIF rotation"
+        if turned and mask.size == image.size[::-1]:
+            found += f", whose EXIF orientation {image.orientation} turns it"
+            fix = "turn the stored pixels as the tag says and drop it: exiftran -ai <file>"
+        return [Problem(str(dataset.mask_part(image_id)[0]), found, fix)], []
+    if turned:
+        found = f"EXIF orientation {image.orientation}: viewers and some loaders turn it, masks lie on stored pixels"
+        return [], [Problem(str(dataset.image_part(image_id)[0]), found, f"drop the tag: {_DROP_TAG}")]
+    return [], []
+
+
+def _recalled(dataset: Readable, image_id: str, images: bool) -> Seen | None:
+    """What is remembered of a picture whose files stay as they were; None where one of them has to be read."""
+    image = mask = None
+    if images and image_id in dataset.layout.images:
+        image = facts.known(*dataset.image_part(image_id), ImageFacts)
+        if image is None:
+            return None
+    if image_id in dataset.layout.masks:
+        mask = facts.known(*dataset.mask_part(image_id), MaskFacts)
+        if mask is None:
+            return None
+    return _judged(dataset, image_id, image, mask, [])
+
+
+def _remember(dataset: Readable, image_id: str, seen: Seen) -> None:
+    if seen.image is not None:
+        facts.remember(*dataset.image_part(image_id), seen.image)
+    if seen.mask is not None:
+        facts.remember(*dataset.mask_part(image_id), seen.mask)

@@ -1,0 +1,1 @@
+"""Reading of images, lists and foreign files; nothing here knows a dataset."""

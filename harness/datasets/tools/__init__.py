@@ -1,0 +1,1 @@
+"""Commands on datasets: checking, importing, writing weak labels."""

@@ -1,0 +1,1 @@
+"""From trained networks to counts: forward passes, predictions, evals, scores."""

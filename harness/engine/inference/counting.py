@@ -1,0 +1,149 @@
+"""Images to counts: score maps at every threshold, label maps, and CRFs in processes of their own."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.api.dataset import Dataset
+from harness.api.inference import SINGLE, Inference
+from harness.api.method import Method
+from harness.engine.checkpoint import Artifact
+from harness.engine.context import Context
+from harness.engine.inference.predictions import MAPS, ScoreMaps, batches, forward
+from harness.engine.parallel import gather_objects
+from harness.scoring.confusion import image_counts
+from harness.scoring.crf import NONE, OCCURS, PRESETS, CrfPool, Soft, crf_pool
+from harness.scoring.curves import ImageCurve, threshold_grid
+
+Scored = ImageCurve | NDArray[np.int64]
+"""What one image leaves behind: counts at every threshold, or (K,3) counts where there is none."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is scored: cam, pseudo or segmentation, with student or teacher weights, after a CRF or without."""
+
+    name: str
+    weights: str
+    crf: str = NONE
+
+
+def score_images(
+    context: Context,
+    method: Method,
+    ids: Sequence[str],
+    targets: Sequence[Target],
+    outputs: Mapping[str, Artifact],
+    split: str,
+    how: Inference = SINGLE,
+) -> dict[Target, dict[str, Scored]]:
+    """Per target and image its counts at all thresholds; images are shared out over the run's workers.
+
+    `how` is the segmenter's inference protocol. CRFs are spread over the worker's own threads.
+    """
+    session = context.session
+    mine = list(ids[session.rank :: session.world_size])
+    local: dict[Target, dict[str, Scored]] = {t: {} for t in targets}
+    any_crf = any(t.crf != NONE for t in targets)
+    done = 0
+    with crf_pool(context.machine.threads if any_crf else 1) as pool:
+        later = _Later(pool, local, context.dataset, limit=4 * context.machine.threads)
+        for chunk in batches(mine):
+            context.beat(f"score {split}", done, len(mine))
+            done += len(chunk)
+            truths = [context.dataset.mask(i) for i in chunk]
+            for weights in dict.fromkeys(t.weights for t in targets):
+                some = [t for t in targets if t.weights == weights]
+                _score_chunk(context, method, chunk, truths, some, outputs, how, local, later)
+        later.finish()
+        context.beat(f"score {split}", done, len(mine))
+    merged: dict[Target, dict[str, Scored]] = {t: {} for t in targets}
+    for part in gather_objects(local, session):
+        for target, scored in part.items():
+            merged[target].update(scored)
+    return merged
+
+
+@dataclass
+class _Later:
+    """Label maps that CRF processes still work on, and where their counts go; as many at once as `limit`."""
+
+    pool: CrfPool
+    results: dict[Target, dict[str, Scored]]
+    dataset: Dataset
+    limit: int
+    waiting: deque[tuple[Target, str, NDArray[np.uint8], Future[NDArray[np.uint8]]]] = field(default_factory=deque)
+
+    def add(self, target: Target, image_id: str, truth: NDArray[np.uint8], soft: Soft) -> None:
+        """Start one image."""
+        image = self.dataset.image(image_id)
+        self.waiting.append((target, image_id, truth, self.pool.submit(image, soft, PRESETS[target.crf])))
+        self.finish(self.limit)
+
+    def finish(self, left: int = 0) -> None:
+        """Count the oldest until at most `left` wait. Raises what the CRF raised."""
+        while len(self.waiting) > left:
+            target, image_id, truth, labels = self.waiting.popleft()
+            self.results[target][image_id] = image_counts(labels.result(), truth, self.dataset.num_labels)
+
+
+def _score_chunk(
+    context: Context,
+    method: Method,
+    ids: Sequence[str],
+    truths: Sequence[NDArray[np.uint8]],
+    targets: Sequence[Target],
+    outputs: Mapping[str, Artifact],
+    how: Inference,
+    results: dict[Target, dict[str, Scored]],
+    later: _Later,
+) -> None:
+    """Score a batch of images with one set of weights."""
+    dataset, weights = context.dataset, targets[0].weights
+    names = frozenset(t.name for t in targets)
+    from_files = "cams" in outputs and weights == "student"
+    sizes = [(int(t.shape[0]), int(t.shape[1])) for t in truths]
+    wanted = names - set(MAPS) if from_files else names
+    maps, fused = forward(context, method, ids, sizes, wanted, weights, how)
+    if from_files:
+        maps = [ScoreMaps.read(outputs["cams"], i) for i in ids]
+    grid = threshold_grid(context.run.cam_threshold)
+    for name in names & set(MAPS):
+        for i, truth, found in zip(ids, truths, maps, strict=True):
+            results[Target(name, weights)][i] = map_curve(dataset, found, name, truth, grid)
+    crfs = [t for t in targets if t.name not in MAPS and t.crf != NONE]
+    plain = Target("segmentation", weights)
+    for n, scores_KHW in fused:
+        if plain in results:
+            labels = scores_KHW.argmax(0).to(torch.uint8).cpu().numpy()
+            results[plain][ids[n]] = image_counts(labels, truths[n], dataset.num_labels)
+        if crfs:
+            soft = _occurring(scores_KHW, how)
+            for target in crfs:
+                later.add(target, ids[n], truths[n], soft)
+
+
+def _occurring(scores_KHW: Tensor, how: Inference) -> Soft:
+    """Probabilities of the labels that occur; only these leave the device."""
+    probs_KHW = scores_KHW.softmax(0) if how.of == "logits" else scores_KHW / scores_KHW.sum(0)
+    peak_K = probs_KHW.amax((1, 2))
+    kept = torch.nonzero((peak_K > OCCURS) | (peak_K == peak_K.max())).flatten()
+    return Soft(kept.to(torch.uint8).cpu().numpy(), probs_KHW[kept].float().cpu().numpy())
+
+
+def map_curve(
+    dataset: Dataset, maps: ScoreMaps, target: str, truth: NDArray[np.uint8], grid: NDArray[np.float64]
+) -> Scored:
+    """Counts of an image's score maps at every threshold of a grid; without a background class, of the best class."""
+    score, cls = maps.best(target, (int(truth.shape[0]), int(truth.shape[1])))
+    if not dataset.has_background:
+        return image_counts(cls.astype(np.uint8), truth, dataset.num_labels)
+    return ImageCurve.of(score, cls + 1, truth, grid, dataset.num_labels)

@@ -1,0 +1,81 @@
+"""Example predictions of a run as pictures: image, truth, and what the method makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.api.method import Method
+from harness.api.vocabulary import IGNORE
+from harness.engine.context import Context
+from harness.engine.inference.predictions import predict
+from harness.files import file_digest
+
+EXAMPLES = 4
+GAP = 4
+"""White pixels between panels."""
+
+
+def palette(n: int = 256) -> NDArray[np.uint8]:
+    """The VOC colour of every label value, (n,3): bits of the label spread over the channels; 255 is cream."""
+    colours = np.zeros((n, 3), np.uint8)
+    for label in range(n):
+        value, shift = label, 7
+        while value and shift >= 0:
+            for channel in range(3):
+                colours[label, channel] |= ((value >> channel) & 1) << shift
+            value >>= 3
+            shift -= 1
+    return colours
+
+
+def write_examples(context: Context, method: Method) -> list[dict[str, Any]]:
+    """Pictures of evenly spaced images of the reported split, as rows of `artifacts` (kind `example`).
+
+    Panels: image, truth, CAM labels at the preset's threshold, segmentation; those that the method makes.
+    """
+    ids = context.splits.report
+    picked = [ids[i] for i in np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids))).astype(int)]
+    folder = context.store.root / "pictures" / context.key
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for n, image_id in enumerate(dict.fromkeys(picked)):
+        panel = _panel(context, method, image_id)
+        path = folder / f"example-{n}.png"
+        Image.fromarray(panel).save(path)
+        rows.append(
+            {
+                "key": context.key,
+                "kind": "example",
+                "path": str(path.relative_to(context.store.root)),
+                "digest": file_digest(path),
+            }
+        )
+    return rows
+
+
+def _panel(context: Context, method: Method, image_id: str) -> NDArray[np.uint8]:
+    image = context.dataset.image(image_id)
+    truth = context.dataset.mask(image_id)
+    size = (int(truth.shape[0]), int(truth.shape[1]))
+    colours = palette()
+    parts = [image, colours[truth]]
+    targets = context.run.chosen.spec.targets
+    maps, labels = predict(context, method, [image_id], [size], frozenset(targets) - {"pseudo"}, "student")
+    if "cam" in targets:
+        score, cls = maps[0].best("cam", size)
+        offset = int(context.dataset.has_background)
+        parts.append(colours[np.where(score > context.run.cam_threshold, cls + offset, 0) if offset else cls])
+    parts.extend(colours[label] for label in labels)
+    parts = [
+        np.where((truth == IGNORE)[..., None], (p * 0.5 + 112).astype(np.uint8), p) if i > 1 else p
+        for i, p in enumerate(parts)
+    ]
+    gap = np.full((size[0], GAP, 3), 255, np.uint8)
+    row = [parts[0]]
+    for part in parts[1:]:
+        row += [gap, part]
+    return np.concatenate(row, axis=1)

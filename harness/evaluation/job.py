@@ -1,0 +1,140 @@
+"""One network scored in one way: from a run, a split and a target to the tables of one eval."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.api.dataset import Dataset
+from harness.api.inference import Inference
+from harness.api.method import Method
+from harness.cli.evaluate_words import EvaluateWords
+from harness.datasets.io.reading import cores
+from harness.datasets.splits import SplitPlan
+from harness.engine.context import Context
+from harness.engine.heartbeat import Heartbeat
+from harness.engine.inference.counting import Target, score_images
+from harness.engine.inference.evals import Tables, add_eval, counts_at, thresholds_of
+from harness.engine.phases import Phases
+from harness.engine.session import LocalSession
+from harness.errors import BadInput, Problem
+from harness.plan.config import Machine, RunConfig
+from harness.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringJob:
+    """What is scored, checked whole before anything starts."""
+
+    run: RunConfig
+    key: str
+    columns: Mapping[str, Any]
+    """Of the eval (`harness.engine.inference.evals.eval_columns`)."""
+    target: Target
+    how: Inference
+    dataset: Dataset
+    split: str
+    ids: tuple[str, ...]
+    threshold: float | None
+    """None where there is none, or where the best of the scored split is taken (oracle)."""
+    protocol: str
+    threads: int
+    device: str
+
+
+class Bar(Heartbeat):
+    """A progress bar where a run has its heartbeat file."""
+
+    def __init__(self, advance: Callable[[int, int], None]):
+        self._advance = advance
+
+    def beat(self, *, force: bool = False, **fields: Any) -> bool:
+        """Show `step` of `total`."""
+        self._advance(int(fields["step"]), int(fields["total"]))
+        return True
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Bar]:
+    """A bar on stderr, shown on a terminal only."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what, total=None)
+        yield Bar(lambda step, total: progress.update(task, completed=step, total=total))
+
+
+def device_of(words: EvaluateWords, problems: list[Problem]) -> str:
+    """The device that the words name, or the first GPU where there is one."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if words.gpus and words.gpus > found:
+        problems.append(Problem("gpus", f"{words.gpus:g}, but this machine has {found}", "gpus=0 scores on the CPU"))
+    return "cuda:0" if found and words.gpus != 0 else "cpu"
+
+
+def precision_of(words: EvaluateWords, usual: str, device: str) -> str:
+    """The precision asked for, else the usual one, which on the CPU is always fp32."""
+    if words.precision != "auto":
+        return words.precision
+    return usual if device.startswith("cuda") else "fp32"
+
+
+def threads_of(words: EvaluateWords) -> int:
+    """Threads and processes: as asked for, or all cores."""
+    return words.threads or cores()
+
+
+def score(job: ScoringJob, method: Method, store: Store) -> Tables:
+    """Score a network that has its weights already; one eval. Raises BadInput for a teacher that it has not."""
+    if job.target.weights == "teacher" and method.teacher is None:
+        raise BadInput(Problem("weights", f"{job.run.method} has no teacher", "weights=student"))
+    torch.set_num_threads(job.threads)
+    method.to(job.device).eval()
+    began = time.perf_counter()
+    with bar(f"scoring {job.split}") as shown:
+        context = Context(
+            run=job.run,
+            key=job.key,
+            machine=Machine(store=str(store.root), threads=job.threads, protocol=job.protocol),
+            dataset=job.dataset,
+            splits=SplitPlan((), (), job.ids, job.split, "none"),
+            session=LocalSession(device=job.device),
+            phases=Phases(),
+            heartbeat=shown,
+            store=store,
+        )
+        found = score_images(context, method, job.ids, [job.target], {}, job.split, job.how)[job.target]
+    results = [found[i] for i in job.ids]
+    rule = str(job.columns["threshold_rule"])
+    curve, thresholds = thresholds_of(results, {rule: job.threshold})
+    threshold = thresholds.get(rule)
+    tables = Tables()
+    add_eval(
+        tables,
+        job.columns,
+        threshold,
+        counts_at(results, threshold),
+        job.ids,
+        protocol=job.protocol,
+        seconds=time.perf_counter() - began,
+        curve=curve,
+    )
+    return tables
+
+
+def scored_ids(dataset: Dataset, split: str | None, problems: list[Problem]) -> tuple[str, tuple[str, ...]]:
+    """The split that is scored and its images: as asked for, else test where it has masks, else val."""
+    masked = [name for name, has in dataset.splits().items() if has]
+    chosen = split or ("test" if "test" in masked else "val")
+    if chosen not in masked:
+        fix = f"splits with masks: {', '.join(masked) or 'none'}"
+        problems.append(Problem("split", f"{dataset.name} has no masks for {chosen!r}", fix))
+        return chosen, ()
+    return chosen, dataset.ids(chosen)

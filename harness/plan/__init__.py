@@ -1,0 +1,1 @@
+"""From words to resolved configs, studies and the payload of a run."""

@@ -1,0 +1,138 @@
+"""The resolved config of one run, how it is made from words and preset, and its content key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.api.inference import Inference
+from harness.api.registry import Chosen, registry
+from harness.api.spec import MethodConfig
+from harness.files import digest_of
+from harness.plan.knobs import plain, typed_knobs
+
+INFERENCE_FIELDS = frozenset({"scales", "flip", "fusion", "crf", "split", "scoring"})
+"""Fields of a run that say how its network is scored, and nothing of how it is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run's numbers. Machine, storage and search words are elsewhere."""
+
+    method: str
+    """The command-line word, `sipe+fsae` for a plug-in on its base."""
+    variant: str
+    knobs: Mapping[str, Any]
+    base_knobs: Mapping[str, Any] | None = None
+    dataset: str
+    masks: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: str
+    backbone: str
+    decoder: str
+    tier: str
+    crop: int
+    batch: int
+    group: int
+    iterations: int
+    """The tier's or the word's; `total` is what is run."""
+    fidelity: float = 1.0
+    precision: str = "fp32"
+    seed: int = 0
+    cam_threshold: float = 0.5
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    fusion: str = "max"
+    crf: str = "none"
+    split: str | None = None
+    scoring: Mapping[str, Any] = field(default_factory=dict)
+    """Parts of the inference protocol that scales, flip and fusion do not say (`Inference.extras`); empty ones are no
+    part of the key."""
+
+    @property
+    def total(self) -> int:
+        """T: optimiser steps of this run."""
+        return max(1, round(self.iterations * self.fidelity))
+
+    @property
+    def chosen(self) -> Chosen:
+        """The registered method."""
+        return registry().choose(self.method)
+
+    def method_config(self) -> MethodConfig:
+        """The typed knobs. Raises BadInput when a rule between them does not hold."""
+        return typed_knobs(self.chosen.spec, self.knobs)
+
+    @property
+    def inference(self) -> Inference:
+        """How the segmenter sees an image that is scored."""
+        usual = {"scales": self.scales, "flip": "add" if self.flip else "none", "fusion": self.fusion}
+        return Inference(**{**usual, **self.scoring})
+
+    def with_inference(self, how: Inference) -> RunConfig:
+        """The same run, scored by another inference protocol."""
+        return dataclasses.replace(
+            self, scales=how.scales, flip=how.flip != "none", fusion=how.fusion, scoring=how.extras()
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values; `from_dict` is the inverse."""
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not values["scoring"]:
+            del values["scoring"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """A config from `to_dict`'s values."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        kept = {k: v for k, v in values.items() if k in known}
+        kept["scales"] = tuple(kept.get("scales", (1.0,)))
+        return cls(**kept)
+
+    def with_knobs(self, knobs: Mapping[str, Any], seed: int) -> RunConfig:
+        """The same run with other knobs (the rest as they are) and another seed."""
+        merged = {**self.knobs, **{k: plain(v) for k, v in knobs.items()}}
+        return dataclasses.replace(self, knobs=merged, seed=seed)
+
+
+def content_key(run: RunConfig, *, train_fingerprint: str, weights_digest: str, versions: Mapping[str, int]) -> str:
+    """A run's key: digest of config, training data, pretrained weights, seed and versions (design section 4)."""
+    identity = {
+        "config": _identity(run),
+        "train": train_fingerprint,
+        "weights": weights_digest,
+        "versions": dict(versions),
+    }
+    return digest_of(identity)
+
+
+def _identity(run: RunConfig) -> dict[str, Any]:
+    """The config without added knobs that stand at their defaults."""
+    values, chosen = run.to_dict(), run.chosen
+    for part, spec in (("knobs", chosen.spec), ("base_knobs", chosen.base)):
+        if spec is not None and values[part] is not None:
+            quiet = {k: plain(f.default) for k, f in spec.config.knobs().items() if f.metadata.get("added")}
+            values[part] = {k: v for k, v in values[part].items() if k not in quiet or v != quiet[k]}
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """How a run is executed; nothing here changes a number beyond summation order."""
+
+    store: str
+    data_root: str | None = None
+    classes_file: str | None = None
+    weights: str | None = None
+    weights_digest: str = ""
+    threads: int = 1
+    loaders: int = 0
+    checkpoint_every: int | None = None
+    keep: tuple[str, ...] = ("last", "best")
+    protocol: str = "held-out"
+    low_memory: bool = False
+    """Set on the one retry after running out of memory: groups are halved where the method allows it."""

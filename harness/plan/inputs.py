@@ -1,0 +1,104 @@
+"""What the words name, looked up and checked: methods, data, labels, GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.api.dataset import Dataset
+from harness.api.registry import Chosen, registry
+from harness.api.vocabulary import LABELS
+from harness.cli.parsing import split_list
+from harness.cli.run_words import Words
+from harness.datasets import DATASETS, open_dataset
+from harness.datasets.splits import SplitPlan, plan_splits
+from harness.errors import BadInput, Problem, nearest
+
+
+def chosen_methods(words: Words, single: bool, problems: list[Problem]) -> list[Chosen]:
+    """The methods that the words name; unknown ones become problems."""
+    known = registry()
+    name = "method" if single else "methods"
+    texts = split_list(words.method if single else words.methods)
+    if not texts:
+        problems.append(Problem(name, "is not given", f"write {name}=cam; known: {', '.join(known.names())}"))
+    if single and len(texts) > 1:
+        problems.append(Problem("method", f"{len(texts)} methods", "harness.train runs one; use harness.sweep"))
+    if texts == ["all"] and not single:
+        return known.all()
+    found = []
+    for text in dict.fromkeys(texts):
+        try:
+            found.append(known.choose(text))
+        except BadInput as e:
+            problems.extend(e.problems)
+    return found
+
+
+def open_data(words: Words, options: Mapping[str, str], problems: list[Problem]) -> tuple[Dataset, SplitPlan] | None:
+    """The dataset and its splits, every image and mask of them checked; None where there are problems.
+
+    Files are read only where words, folders and lists are right: reading may take a minute the first time.
+    """
+    if words.data.name not in DATASETS:
+        problems.append(Problem("data", f"{words.data.name!r} is unknown", nearest(words.data.name, DATASETS)))
+        return None
+    try:
+        dataset = open_dataset(
+            words.data.name, root=words.data.root, masks=words.data.masks, classes=words.data.classes, options=options
+        )
+        if problems:
+            return None
+        used = [split for split, has_masks in dataset.splits().items() if has_masks or split == "train"]
+        dataset.check(tuple(image_id for split in used for image_id in dataset.ids(split)))
+        splits = plan_splits(dataset, words.data.tune, words.protocol, report=words.split)
+    except BadInput as e:
+        problems.extend(e.problems)
+        return None
+    return dataset, splits
+
+
+def gpus_per_worker(words: Words, problems: list[Problem]) -> float:
+    """GPUs per worker: as asked for, or 1 where this machine has one. Asking for more than there are is a problem."""
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    each = (1.0 if found else 0.0) if words.gpus is None else words.gpus
+    if each * words.workers > found and not words.address:
+        problems.append(
+            Problem(
+                "gpus",
+                f"{words.workers} worker(s) with {each:g} GPU(s) each, but this machine "
+                f"has {found} (torch {torch.__version__}, CUDA {torch.version.cuda or 'none'})",
+                "fewer workers, a part of a GPU for each (gpus=0.5), gpus=0 for the CPU, or address=<ray cluster>",
+            )
+        )
+    return each
+
+
+def labels_of(words: Words, chosen: list[Chosen], problems: list[Problem]) -> tuple[dict[str, list[str]], list[str]]:
+    """Labels per method: those asked for that it reads, or its own."""
+    asked = split_list(words.labels)
+    notes: list[str] = []
+    for label in asked:
+        if label not in LABELS:
+            problems.append(Problem("labels", f"{label!r} is unknown", nearest(label, LABELS)))
+    out = {}
+    for c in chosen:
+        reads = c.spec.labels
+        if c.spec.labels == ("masks",):
+            out[c.name] = ["masks"]
+        elif not asked:
+            out[c.name] = [reads[0]]
+        else:
+            out[c.name] = [a for a in asked if a in reads]
+            if not out[c.name]:
+                notes.append(f"{c.name} reads {', '.join(reads)} and is left out of labels={words.labels}")
+    if asked and not any(out.values()):
+        problems.append(
+            Problem(
+                "labels",
+                f"no chosen method reads {words.labels}",
+                "; ".join(f"{c.name} reads {', '.join(c.spec.labels)}" for c in chosen),
+            )
+        )
+    return out, notes

@@ -1,0 +1,82 @@
+"""Knob values: from command-line text, to JSON and back to a method's typed config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.api.spec import MethodConfig, MethodSpec, Preset
+from harness.cli.parsing import split_list
+from harness.errors import BadInput, Problem, nearest
+
+
+def typed_knobs(spec: MethodSpec, values: Mapping[str, Any]) -> MethodConfig:
+    """A method's config from knob values. Raises BadInput for unknown knobs and for broken rules, all at once."""
+    known = spec.config.knobs()
+    problems = [
+        Problem(f"{spec.name}.{k}", "is no knob of this method", nearest(k, known)) for k in values if k not in known
+    ]
+    if problems:
+        raise BadInput(problems)
+    typed = {k: _typed(known[k].default, v) for k, v in values.items()}
+    config = spec.config(**typed)
+    broken = config.problems()
+    if broken:
+        raise BadInput(
+            [Problem(f"{spec.name}.{p.where.removeprefix(spec.name + '.')}", p.found, p.fix) for p in broken]
+        )
+    return config
+
+
+def preset_knobs(spec: MethodSpec, preset: Preset) -> dict[str, Any]:
+    """Every knob of a method at its preset's value, as JSON has it."""
+    values = {f.name: plain(f.default) for f in spec.config.knobs().values()}
+    return values | {k: plain(v) for k, v in preset.knobs.items()}
+
+
+def knob_from_text(spec: MethodSpec, name: str, raw: str) -> Any:
+    """A knob's value from its command-line text, of the default's type. Raises BadInput naming knob and type."""
+    known = spec.config.knobs()
+    if name not in known:
+        raise BadInput(Problem(f"{spec.name}.{name}", "is no knob of this method", nearest(name, known)))
+    default = known[name].default
+    try:
+        return plain(_from_text(default, raw))
+    except ValueError as e:
+        doc = known[name].metadata.get("doc", "")
+        raise BadInput(
+            Problem(f"{spec.name}.{name}", f"{raw!r} is no {type(default).__name__}", f"{doc}; default {default}")
+        ) from e
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: a list for a tuple."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _typed(default: Any, value: Any) -> Any:
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _from_text(default: Any, raw: str) -> Any:
+    if isinstance(default, bool):
+        if raw.lower() in ("true", "on", "yes", "1"):
+            return True
+        if raw.lower() in ("false", "off", "no", "0"):
+            return False
+        raise ValueError(raw)
+    if isinstance(default, int):
+        return int(raw)
+    if isinstance(default, float):
+        value = float(raw)
+        if value != value:
+            raise ValueError(raw)
+        return value
+    if isinstance(default, tuple):
+        kind = default[0] if default else 0.0
+        return tuple(_from_text(kind, part) for part in split_list(raw))
+    return raw

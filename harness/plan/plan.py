@@ -1,0 +1,154 @@
+"""Words to a pure list of studies and runs, checked whole before anything starts. Never imports Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.api.dataset import Dataset
+from harness.api.registry import registry
+from harness.cli.parsing import Parsed
+from harness.cli.run_words import Words
+from harness.datasets.splits import SplitPlan
+from harness.errors import BadInput, Problem
+from harness.files import digest_of
+from harness.plan.config import Machine, content_key
+from harness.plan.knobs import typed_knobs
+from harness.plan.row import SINGLE, OpenDatasets, PlannedStudy, PlanRow, plan_part
+from harness.plan.studies import Resolved, Study
+
+__all__ = ["Plan", "PlanRow", "PlannedStudy", "make_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A sweep before it runs: its studies, and the parts (sets of words, data, machine) that they come from."""
+
+    sweep: str
+    parts: tuple[PlanRow, ...]
+    studies: tuple[PlannedStudy, ...]
+    by_id: dict[str, PlannedStudy] = field(default_factory=dict)
+
+    @property
+    def words(self) -> Words:
+        """The words of the first part; those of the sweep as a whole (store, ray, mlflow, ...) are equal in all."""
+        return self.parts[0].words
+
+    @property
+    def machine(self) -> Machine:
+        """The machine of the first part; the store is that of all."""
+        return self.parts[0].machine
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of the first part."""
+        return self.parts[0].dataset
+
+    @property
+    def splits(self) -> SplitPlan:
+        """The splits of the first part."""
+        return self.parts[0].splits
+
+    @property
+    def gpus(self) -> float:
+        """GPUs per worker, equal in all parts."""
+        return self.parts[0].gpus
+
+    def planned(self, study_id: str) -> PlannedStudy:
+        """The study of this id."""
+        if not self.by_id:
+            self.by_id.update({p.study.id: p for p in self.studies})
+        return self.by_id[study_id]
+
+    def fitted(self, planned: PlannedStudy) -> dict[str, Any]:
+        """Values of a study's card that were fitted to its size (design section 4), from the method as built."""
+        from harness.plan.build import build_method
+
+        return build_method(planned.run, planned.part.dataset, planned.pretrained.path).describe()
+
+    @staticmethod
+    def target(method: str) -> str:
+        """What a method's objective scores: its last target."""
+        return registry().choose(method).spec.targets[-1]
+
+    def resolve(
+        self, study: Study, knobs: Mapping[str, Any], seed: int, *, trial: int = 0, role: str = "trial"
+    ) -> Resolved:
+        """The run of a study with these knobs and seed: its key, and the payload that `engine.run.execute` takes.
+
+        Raises BadInput when a rule between knobs is broken.
+        """
+        planned = self.planned(study.id)
+        part = planned.part
+        run = planned.run.with_knobs(knobs, seed)
+        typed_knobs(run.chosen.spec, run.knobs)
+        train_fingerprint = part.train_fingerprint(run.labels)
+        key = content_key(
+            run,
+            train_fingerprint=train_fingerprint,
+            weights_digest=planned.pretrained.digest,
+            versions=planned.versions,
+        )
+        machine = dataclasses.replace(
+            part.machine, weights=planned.pretrained.path, weights_digest=planned.pretrained.digest
+        )
+        payload = {
+            "key": key,
+            "config": run.to_dict(),
+            "machine": dataclasses.asdict(machine),
+            "labels": {"sweep": self.sweep, "study": study.id, "trial": trial, "role": role},
+            "train_fingerprint": train_fingerprint,
+            "fingerprints": {**part.fingerprints, **part.weak_fingerprint(run.labels)},
+            "versions": dict(planned.versions),
+            "workers": study.workers,
+            "gpus": study.gpus,
+            "pretraining": planned.pretrained.label,
+            "described": {
+                "dataset": part.dataset.name,
+                "family": part.dataset.family,
+                "class_names": list(part.dataset.class_names),
+                "has_background": part.dataset.has_background,
+                "ablation": planned.ablation,
+            },
+        }
+        return Resolved(key=key, payload=payload)
+
+
+def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False) -> Plan:
+    """The plan of `harness.sweep`, of several sets of words as one sweep, or of one run (for `harness.train`).
+
+    Raises BadInput with every problem of words, methods, knobs, data, weights and machine at once.
+    """
+    given = [parsed] if isinstance(parsed, Parsed) else list(parsed)
+    opened = OpenDatasets()
+    problems: list[Problem] = []
+    parts: list[PlanRow] = []
+    studies: dict[str, PlannedStudy] = {}
+    for one in given:
+        try:
+            part, planned = plan_part(one, opened, single=single)
+        except BadInput as e:
+            problems.extend(p for p in e.problems if p not in problems)
+            continue
+        parts.append(part)
+        for study in planned:
+            _add(studies, study)
+    if problems:
+        raise BadInput(problems)
+    fingerprints = [dict(f) for f in dict.fromkeys(tuple(sorted(p.fingerprints.items())) for p in parts)]
+    data = fingerprints[0] if len(fingerprints) == 1 else sorted(fingerprints, key=digest_of)
+    sweep = digest_of([sorted(studies), data])[:12]
+    if single:
+        sweep = f"{SINGLE}-{sweep}"
+    return Plan(sweep=sweep, parts=tuple(parts), studies=tuple(studies.values()))
+
+
+def _add(studies: dict[str, PlannedStudy], planned: PlannedStudy) -> None:
+    """Add a study unless an equal one is there; one that differs in its data alone gets an id of its own."""
+    old = studies.get(planned.study.id)
+    if old is not None and (old.part.fingerprints, old.pretrained) != (planned.part.fingerprints, planned.pretrained):
+        end = digest_of([dict(planned.part.fingerprints), planned.pretrained.digest])[:4]
+        planned = dataclasses.replace(planned, study=dataclasses.replace(planned.study, id=f"{planned.study.id}{end}"))
+    studies.setdefault(planned.study.id, planned)

@@ -1,0 +1,151 @@
+"""From checked words and a preset to the resolved config of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.api.inference import inference_of, inference_problems
+from harness.api.registry import Chosen
+from harness.api.spec import Preset, resolve
+from harness.api.vocabulary import DECODERS, PROTOCOLS, TIERS, VARIANTS
+from harness.cli.parsing import split_list
+from harness.cli.run_words import Words
+from harness.errors import BadInput, Problem, nearest
+from harness.plan.ablations import overrides
+from harness.plan.config import RunConfig
+from harness.plan.knobs import knob_from_text, preset_knobs, typed_knobs
+from harness.scoring.crf import crf_problems
+
+
+def resolve_run(
+    chosen: Chosen,
+    words: Words,
+    *,
+    family: str,
+    dataset: str,
+    labels: str,
+    precision: str,
+    options: Mapping[str, str],
+    knobs: Mapping[str, Mapping[str, str]],
+    seed: int,
+    network: tuple[str, str] | None = None,
+) -> RunConfig:
+    """The preset of a method with the command line's words on top.
+
+    `network` is the (backbone, decoder) that a baseline takes from the row beside it. Raises BadInput with every
+    problem of this method's words.
+    """
+    spec = chosen.spec
+    tier = words.tier or ("smoke" if dataset == "shapes" else "paper")
+    problems: list[Problem] = []
+    if words.variant not in spec.variants:
+        have = ", ".join(spec.variants)
+        problems.append(Problem("variant", f"{spec.name} has no variant {words.variant!r}", f"it has: {have}"))
+        raise BadInput(problems)
+    preset: Preset = resolve(spec.preset)(family, tier, words.variant)
+    values = preset_knobs(spec, preset) | overrides(spec, words.ablation)
+    for name, raw in knobs.get(spec.name, {}).items():
+        try:
+            values[name] = knob_from_text(spec, name, raw)
+        except BadInput as e:
+            problems.extend(e.problems)
+    if not problems:
+        try:
+            typed_knobs(spec, values)
+        except BadInput as e:
+            problems.extend(e.problems)
+    backbone = words.backbone.name or (network[0] if network else preset.backbone)
+    decoder = words.decoder or (network[1] if network else preset.decoder)
+    run = RunConfig(
+        method=chosen.name,
+        variant=words.variant,
+        knobs=values,
+        base_knobs=_base_knobs(chosen, family, tier, words.variant, knobs),
+        dataset=dataset,
+        masks=words.data.masks,
+        options={**options, "tune": words.data.tune},
+        labels=labels,
+        backbone=backbone,
+        decoder=decoder,
+        tier=tier,
+        crop=words.crop or preset.crop,
+        batch=words.batch or preset.batch,
+        group=words.group or min(preset.group, words.batch or preset.batch),
+        iterations=words.iterations or preset.iterations,
+        fidelity=words.fidelity,
+        precision=precision,
+        seed=seed,
+        cam_threshold=preset.cam_threshold,
+        crf=words.crf,
+        split=words.split,
+    ).with_inference(inference_of(words.scales, words.flip, words.fusion, preset.inference))
+    problems.extend(_size_rules(run, words))
+    if problems:
+        raise BadInput(problems)
+    return run
+
+
+def check_words(words: Words) -> list[Problem]:
+    """Rules on words alone, before any dataset or method is looked at."""
+    problems: list[Problem] = []
+
+    def one_of(name: str, value: str | None, allowed: Sequence[str]) -> None:
+        if value is not None and value not in allowed:
+            problems.append(Problem(name, f"{value!r} is unknown", nearest(value, allowed)))
+
+    one_of("tier", words.tier, TIERS)
+    one_of("variant", words.variant, VARIANTS)
+    one_of("decoder", words.decoder, DECODERS)
+    one_of("protocol", words.protocol, PROTOCOLS)
+    one_of("search", words.search, ("tpe", "rules"))
+    one_of("precision", words.precision, ("auto", "fp32", "bf16"))
+    one_of("retry", words.retry, ("failed",))
+    one_of("data.tune", words.data.tune, ("auto", "val", "carve"))
+    one_of("split", words.split, ("train", "val", "test"))
+    problems.extend(inference_problems(words.scales, words.flip, words.fusion))
+    problems.extend(crf_problems(words.crf))
+    for part in split_list(words.keep):
+        one_of("keep", part, ("last", "best", "maps", "none"))
+    for name in ("crop", "batch", "iterations", "group", "trials", "seeds", "workers", "threads", "checkpoint_every"):
+        value = getattr(words, name)
+        if value is not None and value < 1:
+            problems.append(Problem(name, f"{value} is below 1", "give a whole number of at least 1"))
+    if words.loaders is not None and words.loaders < 0:
+        problems.append(Problem("loaders", f"{words.loaders} is negative", "0 loads in the training process"))
+    if not 0 < words.fidelity <= 1:
+        problems.append(Problem("fidelity", f"{words.fidelity} is outside (0,1]", "1 is the whole run"))
+    if words.gpus is not None and words.gpus < 0:
+        problems.append(Problem("gpus", f"{words.gpus} is negative", "gpus=0 runs on the CPU"))
+    if words.seed < 0:
+        problems.append(Problem("seed", f"{words.seed} is negative", "give a whole number of at least 0"))
+    return problems
+
+
+def _size_rules(run: RunConfig, words: Words) -> list[Problem]:
+    problems = []
+    if run.batch % run.group:
+        problems.append(
+            Problem("batch", f"{run.batch} is no multiple of group={run.group}", "a step holds whole groups")
+        )
+    elif (run.batch // run.group) % words.workers:
+        problems.append(
+            Problem(
+                "workers",
+                f"{run.batch // run.group} groups of {run.group} do not divide over {words.workers} workers",
+                "choose batch, group and workers so that they do",
+            )
+        )
+    return problems
+
+
+def _base_knobs(
+    chosen: Chosen, family: str, tier: str, variant: str, knobs: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any] | None:
+    if chosen.base is None:
+        return None
+    base = chosen.base
+    preset: Preset = resolve(base.preset)(family, tier, variant if variant in base.variants else "default")
+    values = preset_knobs(base, preset)
+    values.update({k: knob_from_text(base, k, raw) for k, raw in knobs.get(base.name, {}).items()})
+    return values

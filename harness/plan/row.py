@@ -1,0 +1,289 @@
+"""One set of words to its studies: methods, data and machine looked up, presets resolved, everything checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.api.dataset import Dataset
+from harness.api.registry import Chosen, registry
+from harness.api.space import Space
+from harness.api.spec import Preset, resolve
+from harness.cli.parsing import Parsed, split_list
+from harness.cli.run_words import Words
+from harness.datasets.splits import SplitPlan
+from harness.errors import BadInput, Problem
+from harness.files import digest_of
+from harness.plan.ablations import names_for, overrides, unknown_names
+from harness.plan.build import check_build
+from harness.plan.config import Machine, RunConfig
+from harness.plan.inputs import chosen_methods, gpus_per_worker, labels_of, open_data
+from harness.plan.knobs import knob_from_text
+from harness.plan.pretrained import Pretrained, find
+from harness.plan.resolve import check_words, resolve_run
+from harness.plan.studies import Study
+from harness.plan.versions import versions
+
+SINGLE = "train"
+"""Marks studies and sweeps of `harness.train`: one run that belongs to no study of a sweep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """What the studies of one set of words share: the words, the data, the machine."""
+
+    words: Words
+    given: Mapping[str, str]
+    machine: Machine
+    dataset: Dataset
+    splits: SplitPlan
+    fingerprints: Mapping[str, str]
+    weak_fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """By kind of labels, for those that are neither tags nor masks."""
+    notes: tuple[str, ...] = ()
+    gpus: float = 0.0
+
+    def weak_fingerprint(self, labels: str) -> dict[str, str]:
+        """What decides the sparse labels that a run reads, as the entry `weak` of its fingerprints; none for others."""
+        return {"weak": self.weak_fingerprints[labels]} if labels in self.weak_fingerprints else {}
+
+    def train_fingerprint(self, labels: str) -> str:
+        """Digest of the training images and of the labels that a run reads."""
+        weak = self.weak_fingerprints.get(labels, "")
+        return digest_of([self.fingerprints["train"], weak]) if weak else self.fingerprints["train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStudy:
+    """One study of a sweep: what the tuner needs, the run that its trials vary, and what it shares with others."""
+
+    study: Study
+    run: RunConfig
+    pretrained: Pretrained
+    versions: Mapping[str, int]
+    part: PlanRow
+    ablation: str = ""
+    """Names of the ablations of this method, joined by `+`."""
+
+
+class OpenDatasets:
+    """Datasets that are open already: several sets of words mostly name the same one."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Dataset, SplitPlan, Mapping[str, str]] | None] = {}
+
+    def get(self, parsed: Parsed, problems: list[Problem]) -> tuple[Dataset, SplitPlan, Mapping[str, str]] | None:
+        """Dataset, splits and their fingerprints; None where they cannot be had, with problems the first time."""
+        words: Words = parsed.words
+        data = words.data
+        name = digest_of([data.name, data.root, data.masks, data.classes, data.tune, sorted(parsed.options.items()),
+                          words.protocol, words.split])  # fmt: skip
+        if name not in self._found:
+            opened = open_data(words, parsed.options, problems)
+            self._found[name] = None if opened is None else (*opened, _fingerprints(*opened))
+        return self._found[name]
+
+
+def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> tuple[PlanRow, list[PlannedStudy]]:
+    """The studies of one set of words.
+
+    Raises BadInput with every problem of words, methods, knobs, data, weights and machine at once.
+    """
+    words: Words = parsed.words
+    problems = [*parsed.problems, *check_words(words)]
+    chosen = chosen_methods(words, single, problems)
+    problems.extend(unknown_names(words.ablation, [c.spec for c in chosen]))
+    found = opened.get(parsed, problems)
+    gpus = gpus_per_worker(words, problems)
+    threads = _threads(words, gpus, problems)
+    precision = words.precision if words.precision != "auto" else ("bf16" if gpus else "fp32")
+    if found is None or not chosen or problems:
+        raise BadInput(problems)
+    dataset, splits, fingerprints = found
+    labels, notes = labels_of(words, chosen, problems)
+    runs = _runs(parsed, chosen, labels, dataset, precision, problems)
+    weak: dict[str, str] = {}
+    for kind in dict.fromkeys(run.labels for run in runs if run.labels not in ("tags", "masks")):
+        try:
+            weak[kind] = dataset.weak_fingerprint(splits.train, kind)
+        except BadInput as e:
+            problems.extend(e.problems)
+    part = PlanRow(
+        words=words,
+        given=dict(parsed.given),
+        machine=_machine(words, gpus, threads),
+        dataset=dataset,
+        splits=splits,
+        fingerprints=fingerprints,
+        weak_fingerprints=weak,
+        notes=tuple(notes),
+        gpus=gpus,
+    )
+    studies = []
+    for run in runs:
+        try:
+            studies.append(_study(run, parsed, part, single))
+        except BadInput as e:
+            problems.extend(e.problems)
+    if problems:
+        raise BadInput(problems)
+    return part, studies
+
+
+def _fingerprints(dataset: Dataset, splits: SplitPlan) -> dict[str, str]:
+    ids = {"train": splits.train, "tune": splits.tune, "report": splits.report}
+    return {name: dataset.fingerprint(of) for name, of in ids.items()}
+
+
+def _threads(words: Words, gpus: float, problems: list[Problem]) -> int:
+    """CPU threads per worker. On this machine all workers of a run must fit its cores: a problem where they do not."""
+    local = words.ray and words.address is None
+    cores = os.cpu_count() or 1
+    auto = (min(4, max(1, cores // max(1, words.workers))) if local else 4) if gpus else 1
+    threads = words.threads or auto
+    if local and words.workers * threads > cores:
+        problems.append(
+            Problem(
+                "workers",
+                f"{words.workers} with {threads} thread(s) each, but this machine has {cores} core(s)",
+                "lower workers or threads, or name a cluster by address=",
+            )
+        )
+    return threads
+
+
+def _machine(words: Words, gpus: float, threads: int) -> Machine:
+    return Machine(
+        store=os.path.abspath(words.store),
+        data_root=_abs(words.data.root),
+        classes_file=_abs(words.data.classes),
+        threads=threads,
+        loaders=words.loaders if words.loaders is not None else (4 if gpus else 0),
+        checkpoint_every=words.checkpoint_every,
+        keep=tuple(split_list(words.keep)),
+        protocol=words.protocol,
+    )
+
+
+def _runs(
+    parsed: Parsed,
+    chosen: list[Chosen],
+    labels: Mapping[str, list[str]],
+    dataset: Dataset,
+    precision: str,
+    problems: list[Problem],
+) -> list[RunConfig]:
+    """One run per method and kind of labels; baselines once per distinct network of the others."""
+    words: Words = parsed.words
+    runs: list[RunConfig] = []
+
+    def add(c: Chosen, label: str, network: tuple[str, str] | None = None) -> None:
+        try:
+            runs.append(
+                resolve_run(
+                    c,
+                    words,
+                    family=dataset.family,
+                    dataset=words.data.name,
+                    labels=label,
+                    precision=precision,
+                    options=parsed.options,
+                    knobs=parsed.knobs,
+                    seed=words.seed,
+                    network=network,
+                )
+            )
+        except BadInput as e:
+            problems.extend(p for p in e.problems if p not in problems)
+
+    for c in (c for c in chosen if not c.spec.baseline_of):
+        for label in labels[c.name]:
+            add(c, label)
+    networks = list(dict.fromkeys((r.backbone, r.decoder) for r in runs))
+    for c in (c for c in chosen if c.spec.baseline_of):
+        for label in labels[c.name]:
+            for network in networks or [_network_of_cam(dataset.family, words)]:
+                add(c, label, network)
+    return runs
+
+
+def _network_of_cam(family: str, words: Words) -> tuple[str, str]:
+    spec = registry().spec("cam")
+    tier = words.tier or ("smoke" if words.data.name == "shapes" else "paper")
+    preset: Preset = resolve(spec.preset)(family, tier, "default")
+    return preset.backbone, preset.decoder
+
+
+def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> PlannedStudy:
+    words, chosen = part.words, run.chosen
+    preset: Preset = resolve(chosen.spec.preset)(part.dataset.family, run.tier, run.variant)
+    space = None if single else _space(chosen, run, parsed)
+    searched = words.protocol != "fixed" and space is not None and bool(space.knobs)
+    trials = (words.trials or preset.trials) if searched and not single else 1
+    seeds = tuple(range(words.seed, words.seed + (1 if single else words.seeds or preset.seeds)))
+    pretrained = find(run.backbone, words.backbone.weights)
+    check_build(run, part.dataset)
+    identity = {
+        "run": run.to_dict(),
+        "trials": trials,
+        "seeds": seeds,
+        "search": words.search,
+        "protocol": words.protocol,
+        "space": sorted(map(str, space.knobs)) if space else [],
+        # Other images, labels or weights under the same words are another study: its scores teach nothing here.
+        "train": part.train_fingerprint(run.labels),
+        "tune": part.fingerprints["tune"],
+        "weights": pretrained.digest,
+    }
+    middle = f"{run.labels}-{SINGLE}" if single else run.labels
+    study = Study(
+        id=f"{chosen.name}-{middle}-{digest_of(identity)[:8]}",
+        method=chosen.name,
+        space=space,
+        preset_knobs=dict(run.knobs),
+        trials=trials,
+        seeds=seeds,
+        search=words.search,
+        protocol=words.protocol,
+        cores_per_run=float(part.machine.threads),
+        gpus=part.gpus,
+        workers=words.workers,
+        first_rung=_first_rung(run),
+    )
+    return PlannedStudy(
+        study=study,
+        run=run,
+        pretrained=pretrained,
+        versions=versions(chosen.spec, chosen.base),
+        part=part,
+        ablation="+".join(names_for(chosen.spec, words.ablation)),
+    )
+
+
+def _first_rung(run: RunConfig) -> float:
+    """Share of T of the first early stop: a tenth of the run after the last loss term has started, or never."""
+    rung = run.method_config().last_start() + 0.1
+    return max(0.25, rung) if rung < 0.9 else 1.0
+
+
+def _space(chosen: Chosen, run: RunConfig, parsed: Parsed) -> Space | None:
+    """The method's search space without the knobs that the command line or an ablation pins."""
+    target = registry().space_target(chosen.spec.name)
+    if target is None:
+        return None
+    space: Space = resolve(target)
+    texts = parsed.knobs.get(chosen.spec.name, {})
+    for name, raw in texts.items():
+        knob_from_text(chosen.spec, name, raw)
+    ablated: Mapping[str, Any] = overrides(chosen.spec, parsed.words.ablation)
+    space = space.without(*(k for k in space.knobs if k in texts or k in ablated))
+    problems = space.check(chosen.spec.config, run.knobs)
+    if problems:
+        raise BadInput(problems)
+    return space
+
+
+def _abs(path: str | None) -> str | None:
+    return os.path.abspath(os.path.expanduser(path)) if path else None

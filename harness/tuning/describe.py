@@ -1,0 +1,185 @@
+"""Plans and runs in words: what a sweep will do, what it has done, what it will cost, where a run's time went."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+
+from harness.api.spec import Preset, resolve
+from harness.datasets.tools.judging import label_source
+from harness.engine.phases import phase_table
+from harness.plan.plan import Plan, PlannedStudy, PlanRow
+from harness.scoring.metrics import miou_of
+from harness.store import Results, latest_runs, load
+from harness.tuning.progress import clock_text
+
+TIER_CORE_SECONDS = {"smoke": 60.0, "lab": 600.0}
+"""Upper bounds of one run by tier (design section 6), used until the store knows better."""
+CHECKPOINTS_IN_FLIGHT = 4
+"""Copies of the parameters in a checkpoint in progress: student, teacher, two moments."""
+
+
+def plan_text(plan: Plan, *, full: bool = False) -> str:
+    """The plan in words; `full` adds resolved configs, fitted values and what each knob is searched over."""
+    runs = latest_runs(load(plan.machine.store, ["runs"]).runs)
+    done = set(runs.filter(pl.col("status") == "done")["key"])
+    names = ", ".join(dict.fromkeys(part.dataset.name for part in plan.parts))
+    lines = [f"sweep {plan.sweep}: {len(plan.studies)} studies on {names}, store {plan.machine.store}"]
+    lines.extend(dict.fromkeys(line for part in plan.parts for line in _part_lines(part)))
+    seconds, unknown, parallel = 0.0, 0, 1
+    for planned in plan.studies:
+        study = planned.study
+        key = plan.resolve(study, {}, planned.run.seed).key
+        each = seconds_per_run(planned, runs)
+        n = runs_of(planned)
+        if each is None:
+            unknown += n
+        else:
+            at_once = _at_once(planned)
+            seconds, parallel = seconds + n * each / at_once, max(parallel, at_once)
+        state = "trial 0 is done" if key in done else "to be run"
+        time = "time unknown" if each is None else f"about {each:.0f} s a run"
+        ablation = f", ablation {planned.ablation}" if planned.ablation else ""
+        lines.append(
+            f"  {study.id}: {study.trials} trials, {len(study.seeds)} seeds, {planned.run.total} iterations, "
+            f"{planned.run.backbone}, {planned.run.decoder}{ablation} [{state}; {time}]"
+        )
+        if full:
+            lines.extend("    " + line for line in _study_lines(plan, planned, key))
+    if unknown:
+        lines.append(f"  time: unknown for {unknown} runs, of which none like them is in the store")
+    if seconds:
+        lines.append(f"  time: at most about {clock_text(seconds)} with {parallel} runs at once")
+    lines.append(f"  disk: about {disk_needed(plan) / 2**20:.0f} MiB")
+    return "\n".join(lines)
+
+
+def _part_lines(part: PlanRow) -> list[str]:
+    splits = part.splits
+    return [
+        f"  train {len(splits.train)} images, tuned on {splits.tune_name or 'nothing'} ({len(splits.tune)}), "
+        f"reported on {splits.report_name} ({len(splits.report)}), protocol {part.words.protocol}",
+        *(f"  labels {kind}: {label_source(part.dataset, kind)}" for kind in part.weak_fingerprints),
+        *(f"  note: {note}" for note in part.notes),
+    ]
+
+
+def _at_once(planned: PlannedStudy) -> int:
+    """Runs of a study that this machine's cores hold at a time."""
+    study = planned.study
+    return 1 if study.gpus else max(1, int((os.cpu_count() or 1) / max(1.0, study.threads * study.workers)))
+
+
+def runs_of(planned: PlannedStudy) -> int:
+    """Runs that a study makes at most: its trials, and the chosen config with the seeds that no trial had."""
+    return planned.study.trials + len([s for s in planned.study.seeds if s != planned.run.seed])
+
+
+def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
+    """Seconds of one run: from runs like it in the store, else the tier's bound for the pixels that it trains on; None
+    at tier paper."""
+    run, study = planned.run, planned.study
+    like = runs.filter(
+        pl.col("status") == "done",
+        pl.col("method") == run.method,
+        pl.col("backbone") == run.backbone,
+        pl.col("tier") == run.tier,
+        # Images of another size, and other arithmetic on another machine, tell little.
+        pl.col("dataset") == planned.part.dataset.name,
+        pl.col("precision") == run.precision,
+        pl.col("device").str.starts_with("cpu") == (study.gpus == 0),
+        pl.col("world_size") == study.workers,
+    )
+    per_step = []
+    for row in like.iter_rows(named=True):
+        config = json.loads(row["config"])
+        if config["crop"] == run.crop and config["batch"] == run.batch:
+            spent = sum(v for k, v in json.loads(row["seconds"]).items() if k != "train_all_attempts")
+            per_step.append(spent / max(1, int(row["iterations"])))
+    if per_step:
+        return sum(per_step) / len(per_step) * run.total
+    bound = TIER_CORE_SECONDS.get(run.tier)
+    if bound is None:
+        return None
+    usual: Preset = resolve(run.chosen.spec.preset)(planned.part.dataset.family, run.tier, run.variant)
+    return bound * (run.total * run.batch * run.crop**2) / (usual.iterations * usual.batch * usual.crop**2)
+
+
+def disk_needed(plan: Plan) -> int:
+    """Bytes that a sweep needs at most: final weights of every run, and checkpoints and maps of those in progress."""
+    total = 0
+    for planned in plan.studies:
+        size = 4 * backbone_parameters(planned.run.backbone)
+        kept = 0 if "none" in planned.part.machine.keep else runs_of(planned) * 2 * size
+        total += kept + CHECKPOINTS_IN_FLIGHT * size
+    maps = [2 * _scored_images(p.part) * 2 * 2 * p.run.crop**2 for p in plan.studies]
+    return total + max(maps, default=0)
+
+
+def _scored_images(part: PlanRow) -> int:
+    return len(part.splits.tune) + len(part.splits.report)
+
+
+@lru_cache(maxsize=32)
+def backbone_parameters(name: str) -> int:
+    """Parameters of a backbone, counted without memory for them."""
+    if name.startswith("shapes_"):
+        return 500_000
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())
+
+
+def run_text(results: Results, key: str) -> str:
+    """Scores and phases of one run of a store."""
+    row = latest_runs(results.runs.filter(pl.col("key") == key)).row(0, named=True)
+    lines = [f"run {key}: {row['method']} {row['variant']} on {row['dataset']}, seed {row['seed']}, {row['status']}"]
+    if row["status"] != "done":
+        return "\n".join([*lines, f"  {row['error_class']}: {row['error_message']}"])
+    evals = results.evals.filter(pl.col("key") == key).sort("split", "target", "weights", "threshold_rule")
+    for e in evals.iter_rows(named=True):
+        threshold = "" if e["threshold"] is None else f" {e['threshold_rule']} threshold {e['threshold']:.2f}"
+        lines.append(
+            f"  {e['target']:<13}{e['weights']:<8} on {e['split']:<6} tags {e['tags']:<6}"
+            f" mIoU {100 * miou_of(results, e['eval']):5.1f}{threshold}{_way(e)}"
+        )
+    seconds = {k: v for k, v in json.loads(row["seconds"]).items() if k != "train_all_attempts"}
+    return "\n".join([*lines, phase_table(seconds)])
+
+
+def _study_lines(plan: Plan, planned: PlannedStudy, key: str) -> list[str]:
+    run, study = planned.run, planned.study
+    searched = set(study.space.knobs) if study.space and study.budget > 1 else set()
+    lines = [
+        f"key of trial 0: {key}",
+        f"crop {run.crop}, batch {run.batch}, group {run.group}, precision {run.precision}, labels {run.labels}, "
+        f"variant {run.variant}, weights {planned.pretrained.label}",
+        "knobs: " + ", ".join(f"{k}={_short(v)}{'*' if k in searched else ''}" for k, v in run.knobs.items()),
+    ]
+    if study.space and searched:
+        lines.append("searched (*): " + "; ".join(f"{k} {study.space[k]}" for k in study.space))
+    fitted = plan.fitted(planned)
+    if fitted:
+        lines.append("fitted to this size: " + ", ".join(f"{k}={_short(v)}" for k, v in fitted.items()))
+    return lines
+
+
+def _way(e: Mapping[str, Any]) -> str:
+    """How a segmenter saw the images, where that is more than one plain pass."""
+    if e["target"] != "segmentation":
+        return ""
+    parts = [f"scales {e['scales']}"] * (e["scales"] != "1") + ["flip"] * bool(e["flip"])
+    parts += [f"fused by {e['fusion']}"] * (bool(parts) or " " in e["fusion"])
+    parts += [f"CRF {e['crf']}"] * (e["crf"] != "none")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

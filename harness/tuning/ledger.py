@@ -1,0 +1,235 @@
+"""The driver's side of the store: what is already known of a run, and rows for trials, pruned and failed runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
+from harness.engine.inference.score import objective_eval
+from harness.errors import StoreError
+from harness.plan.plan import Plan, PlanRow
+from harness.plan.studies import ClosedTrial, Outcome, Resolved, Study, key_now
+from harness.scoring.metrics import miou
+from harness.store import MissingRows, Store, latest_runs, load
+from harness.store.maintenance import reopen
+from harness.store.rows import param_rows, run_row
+from harness.tuning.asha import Asha
+
+SWEEPS = "sweeps"
+"""Folder of the store with the plan of each sweep, for `harness.sweep status`."""
+
+
+@dataclass
+class Ledger:
+    """The hooks of a sweep (`harness.plan.studies.Hooks`): resolves trials, knows finished ones, records all."""
+
+    plan: Plan
+    store: Store
+    retry_failed: bool = False
+    on_closed: Callable[[str], object] = lambda key: None
+    """Called with the key of each run that was written, for the MLflow export."""
+    failed: list[str] = field(default_factory=list)
+    _runs: dict[str, dict[str, Any]] | None = None
+    _stored_trials: dict[str, list[dict[str, Any]]] | None = None
+    _lost: set[str] = field(default_factory=set)
+    _payloads: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _parts: dict[str, PlanRow] = field(default_factory=dict)
+
+    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Resolved:
+        """Key and payload of the run with these knobs and seed."""
+        found = self.plan.resolve(study, knobs, seed)
+        self._payloads[found.key] = found.payload
+        self._parts[found.key] = self.plan.planned(study.id).part
+        return found
+
+    def known(self, key: str) -> Outcome | None:
+        """What the store already says of a run; None where it has to be run, again where its scores are lost."""
+        row = self._known_runs().get(key)
+        if row is None:
+            row = self._written_since(key)
+        if row is None or (row["status"] == "failed" and self.retry_failed):
+            return None
+        if row["status"] == "failed":
+            return Outcome(
+                status="failed", reached=0.0, error_class=row["error_class"], error_message=row["error_message"]
+            )
+        if row["status"] == "pruned":
+            return self._pruned(key)
+        try:
+            return Outcome(status="done", objective=self._objective(key, row))
+        except MissingRows as lost:
+            if key not in self._lost:
+                self._lost.add(key)
+                reopen(self.store.root, key)
+                print(f"{row['method']} seed {row['seed']}, run {key}, is made again: {lost}", flush=True)
+            return None
+
+    def past(self, study: Study) -> list[ClosedTrial]:
+        """Closed trials of this study in the store, whatever sweep wrote them, that would still run under their key."""
+        found = []
+        mine = [r for rows in self._trials().values() for r in rows if r["study"] == study.id and r["role"] == "trial"]
+        for trial, key in sorted({(int(r["trial"]), str(r["key"])) for r in mine}):
+            run = self._known_runs().get(key)
+            if run is None or key_now(self, study, knobs := json.loads(run["config"])["knobs"]) != key:
+                continue
+            outcome = self.known(key)
+            if outcome is not None:
+                found.append(ClosedTrial(trial, knobs, key, outcome))
+        return found
+
+    def rung(self, study: Study, key: str, reached: float, objective: float) -> None:
+        """Write what a trial scored at a rung."""
+        step = round(reached * self.plan.planned(study.id).run.total)
+        row = {"key": key, "stage": "rung", "step": step, "name": "objective", "value": objective}
+        self.store.write("steps", _rung_name(key, reached), pl.DataFrame([row]), again=True)
+
+    def rungs(self, study: Study, key: str) -> dict[float, float]:
+        """What a trial scored at its rungs, by share of T."""
+        found = {}
+        for reached in Asha(study.first_rung).rungs:
+            # Without its score there is one trial less to compare with.
+            with contextlib.suppress(MissingRows):
+                found[reached] = float(self.store.read("steps", _rung_name(key, reached))["value"][0])
+        return found
+
+    def record(self, study: Study, trial: int, role: str, seed: int, key: str, outcome: Outcome) -> None:
+        """Write the row of `trials`, and of `runs` where the run itself could not (pruned, failed)."""
+        if outcome.status != "done":
+            self._write_unfinished(key, outcome, study, trial, role)
+            self._forget_heartbeat(key)
+        row = {
+            "sweep": self.plan.sweep,
+            "study": study.id,
+            "trial": trial,
+            "key": key,
+            "role": role,
+            "protocol": study.protocol,
+            "status": outcome.status,
+            "reached": outcome.reached,
+            "objective": outcome.objective,
+        }
+        name = f"{self.plan.sweep}-{study.id}-{trial:04d}-{role}-{seed}"
+        schema = {"objective": pl.Float64, "reached": pl.Float64}
+        self.store.write("trials", name, pl.DataFrame([row], schema_overrides=schema), again=True)
+        if outcome.status == "failed":
+            self.failed.append(
+                f"{study.id} trial {trial}: {outcome.error_class}: "
+                f"{outcome.error_message.strip().splitlines()[-1] if outcome.error_message else ''}"
+            )
+        self.on_closed(key)
+
+    def write_plan(self) -> None:
+        """Leave the plan's outline in the store, for `status`."""
+        folder = self.store.root / SWEEPS
+        outline = {
+            "sweep": self.plan.sweep,
+            "pid": os.getpid(),
+            "words": [dict(part.given) for part in self.plan.parts],
+            "studies": [
+                {"id": p.study.id, "method": p.study.method, "trials": p.study.trials, "seeds": list(p.study.seeds)}
+                for p in self.plan.studies
+            ],
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tmp = folder / f".{self.plan.sweep}.{os.getpid()}.tmp"
+            tmp.write_text(json.dumps(outline))
+            os.rename(tmp, folder / f"{self.plan.sweep}.json")
+        except OSError as e:
+            raise StoreError(f"the plan could not be written to {folder}: {e}") from e
+
+    def _known_runs(self) -> dict[str, dict[str, Any]]:
+        if self._runs is None:
+            rows = latest_runs(load(self.store.root, ["runs"]).runs)
+            self._runs = {r["key"]: r for r in rows.iter_rows(named=True)}
+        return self._runs
+
+    def _written_since(self, key: str) -> dict[str, Any] | None:
+        if not self.store.has("runs", key):
+            return None
+        row = latest_runs(self.store.read("runs", key)).row(0, named=True)
+        self._known_runs()[key] = row
+        return row
+
+    def _trials(self) -> dict[str, list[dict[str, Any]]]:
+        """The table of trials as it was when the sweep began, by run."""
+        if self._stored_trials is None:
+            self._stored_trials = {}
+            for row in load(self.store.root, ["trials"]).trials.iter_rows(named=True):
+                self._stored_trials.setdefault(row["key"], []).append(row)
+        return self._stored_trials
+
+    def _pruned(self, key: str) -> Outcome:
+        rows = [r for r in self._trials().get(key, []) if r["status"] == "pruned"]
+        if not rows:  # its driver died before it wrote the row
+            return Outcome(status="pruned", reached=0.0)
+        last = max(rows, key=lambda r: float(r["reached"] or 0.0))
+        return Outcome(status="pruned", objective=last["objective"], reached=last["reached"])
+
+    def _seconds_spent(self, key: str) -> float:
+        """Wall seconds between the first and the last heartbeat of a run that left no phases."""
+        try:
+            beat = json.loads((self.store.work(key) / HEARTBEAT_FILE).read_text())
+        except (OSError, ValueError):
+            return 0.0
+        return max(0.0, float(beat.get("updated", 0.0)) - float(beat.get("started", 0.0)))
+
+    def _forget_heartbeat(self, key: str) -> None:
+        """A run whose row is booked is no longer in progress; the work folder goes where nothing else is in it."""
+        (self.store.work(key) / HEARTBEAT_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.store.work(key).rmdir()
+
+    def _objective(self, key: str, row: Mapping[str, Any]) -> float:
+        """Raises MissingRows where the run was not scored as its study needs, or its counts are gone."""
+        part = self._parts.get(key, self.plan.parts[0])
+        splits, target, protocol = part.splits, self.plan.target(str(row["method"])), part.machine.protocol
+        evals = self.store.read("evals", key)
+        wanted = objective_eval(evals, target, splits.tune_name, splits.report_name, protocol)
+        counts = self.store.read("counts", key, pl.col("eval") == wanted)
+        if counts.is_empty():
+            raise MissingRows(f"its counts of eval {wanted} are gone")
+        return miou(counts)[0]
+
+    def _write_unfinished(self, key: str, outcome: Outcome, study: Study, trial: int, role: str) -> None:
+        known = self._known_runs().get(key)
+        same = known is not None and all(
+            known[name] == getattr(outcome, name) for name in ("status", "error_class", "error_message")
+        )
+        if same and not self.retry_failed:
+            return
+        payload = self._payloads[key]
+        spent = self._seconds_spent(key)
+        labels = {"sweep": self.plan.sweep, "study": study.id, "trial": trial, "role": role}
+        row = run_row(
+            {**payload, "labels": labels},
+            outcome.status,
+            error_class=outcome.error_class,
+            error_message=outcome.error_message,
+            seconds=json.dumps({"reached": outcome.reached, "unfinished": spent}),
+            device="cuda" if study.gpus else "cpu",
+            world_size=study.workers,
+            gpu_seconds=spent * study.workers * study.gpus,
+        )
+        self.store.write("runs", key, pl.DataFrame([row]), again=True)
+        if not self.store.has("params", key):
+            self.store.write("params", key, param_rows(key, payload["config"]))
+        self._known_runs()[key] = row
+
+
+def _rung_name(key: str, reached: float) -> str:
+    return f"{key}-rung{round(100 * reached)}"
+
+
+def sweeps(store: Path) -> list[dict[str, Any]]:
+    """The outlines of all sweeps of a store, newest first."""
+    found = sorted((store / SWEEPS).glob("*.json"), key=lambda p: -p.stat().st_mtime)
+    return [json.loads(p.read_text()) for p in found]

@@ -1,0 +1,52 @@
+"""Drives a plan: hooks it to the tuner, exports to MLflow on the side, returns what failed."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+
+from harness.engine.session import LocalSession
+from harness.errors import BadInput, Problem
+from harness.plan.plan import Plan
+from harness.store import Store
+from harness.tracking.mlflow_export import Exporter, Leaderboard
+from harness.tuning.describe import disk_needed
+from harness.tuning.drivers import run_local, run_studies
+from harness.tuning.ledger import Ledger
+
+
+def run_plan(plan: Plan, *, mlflow: str | None = None, leaderboard: Leaderboard | None = None) -> list[str]:
+    """Run every study of a plan that is not done yet; returns one line per failed run.
+
+    `leaderboard` renders the sweep's leaderboard for MLflow. Raises BadInput for a store that cannot be written
+    or a disk without room.
+    """
+    store = Store(plan.machine.store)
+    store.check_writable()
+    free, need = shutil.disk_usage(store.root).free, disk_needed(plan)
+    if free < need:
+        raise BadInput(
+            Problem(
+                "store",
+                f"{store.root} has {free / 2**30:.1f} GiB free, this sweep needs about {need / 2**30:.1f}",
+                "free space, name another store=, or keep less with keep=none",
+            )
+        )
+    words = plan.words
+    book = Ledger(plan, store, retry_failed=words.retry == "failed")
+    book.write_plan()
+    studies = [p.study for p in plan.studies]
+    uri = mlflow or words.mlflow
+    with ExitStack() as stack:
+        if uri != "off":
+            exporter = Exporter(plan.machine.store, uri, sweep=plan.sweep, leaderboard=leaderboard, say=print)
+            book.on_closed = exporter.submit
+            exporter.start()
+            stack.callback(exporter.close)
+        if words.ray:
+            run_studies(studies, book, store_root=store.root, address=words.address, retry=words.retry)
+        else:
+            device = "cuda:0" if plan.gpus else "cpu"
+            session = LocalSession(device=device)
+            run_local(studies, book, session=session, store_root=store.root, retry=words.retry, show=True)
+    return book.failed

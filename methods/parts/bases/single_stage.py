@@ -1,0 +1,232 @@
+"""What the single-stage ViT methods share as `Method`s: network, optimiser, CAMs, pseudo labels, prediction.
+
+Axes: B images, C classes, K labels, H W pixels, h w tokens a side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.api.fitting import fit_widths
+from harness.api.method import BuildInfo, Method, OptimizerPlan, Prediction
+from harness.api.vocabulary import IGNORE
+from methods.parts.bases.schedules import NO_DECAY, decay_groups, warmup_cosine
+from methods.parts.knobs import SegmenterKnobs, TagSegmenterKnobs
+from methods.parts.nets.backbones import Encoder, build_encoder
+from methods.parts.nets.vit_segmenter import ViTSegmenter, mode
+from methods.parts.ops.cam import multi_scale_cam
+from methods.parts.ops.losses import balanced_segmentation_loss, cross_entropy_ignore
+from methods.parts.ops.pixels import denormalise
+from methods.parts.ops.pseudo import pseudo_labels, refined_scores
+from methods.parts.views.crop_views import CropViews
+
+VERSION = 1
+"""Raised when anything here computes something else."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+UNDECAYED = (*NO_DECAY, "position_table")
+HEADS = ("classifier_", "decoder.", "projector.")
+"""Starts of the names of parameters that learn `head_lr_scale` times faster."""
+
+
+class Segmenter(Method):
+    """A method whose network is a `ViTSegmenter`; subclasses give `step`, their targets and their views."""
+
+    targets: tuple[str, ...] = ("segmentation",)
+    view_names: tuple[str, ...] = ("view1",)
+    net: ViTSegmenter
+
+    def __init__(self, config: SegmenterKnobs, info: BuildInfo):
+        super().__init__()
+        encoder = build_encoder(
+            info.backbone,
+            info.backbone_weights,
+            crop=info.crop,
+            drop=config.drop_path,
+            class_token=self.with_class_token(config),
+        )
+        self.config = fit_widths(config, dim=encoder.dim, tier=info.tier)
+        self.info = info
+        self.net = self.network(encoder)
+
+    def with_class_token(self, config: SegmenterKnobs) -> bool:
+        """Whether the class token runs through the encoder's blocks, over a frozen position table: the knob, if any."""
+        return bool(getattr(config, "class_token", False))
+
+    def network(self, encoder: Encoder) -> ViTSegmenter:
+        """The network of this method on a built encoder."""
+        classes = self.info.num_classes if "cam" in self.targets else None
+        return ViTSegmenter(
+            encoder,
+            num_classes=classes,
+            num_labels=self.info.num_labels,
+            decoder=self.info.decoder,
+            width=self.config.decoder_width,
+        )
+
+    def transform(self) -> CropViews:
+        """The random crops of fsr.md 2.1, one per view name."""
+        mean, std = self.normalisation()
+        return CropViews(names=self.view_names, crop=self.info.crop, knobs=self.config, mean=mean, std=std)
+
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The network's own, or ImageNet's where the config says so (operators.md A1)."""
+        if self.config.imagenet_normalisation:
+            return IMAGENET_MEAN, IMAGENET_STD
+        return self.net.encoder.mean, self.net.encoder.std
+
+    @property
+    def warmup_steps(self) -> int:
+        """Length of the warm-up: a share of T, at least one step unless it is switched off."""
+        share = self.config.warmup * self.info.iterations
+        return max(1, round(share)) if share else 0
+
+    def optimizers(self) -> list[OptimizerPlan]:
+        """AdamW on encoder and heads with warm-up and half-cosine (fsr.md section 3)."""
+        config, total = self.config, self.info.iterations
+        lr = config.lr * config.lr_factor
+        named = list(self.net.named_parameters())
+        body = [(n, p) for n, p in named if not n.startswith(HEADS)]
+        heads = [(n, p) for n, p in named if n.startswith(HEADS)]
+        groups = [
+            *decay_groups(body, lr=lr, weight_decay=config.weight_decay, no_decay=UNDECAYED),
+            *decay_groups(heads, lr=lr * config.head_lr_scale, weight_decay=config.weight_decay),
+        ]
+        warmup = self.warmup_steps
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        return [OptimizerPlan(optimizer, lambda step: warmup_cosine(step, total, warmup, config.warmup_start))]
+
+    def weights(self, name: str) -> Any:
+        """The student's or the teacher's network. Raises ValueError for weights that this method has not."""
+        net = {"student": self.net, "teacher": self.teacher}.get(name)
+        if net is None:
+            raise ValueError(f"{type(self).__name__} has no {name} weights")
+        return net
+
+    def check_targets(self, want: frozenset[str]) -> None:
+        """Raises ValueError for a target that this method does not make."""
+        missing = sorted(want - set(self.targets))
+        if missing:
+            raise ValueError(f"{type(self).__name__} makes {', '.join(self.targets)}, not {', '.join(missing)}")
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images_B3HW: Tensor,
+        tags_BC: Tensor | None = None,
+        *,
+        want: frozenset[str],
+        weights: str = "student",
+    ) -> Prediction:
+        """Segmentation logits at the network's own resolution."""
+        self.check_targets(want)
+        net = self.weights(weights)
+        with mode(net, training=False):
+            logits = net.logits(images_B3HW).float() if "segmentation" in want else None
+        return Prediction(segmentation_BKhw=logits)
+
+    def describe(self) -> dict[str, Any]:
+        """Values fitted to this size."""
+        encoder = self.net.encoder
+        mean, std = self.normalisation()
+        return {
+            "dim": encoder.dim,
+            "depth": encoder.depth,
+            "stride": encoder.stride,
+            "grid": self.info.crop // encoder.stride,
+            "decoder_width": self.config.decoder_width,
+            "warmup_steps": self.warmup_steps,
+            "mean": list(mean),
+            "std": list(std),
+        }
+
+
+class TagSegmenter(Segmenter):
+    """A `Segmenter` that learns from tags: its top CAM makes the pseudo labels of its decoder."""
+
+    targets = ("cam", "pseudo", "segmentation")
+    cam_relu_first: bool = True
+    """Whether class maps pass a ReLU before they are resized (A3): FSR's do, those of ToCo and AFA do not."""
+    config: TagSegmenterKnobs
+
+    def cam_logits(self, images_B3HW: Tensor) -> Tensor:
+        """Class maps (B,C,h,w) of the top classifier, with gradient."""
+        return self.net.top_maps(*self.net.tokens(images_B3HW))
+
+    @torch.no_grad()
+    def pseudo_mask(self, images_B3HW: Tensor, cam_BCHW: Tensor, tags_BC: Tensor, content_BHW: Tensor | None) -> Tensor:
+        """Pseudo labels int64 (B,H,W) of normalised images, as the decoder numbers them (A5)."""
+        config = self.config
+        label_BHW = pseudo_labels(
+            denormalise(images_B3HW, *self.normalisation()),
+            cam_BCHW,
+            tags_BC,
+            high=config.pseudo_high,
+            low=config.pseudo_low,
+            content_BHW=content_BHW,
+            dilations=config.par_dilations,
+            iterations=config.par_iterations,
+        )
+        return self.segmentation_ids(label_BHW)
+
+    def segmentation_ids(self, label_BHW: Tensor) -> Tensor:
+        """Label values of A5 as the decoder numbers them: without a background class, what A5 calls background
+        becomes 255 and class ids start at 0."""
+        if self.info.has_background:
+            return label_BHW
+        return torch.where((label_BHW == 0) | (label_BHW == IGNORE), IGNORE, label_BHW - 1)
+
+    @torch.no_grad()
+    def top_cam(
+        self, net: ViTSegmenter, images_B3HW: Tensor, tags_BC: Tensor | None, first_BChw: Tensor | None
+    ) -> Tensor:
+        """CAM (B,C,H,W) of the top classifier over scales and mirrors, in eval mode, absent classes 0 (A3).
+
+        `first_BChw` is the raw map of these images at scale 1, where it is known.
+        """
+        scales = self.config.cam_scales
+        with mode(net, training=False):
+            return multi_scale_cam(
+                lambda x: net.top_maps(*net.tokens(x)),
+                images_B3HW,
+                scales,
+                relu_first=self.cam_relu_first,
+                first_BChw=first_BChw if 1.0 in scales else None,
+                tags_BC=tags_BC,
+            )
+
+    def segmentation_loss(self, logits_BKhw: Tensor, label_BHW: Tensor) -> Tensor:
+        """A7; plain cross-entropy where there is no background to balance against."""
+        if self.info.has_background:
+            return balanced_segmentation_loss(logits_BKhw, label_BHW)
+        return cross_entropy_ignore(logits_BKhw, label_BHW)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images_B3HW: Tensor,
+        tags_BC: Tensor | None = None,
+        *,
+        want: frozenset[str],
+        weights: str = "student",
+    ) -> Prediction:
+        """CAM (A3, mirrored too, knob `cam_scales`), its refinement by PAR, and segmentation logits."""
+        self.check_targets(want)
+        net = self.weights(weights)
+        cam_BCHW = pseudo_BCHW = logits_BKhw = first_BChw = None
+        with mode(net, training=False):
+            if "segmentation" in want:
+                tokens_BND, hw = net.tokens(images_B3HW)
+                logits_BKhw = net.segment(tokens_BND, hw).float()
+                first_BChw = net.top_maps(tokens_BND, hw)
+            if want & {"cam", "pseudo"}:
+                cam_BCHW = self.top_cam(net, images_B3HW, tags_BC, first_BChw)
+        if cam_BCHW is not None and "pseudo" in want:
+            pixels_B3HW = denormalise(images_B3HW, *self.normalisation())
+            pseudo_BCHW = refined_scores(
+                pixels_B3HW, cam_BCHW, tags_BC, self.config.par_iterations, self.config.par_dilations
+            )
+        return Prediction(cam_BCHW if "cam" in want else None, pseudo_BCHW, logits_BKhw)

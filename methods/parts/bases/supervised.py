@@ -1,0 +1,99 @@
+"""Methods whose one loss is cross-entropy on labelled pixels, on either decoder: the network of the row beside them.
+
+Axes: B images, K labels, H W pixels, h w cells of the network's own resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from harness.api.fitting import FITTED_TIERS, fit_widths
+from harness.api.method import Batch, BuildInfo, Method, Progress, StepOutput
+from harness.errors import BadInput, Problem
+from methods.parts.bases.single_stage import Segmenter
+from methods.parts.knobs import SegmenterKnobs
+from methods.parts.nets.deeplab import CARD_DROPOUT, CARD_WIDTH, DeepLabV3Plus, absorb_stats, fitted_rates, take_stats
+from methods.parts.nets.pyramids import Pyramid, build_pyramid
+from methods.parts.nets.vit_segmenter import SegmentationNet, ViTSegmenter
+from methods.parts.ops.losses import cross_entropy_ignore
+
+VERSION = 1
+"""Raised when anything here computes something else."""
+DEEPLAB = "deeplabv3plus"
+
+
+class DeepLabSegmenter(SegmentationNet):
+    """A pyramid backbone and the DeepLabV3+ decoder."""
+
+    def __init__(self, encoder: Pyramid, *, num_labels: int, width: int, rates: tuple[int, ...], dropout: float):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = DeepLabV3Plus(
+            encoder.dim, encoder.skip_dim, num_labels, width, rates, dropout, lift=encoder.lift
+        )
+
+    def logits(self, images_B3HW: Tensor) -> Tensor:
+        """Segmentation logits (B,K,h,w) at about stride 4."""
+        return self.decoder(*self.encoder(images_B3HW))
+
+
+def deeplab_segmenter(config: SegmenterKnobs, info: BuildInfo) -> tuple[SegmenterKnobs, DeepLabSegmenter]:
+    """The config fitted to the backbone, and the network: width at most the card's 256, dilations by the grid.
+
+    Channel dropout is the card's at tier paper; hundreds of steps on narrow decoders go without. Raises BadInput
+    where backbone, weights or crop do not fit.
+    """
+    encoder = build_pyramid(info.backbone, info.backbone_weights, crop=info.crop, drop=config.drop_path)
+    config = fit_widths(config, dim=encoder.dim, tier=info.tier)
+    net = DeepLabSegmenter(
+        encoder,
+        num_labels=info.num_labels,
+        width=min(CARD_WIDTH, config.decoder_width),
+        rates=fitted_rates(max(1, info.crop // encoder.stride)),
+        dropout=0.0 if info.tier in FITTED_TIERS else CARD_DROPOUT,
+    )
+    return config, net
+
+
+class Supervised(Segmenter):
+    """Cross-entropy on labelled pixels. Loss term: `seg`. Subclasses give their views and `wanted` labels."""
+
+    wanted: str = "masks"
+    """A word for `labels` that it learns from, for its error message."""
+    # Wider than in `Segmenter`: nothing here asks for tokens.
+    net: ViTSegmenter | DeepLabSegmenter  # type: ignore[assignment]
+
+    def __init__(self, config: SegmenterKnobs, info: BuildInfo):
+        if info.decoder != DEEPLAB:
+            super().__init__(config, info)
+            return
+        if self.with_class_token(config):
+            raise BadInput(Problem("class_token", f"{DEEPLAB} reads maps, not tokens", "class_token=false"))
+        Method.__init__(self)
+        self.info = info
+        self.config, self.net = deeplab_segmenter(config, info)
+
+    def step(self, group: Batch, progress: Progress) -> StepOutput:
+        """Mean cross-entropy over the labelled pixels of one group, 0 where there are none (agmm.md 2.4 L_seg).
+
+        Raises ValueError for a batch without labels.
+        """
+        if group.label_BHW is None:
+            raise ValueError(f"{type(self).__name__} needs labels={self.wanted}")
+        logits_BKhw = self.net.logits(group.views["view1"])
+        return StepOutput({"seg": cross_entropy_ignore(logits_BKhw, group.label_BHW)}, take_stats(self.net))
+
+    def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
+        """Running statistics of the decoder's batch norm."""
+        absorb_stats(self.net, stats)
+
+    def describe(self) -> dict[str, Any]:
+        """Values fitted to this size."""
+        described = super().describe()
+        if isinstance(self.net, DeepLabSegmenter):
+            described["decoder_width"] = min(CARD_WIDTH, self.config.decoder_width)
+            described["rates"] = list(fitted_rates(max(1, self.info.crop // self.net.encoder.stride)))
+        return described

@@ -1,0 +1,1 @@
+"""Pure functions on tensors: CAMs, refinement, affinities, losses."""

@@ -1,0 +1,1 @@
+"""Training views of an image: crops, flips, colours."""

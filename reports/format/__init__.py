@@ -1,0 +1,1 @@
+"""Rendering of tables: terminal, markdown, LaTeX, HTML, files."""

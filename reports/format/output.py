@@ -1,0 +1,66 @@
+"""How a report leaves: its words checked, its table rendered, or its data frame written as Arrow or Parquet."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.errors import BadInput, Problem, nearest
+from reports.format.render import FORMATS, render
+from reports.format.table import Table
+
+BINARY = ("arrow", "parquet")
+STORE_TEXT = "folder of results"
+OUT_TEXT = "file to write; default the terminal (arrow, parquet: standard output when piped)"
+WEIGHTS_TEXT = "student or teacher"
+
+
+def output_problems(words: Any, *, store_exists: bool = True) -> list[Problem]:
+    """What is wrong with the words store, format, out and weights of a report."""
+    problems = []
+    formats = (*FORMATS, *BINARY)
+    if words.format not in formats:
+        problems.append(Problem("format", f"{words.format!r} is unknown", nearest(words.format, formats)))
+    if words.weights not in ("student", "teacher"):
+        problems.append(Problem("weights", f"{words.weights!r} is unknown", "student or teacher"))
+    if store_exists and not Path(words.store).is_dir():
+        problems.append(Problem("store", f"{words.store} is no folder", "name the store= of a sweep"))
+    if words.format in BINARY and words.out is None and sys.stdout.isatty():
+        problems.append(Problem("out", f"{words.format} is no text for a terminal", f"add out=table.{words.format}"))
+    if words.out and not Path(words.out).resolve().parent.is_dir():
+        problems.append(Problem("out", f"{Path(words.out).parent} does not exist", "make the folder first"))
+    return problems
+
+
+def deliver(words: Any, table: Table, frame: Callable[[], pl.DataFrame]) -> None:
+    """Write the table, or the data frame for arrow and parquet, where `out` says. Raises BadInput for a bad file."""
+    content = _binary(frame(), words.format) if words.format in BINARY else _text(table, words).encode()
+    if words.out is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        Path(words.out).write_bytes(content)
+    except OSError as error:
+        problem = Problem("out", f"{words.out} cannot be written: {error.strerror}", "name another file")
+        raise BadInput(problem) from error
+    print(f"written: {words.out}", file=sys.stderr)
+
+
+def _text(table: Table, words: Any) -> str:
+    to_screen = words.out is None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if to_screen else None
+    return render(table, words.format, width=width, colour=to_screen and "NO_COLOR" not in os.environ)
+
+
+def _binary(frame: pl.DataFrame, form: str) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer) if form == "parquet" else frame.write_ipc(buffer)
+    return buffer.getvalue()

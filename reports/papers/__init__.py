@@ -1,0 +1,1 @@
+"""Printed numbers beside ours: claims, verdicts, component tables."""

@@ -1,0 +1,32 @@
+"""What paired comparisons share: counts of a row, and how its score reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import polars as pl
+
+from harness.scoring.intervals import Difference, Interval
+from harness.store import Results
+from reports.format.table import Score
+from reports.rows.ranking import Counts
+from reports.rows.row import Row, Scored
+
+
+def counts_of(results: Results, scored: Sequence[Scored]) -> Counts:
+    """The counts of these rows, by eval."""
+    wanted = results.counts.filter(pl.col("eval").is_in([e for s in scored for e in s.evals]))
+    return {str(k[0]): f for k, f in wanted.partition_by("eval", as_dict=True).items()}
+
+
+def way_text(row: Row) -> str:
+    """How a row's segmenter was scored, CRF included."""
+    return str(row.inference) + (f", CRF {row.inference.crf}" if row.inference.crf != "none" else "")
+
+
+def score_cell(value: Interval | Difference) -> Score | None:
+    """A cell in percent; None for a class that is absent."""
+    if math.isnan(value.value):
+        return None
+    return Score(100 * value.value, 100 * value.low, 100 * value.high)

@@ -1,0 +1,226 @@
+"""Which rows may be compared, their scores with intervals, and their ranks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import polars as pl
+
+from harness.api.vocabulary import TARGETS
+from harness.errors import StoreError
+from harness.scoring.intervals import Interval, NotPaired, Resampled, resample
+from harness.scoring.metrics import all_background, mious
+from reports.format.table import Score
+from reports.rows.data import differences, sorted_apart
+from reports.rows.row import RULES, USUAL_TAGS, Row, Scored, Setting
+
+Counts: TypeAlias = Mapping[str, pl.DataFrame]
+"""The table `counts` by eval."""
+
+ORACLE = "†"
+OTHER_RULE = "‡"
+BELOW = "*"
+NO_RULE = "none"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A column of scores: target, tags, and a threshold rule where rules stand side by side."""
+
+    target: str
+    tags: str
+    rule: str | None = None
+
+    @property
+    def id(self) -> str:
+        """`cam`, `cam_none` (tags that are not the usual ones), `cam_oracle` (one of several rules)."""
+        parts = [self.target, *([self.tags] if self.tags != USUAL_TAGS.get(self.target, "none") else [])]
+        return "_".join([*parts, *([self.rule.replace("-", "_")] if self.rule else [])])
+
+    def setting(self, row: Row) -> Setting | None:
+        """The row's setting that stands here; by default the threshold rule of its protocol."""
+        rules = [self.rule] if self.rule else [row.protocol, NO_RULE, "fixed"]
+        for rule in rules:
+            if (setting := Setting(self.target, self.tags, rule)) in row.scores:
+                return setting
+        return None
+
+
+@dataclass(frozen=True)
+class RankingGroup:
+    """Rows that may be ranked together: equal data, split, supervision, CRF, variant, tier, protocol and budget."""
+
+    rows: tuple[Row, ...]
+    images: int
+    apart: str = ""
+    """What tells its data from that of another group with the same heading."""
+
+    @property
+    def head(self) -> Row:
+        """A row whose common fields speak for all."""
+        return self.rows[0]
+
+    def places(self, *, thresholds: bool) -> tuple[Place, ...]:
+        """Columns in order cam, pseudo, segmentation, the usual tags first."""
+        found = {(s.target, s.tags) for r in self.rows for s in r.scores}
+        order = sorted(found, key=lambda f: (TARGETS.index(f[0]), f[1] != USUAL_TAGS.get(f[0]), f[1]))
+        places: list[Place] = []
+        for target, tags in order:
+            rules = {s.rule for r in self.rows for s in r.scores if (s.target, s.tags) == (target, tags)}
+            if thresholds and rules & set(RULES):
+                places += [Place(target, tags, rule) for rule in RULES if rule in rules]
+            else:
+                places.append(Place(target, tags))
+        return tuple(p for p in places if any(p.setting(r) for r in self.rows))
+
+
+@dataclass(frozen=True)
+class Board:
+    """A group with its scores: one per row and place, and those of the floor."""
+
+    group: RankingGroup
+    places: tuple[Place, ...]
+    scores: tuple[Mapping[Place, Score], ...]
+    floor: Mapping[Place, Score]
+    """`all background` (without a background class: the most frequent class)."""
+    main: Place
+    """What `rank` and the order of rows go by: the last target."""
+    dice: tuple[Mapping[Place, Score], ...] = ()
+    """Mean Dice of the foreground classes of each row and, last, of the floor; empty where papers do not report it."""
+
+
+def groups_of(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
+    """Rows sorted into groups; those of other training data, labels or images are never together."""
+    headed: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        heading = (row.dataset, row.split, row.supervision, row.variant, row.tier, row.inference.crf, row.protocol,
+                   row.trials, row.weights)  # fmt: skip
+        headed.setdefault(heading, []).append(row)
+    # Weaker labels first, and masks, the upper bound, at the end.
+    order = sorted(headed, key=lambda k: (str(k[0]), str(k[1]), k[2] == "masks", tuple(map(str, k))))
+    return [group for heading in order for group in _by_data(headed[heading], counts)]
+
+
+def _by_data(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
+    scored = [_images(row, counts) for row in rows]
+    found: dict[tuple[int, str], list[int]] = {}
+    for i, number in enumerate(sorted_apart([r.data for r in rows])):
+        found.setdefault((number, scored[i][1]), []).append(i)
+    # A row that says what it was trained on speaks for those that do not.
+    heads = [max(members, key=lambda i: bool(rows[i].data.train)) for members in found.values()]
+    apart = differences([rows[i].data for i in heads], [digest for _, digest in found])
+    groups = zip(found.values(), apart, strict=True)
+    return [RankingGroup(tuple(rows[i] for i in members), scored[members[0]][0], text) for members, text in groups]
+
+
+def score(group: RankingGroup, counts: Counts, *, thresholds: bool = False) -> Board:
+    """All scores of a group, in percent with 95 % intervals, ranked place by place, best rows first."""
+    places = group.places(thresholds=thresholds)
+    main = next((p for p in reversed(places) if p.rule in (None, group.head.protocol)), places[-1])
+    scores: list[dict[Place, Score]] = [{} for _ in group.rows]
+    floor: dict[Place, Score] = {}
+    for place in places:
+        cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := place.setting(r)) is not None}
+        found, floor[place] = _scores(group, place, cells, counts)
+        for i, value in found.items():
+            scores[i][place] = value
+    best_first = [(-cells[main].value if main in cells else 1.0) for cells in scores]
+    order = sorted(range(len(group.rows)), key=lambda i: (best_first[i], group.rows[i].method))
+    ordered = replace(group, rows=tuple(group.rows[i] for i in order))
+    dice = _dice(ordered, places, counts) if reports_dice(group.head) else ()
+    return Board(ordered, places, tuple(scores[i] for i in order), floor, main, dice)
+
+
+def reports_dice(row: Row) -> bool:
+    """Whether the papers of this row's dataset report Dice."""
+    return "acdc" in (row.dataset, row.family)
+
+
+def num_labels(row: Row) -> int | None:
+    """K, where the run says so."""
+    return len(row.class_names) or None
+
+
+def resampled(
+    rows: Sequence[Scored],
+    counts: Counts,
+    *,
+    classes: bool = False,
+    extra: Sequence[pl.DataFrame] = (),
+    measure: str = "iou",
+) -> Resampled:
+    """Rows, and further rows of one seed, resampled together.
+
+    Raises StoreError naming an eval without its counts, and two rows that differ in images or true pixels.
+    """
+    lost = [e for r in rows for e in r.evals if e not in counts]
+    if lost:
+        raise StoreError(f"the store has no counts of eval {lost[0]}; see python -m harness.store verify")
+    frames = [[counts[e] for e in r.evals] for r in rows] + [[frame] for frame in extra]
+    try:
+        return resample(frames, classes=classes, measure=measure)
+    except NotPaired as error:
+        names = [r.name for r in rows] + [f"further row {n}" for n in range(len(extra))]
+        raise StoreError(f"{names[error.a]} and {names[error.b]} cannot be paired: {error.why}") from error
+    except ValueError as error:
+        raise StoreError(f"evals {' '.join(e for r in rows for e in r.evals)}: {error}") from error
+
+
+def _scores(
+    group: RankingGroup, place: Place, cells: Mapping[int, Scored], counts: Counts
+) -> tuple[dict[int, Score], Score]:
+    """Scores of the rows that stand at a place, and of the floor on the same images."""
+    first = counts[next(iter(cells.values())).evals[0]]
+    floor = all_background(first, has_background=group.head.has_background)
+    drawn = resampled(list(cells.values()), counts, extra=[floor])
+    ranked = [n for n, i in enumerate(cells) if not group.rows[i].retried]
+    places = dict(zip(ranked, _subset(drawn, ranked).ranks(), strict=True)) if ranked else {}
+    out = {}
+    for n, (i, scored) in enumerate(cells.items()):
+        row = group.rows[i]
+        above = drawn.difference(n, len(cells))
+        mark = _mark(row, place) + (BELOW if above.value <= 0 or above.p >= 0.05 else "")
+        frames = pl.concat([counts[e] for e in scored.evals])
+        excluded = max(mious(frames, num_labels(row))["excluded"].to_list())
+        out[i] = _percent(drawn.interval(n), places.get(n), excluded, mark)
+    excluded = int(mious(floor, num_labels(group.head))["excluded"][0])
+    return out, _percent(drawn.interval(len(cells)), None, excluded, "")
+
+
+def _dice(group: RankingGroup, places: Sequence[Place], counts: Counts) -> tuple[Mapping[Place, Score], ...]:
+    """Dice of every row, then of the floor, place by place; in percent with 95 % intervals."""
+    out: list[dict[Place, Score]] = [{} for _ in range(len(group.rows) + 1)]
+    for place in places:
+        cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := place.setting(r)) is not None}
+        floor = all_background(counts[next(iter(cells.values())).evals[0]], has_background=group.head.has_background)
+        drawn = resampled(list(cells.values()), counts, extra=[floor], measure="dice")
+        for n, i in enumerate([*cells, len(group.rows)]):
+            out[i][place] = _percent(drawn.interval(n), None, 0, "")
+    return tuple(out)
+
+
+def _subset(drawn: Resampled, rows: Sequence[int]) -> Resampled:
+    return Resampled(drawn.images, drawn.value_R[list(rows)], drawn.draws_RB[list(rows)])
+
+
+def _percent(interval: Interval, rank: int | None, excluded: int, mark: str) -> Score:
+    return Score(100 * interval.value, 100 * interval.low, 100 * interval.high, rank, excluded, mark)
+
+
+def _images(row: Row, counts: Counts) -> tuple[int, str]:
+    """How many images a row was scored on, and a digest of which."""
+    ids = [e for scored in row.scores.values() for e in scored.evals if e in counts]
+    names = [counts[e]["image"].unique().sort() for e in ids]
+    digests = {hashlib.sha256("\n".join(n).encode()).hexdigest() for n in names}
+    return max((len(n) for n in names), default=0), " ".join(sorted(digests))
+
+
+def _mark(row: Row, place: Place) -> str:
+    setting = place.setting(row)
+    if row.protocol == "oracle" or (setting and setting.rule == "oracle"):
+        return ORACLE
+    other = setting and setting.rule not in (row.protocol, NO_RULE) and place.rule is None
+    return OTHER_RULE if other else ""

@@ -1,0 +1,1 @@
+"""Parts of a page: boards, choices, per-class tables."""

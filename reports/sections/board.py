@@ -1,0 +1,181 @@
+"""A scored group as a section of the table model: columns, cells, caption and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from reports.format.table import Amount, Cell, Column, Rank, Section
+from reports.rows.ranking import BELOW, ORACLE, OTHER_RULE, Board, Place
+from reports.rows.row import RULES, Failure, Row
+
+NAMES = {"cam": "CAM", "pseudo": "pseudo mask", "segmentation": "segmentation"}
+SHOWN_FAILURES = 20
+
+
+def section(board: Board, *, thresholds: bool = False) -> Section:
+    """The leaderboard of one group, its floor as the last row."""
+    rows, head = board.group.rows, board.group.head
+    facts = {"dataset": head.dataset, "split": head.split, "images": str(board.group.images), "tier": head.tier,
+             "crf": head.inference.crf, "weights": head.weights}  # fmt: skip
+    if board.group.apart:
+        facts["data"] = board.group.apart
+    columns = _columns(board, thresholds=thresholds)
+    ties = _ties(board)
+    lines = [_line(board, i, thresholds=thresholds, tied=ties) for i in range(len(rows))]
+    floor: dict[str, Cell] = {p.id: s for p, s in board.floor.items()}
+    for name in ("variant", "supervision", "protocol"):
+        floor[name] = None
+    if board.dice:
+        floor.update({f"{p.id}_dice": s for p, s in board.dice[-1].items()})
+    lines.append({"method": floor_name(head), **floor})
+    heading = (f"{head.dataset} · {head.split} · {head.supervision} · variant {head.variant} · tier {head.tier} · "
+               f"protocol {_protocol(head)} · {_plural(head.trials, 'trial')} · CRF {head.inference.crf}"
+               f"{' · teacher' if head.weights == 'teacher' else ''}"
+               f"{' · ' if board.group.apart else ''}{board.group.apart}")  # fmt: skip
+    return Section(heading, columns, tuple(lines), facts, _caption(board), _notes(board, thresholds=thresholds))
+
+
+def floor_name(row: Row) -> str:
+    """What the floor is called: without a background class it is the most frequent class."""
+    return "all background" if row.has_background else "all the most frequent class"
+
+
+def failures(found: Sequence[Failure]) -> Section:
+    """Failed runs with their class and message."""
+    columns = (Column("method", "method"), Column("study", "study"), Column("trial", "trial", right=True),
+               Column("seed", "seed", right=True), Column("error", "class"), Column("message", "message"),
+               Column("key", "run"))  # fmt: skip
+    rows = [{"method": f.method, "study": f.study, "trial": f.trial, "seed": f.seed, "error": f.error_class,
+             "message": f.message[:120], "key": f.key} for f in found[:SHOWN_FAILURES]]  # fmt: skip
+    more = len(found) - len(rows)
+    notes = (f"and {more} more: load the store and filter runs by status == 'failed'",) if more else ()
+    return Section(f"{_plural(len(found), 'failed run')}", columns, tuple(rows), notes=notes, kind="failures")
+
+
+def place_title(place: Place) -> str:
+    """`CAM`, or `CAM oracle†` where threshold rules stand side by side."""
+    rule = f" {place.rule}{ORACLE if place.rule == 'oracle' else ''}" if place.rule else ""
+    return NAMES[place.target] + rule
+
+
+def display_name(row: Row) -> str:
+    """The method, with its ablation and what tells it from rows that look the same."""
+    return row.title
+
+
+def _columns(board: Board, *, thresholds: bool) -> tuple[Column, ...]:
+    rows, head = board.group.rows, board.group.head
+    several = {n: len({getattr(r, n) for r in rows}) > 1 for n in ("backbone", "decoder", "inference")}
+    out = [
+        Column("rank", "rank", right=True),
+        Column("method", "method"),
+        *([Column("ablation", "ablation")] if any(r.ablation for r in rows) else []),
+        Column("variant", "variant", said_above=True),
+        Column("supervision", "supervision", said_above=True),
+        Column("backbone", "backbone"),
+    ]
+    out += [Column("decoder", "decoder")] if several["decoder"] else []
+    out += [Column("inference", "scored at")] if several["inference"] else []
+    for place in board.places:
+        facts = {"split": head.split, "tags": place.tags}
+        sub = head.split + (f", tags {place.tags}" if place.target != "segmentation" else "")
+        out.append(Column(place.id, place_title(place), sub, right=True, facts=facts))
+        if board.dice:
+            out.append(Column(f"{place.id}_dice", "Dice", "mean of foreground", right=True, measure="mean"))
+        if thresholds and _gap_behind(board, place):
+            out.append(Column(f"{place.id}_gap", "gap", "oracle − held-out", right=True))
+    return (*out, Column("seeds", "seeds", right=True), Column("iterations", "iterations", right=True),
+            Column("trials", "trials", right=True, said_above=True), Column("hours", "hours", right=True),
+            Column("protocol", "protocol", said_above=True))  # fmt: skip
+
+
+def _line(board: Board, i: int, *, thresholds: bool, tied: Mapping[int, bool]) -> dict[str, Cell]:
+    row, scores = board.group.rows[i], board.scores[i]
+    place = scores[board.main].rank if board.main in scores else None
+    line: dict[str, Cell] = {
+        "rank": None if place is None else Rank(place, tied.get(place, False)),
+        "method": f"{row.method} ({row.extra})" if row.extra else row.method, "ablation": row.ablation,
+        "variant": row.variant, "supervision": row.supervision, "backbone": row.backbone, "decoder": row.decoder,
+        "inference": str(row.inference), "seeds": len(row.seeds), "iterations": _range(row.iterations),
+        "trials": row.trials, "hours": _hours(row), "protocol": _protocol(row),
+    }  # fmt: skip
+    line.update({p.id: s for p, s in scores.items()})
+    if board.dice:
+        line.update({f"{p.id}_dice": s for p, s in board.dice[i].items()})
+    if thresholds:
+        line.update({f"{p.id}_gap": _gap(board, i, p) for p in board.places if _gap_behind(board, p)})
+    return line
+
+
+def _gap_behind(board: Board, place: Place) -> bool:
+    """Whether the gap stands behind this column: behind `oracle`, where there is a held-out column too."""
+    return place.rule == "oracle" and Place(place.target, place.tags, "held-out") in board.places
+
+
+def _gap(board: Board, i: int, place: Place) -> Amount | None:
+    oracle = board.scores[i].get(place)
+    held_out = board.scores[i].get(Place(place.target, place.tags, "held-out"))
+    return Amount(oracle.value - held_out.value) if oracle and held_out else None
+
+
+def _ties(board: Board) -> dict[int, bool]:
+    ranks = [s[board.main].rank for s in board.scores if board.main in s]
+    return {r: ranks.count(r) > 1 for r in ranks if r is not None}
+
+
+def _caption(board: Board) -> str:
+    head, rows = board.group.head, board.group.rows
+    parts = [f"dataset {head.dataset}, split {head.split}, {_plural(board.group.images, 'image')}"]
+    parts += [f"{len(head.class_names)} classes"] if head.class_names else []
+    left_out = [s.excluded for cells in board.scores for s in cells.values()]
+    worst = max(left_out, default=0)
+    parts.append(f"{_plural(worst, 'class', 'classes')} excluded (absent from prediction and truth)")
+    ways = {str(r.inference) for r in rows}
+    parts += [f"segmentation scored at {next(iter(ways))}"] if len(ways) == 1 else []
+    decoders = {r.decoder for r in rows if r.decoder}
+    parts += [f"decoder {next(iter(decoders))}"] if len(decoders) == 1 else []
+    return "; ".join(parts)
+
+
+def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
+    rows = board.group.rows
+    notes = []
+    if len(rows) > 1:
+        notes.append(f"rank by {NAMES[board.main.target]}: 1 + number of rows significantly better (paired, Holm); "
+                     "= shared")  # fmt: skip
+    marks = "".join(s.mark for cells in board.scores for s in cells.values())
+    if ORACLE in marks or any(p.rule == "oracle" for p in board.places):
+        notes.append(f"{ORACLE} oracle: chosen on the split that is reported")
+    if OTHER_RULE in marks:
+        notes.append(f"{OTHER_RULE} at the preset's fixed threshold: no eval with the row's own rule")
+    if BELOW in marks:
+        notes.append(f"{BELOW} not significantly above {floor_name(board.group.head)}")
+    if any(r.retried for r in rows):
+        notes.append("not ranked: an out-of-memory retry changed a normaliser")
+    lost = sum(r.untimed for r in rows)
+    if lost:
+        notes.append(f"hours leave out {_plural(lost, 'run')} that stopped without saying how long they took")
+    if thresholds and not any(p.rule in RULES for p in board.places):
+        notes.append("no target here has thresholds")
+    return tuple(notes)
+
+
+def _hours(row: Row) -> Cell:
+    if row.gpu_hours and row.core_hours:
+        return f"{row.gpu_hours:.2f} GPU-h + {row.core_hours:.2f} core-h"
+    value, unit = (row.gpu_hours, "GPU-h") if row.gpu_hours else (row.core_hours, "core-h")
+    return Amount(value, 2, unit)
+
+
+def _protocol(row: Row) -> str:
+    return row.protocol + (ORACLE if row.protocol == "oracle" else "")
+
+
+def _range(values: Sequence[int]) -> Cell:
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else f"{values[0]}-{values[-1]}"
+
+
+def _plural(n: int, word: str, many: str = "") -> str:
+    return f"{n} {word if n == 1 else many or word + 's'}"

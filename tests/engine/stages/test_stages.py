@@ -1,0 +1,126 @@
+"""Stages that several processes are at: turns, locks on folders that are gone, and what is left to whom."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from harness.engine.checkpoint import Artifact
+from harness.engine.session import LocalSession
+from harness.engine.stages import stage as stages
+from harness.errors import StoreError
+
+
+@dataclass
+class Place:
+    """As much of a context as taking turns needs."""
+
+    session: LocalSession
+    beats: list[str] = field(default_factory=list)
+    run: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(total=3))
+    machine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(keep=("none",)))
+    in_use: ExitStack = field(default_factory=ExitStack)
+
+    def beat(self, stage: str, step: int, total: int) -> None:
+        self.beats.append(stage)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(stages, "POLL_SECONDS", 0.0)
+
+
+def test_a_folder_is_one_processs_at_a_time(tmp_path):
+    with stages._turn(tmp_path / "s", Place(LocalSession()), "train"):
+        assert stages._lock(tmp_path / "s") is None
+    again = stages._lock(tmp_path / "s")
+    assert again is not None
+    again.close()
+
+
+def test_a_lock_in_a_removed_folder_is_taken_anew(tmp_path, monkeypatch):
+    """The holder ends with keep=none between our opening the file and our locking it."""
+    folder, real = tmp_path / "s", stages.fcntl.flock
+    removed: list[Path] = []
+
+    def flock(handle, how):
+        if not removed:
+            removed.append(folder)
+            shutil.rmtree(folder)
+        real(handle, how)
+
+    monkeypatch.setattr(stages.fcntl, "flock", flock)
+    place = Place(LocalSession())
+    with stages._turn(folder, place, "train"):
+        assert removed == [folder]
+        assert place.beats == ["waiting for train"]
+        assert stages._lock(folder) is None, "the lock is on the file that others open"
+
+
+def test_a_waiting_run_goes_on_when_the_folder_before_it_is_removed(tmp_path):
+    folder, place = tmp_path / "s", Place(LocalSession())
+    holder = stages._lock(folder)
+    assert holder is not None
+
+    def beat(stage, step, total):
+        place.beats.append(stage)
+        if len(place.beats) == 3:
+            shutil.rmtree(folder)
+            holder.close()
+
+    place.beat = beat
+    with stages._turn(folder, place, "train"):
+        assert len(place.beats) == 3
+        assert stages._lock(folder) is None
+
+
+def test_all_workers_look_together(tmp_path, monkeypatch):
+    """Peers of a waiting first worker: one short collective for each look, and no file of their own."""
+    answers, seen = [False, False, True], []
+
+    def gather(value, session):
+        seen.append(value)
+        return [answers[len(seen) - 1], value]
+
+    monkeypatch.setattr(stages, "gather_objects", gather)
+    with stages._turn(tmp_path / "s", Place(LocalSession(rank=1, world_size=2)), "train"):
+        assert seen == [False, False, False]
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_another_process_works_on_is_not_cleaned(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "weights").write_text("w")
+    outputs = {"weights": Artifact(folder / "weights", "d"), "steps": Artifact(folder / "steps", "d")}
+    holder = stages._lock(folder)
+    assert holder is not None
+    stages.clean(Place(LocalSession()), outputs)
+    assert (folder / "weights").exists()
+    holder.close()
+    stages.clean(Place(LocalSession()), outputs)
+    assert not folder.exists()
+
+
+def test_what_another_run_reads_is_dropped_by_the_last_one(tmp_path):
+    folder, stage = tmp_path / "s", stages.Stage(name="write-cams", run=print, outputs={"cams": "cams"})
+    outputs = {"cams": Artifact(folder / "cams", "d")}
+    first, second = Place(LocalSession()), Place(LocalSession())
+    for place in (first, second):
+        with stages._turn(folder, place, "write-cams"):
+            stages._use(folder, stage, place)
+    stages.clean(first, outputs)
+    assert folder.exists(), "the second run reads its maps from there"
+    stages.clean(second, outputs)
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write into .*/file/s"):
+        stages._lock(tmp_path / "file" / "s")
