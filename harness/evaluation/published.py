@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from harness.api.keymap import KeyMap
@@ -20,6 +15,7 @@ from harness.api.method import Method
 from harness.api.registry import registry
 from harness.api.spec import MethodSpec, resolve
 from harness.api.vocabulary import VARIANTS
+from harness.api.weight_files import read_weights
 from harness.cli.evaluate_words import AUTO, EvaluateWords
 from harness.cli.parsing import Parsed
 from harness.datasets import open_dataset
@@ -40,8 +36,6 @@ from harness.store.rows import run_row
 
 RELEASED = "released"
 """Variant that is the published code, quirks included."""
-NESTED = ("state_dict", "model", "model_state_dict", "net", "network", "teacher", "student")
-"""Where a checkpoint that holds more than a state dict has it, most likely first."""
 
 
 @dataclass(frozen=True)
@@ -68,35 +62,6 @@ def fitted(method: Method, spec: MethodSpec, state: Mapping[str, Tensor]) -> Met
     return method
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of a `.pth` or safetensors file: tensors by name, whatever holds them. Nothing in it is run.
-
-    Raises BadInput for a file that is missing or damaged, holds other objects than tensors, or several networks.
-    """
-    where = "weights"
-    if not path.is_file():
-        raise BadInput(Problem(where, f"{path} is no file", "give a .pth or .safetensors file"))
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        found = f"{path.name} holds more than tensors, which is not run: {str(e).splitlines()[0]:.200}"
-        fix = "save its state dict alone where you trust it: torch.save(torch.load(path)['state_dict'], new)"
-        raise BadInput(Problem(where, found, fix)) from e
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, SafetensorError) as e:
-        found = f"{path.name} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__:.200}"
-        raise BadInput(Problem(where, found, "download it again")) from e
-    if _is_state(content):
-        return dict(content)
-    inside = {k: v for k, v in content.items() if _is_state(v)} if isinstance(content, Mapping) else {}
-    chosen = next((n for n in NESTED if n in inside), next(iter(inside), None) if len(inside) == 1 else None)
-    if chosen is None:
-        found = f"{path.name} holds {', '.join(map(str, inside)) or 'no dict of tensors'}"
-        raise BadInput(Problem(where, found, f"save one network's state dict, or name it {NESTED[0]}"))
-    return dict(inside[chosen])
-
-
 def variant_of(asked: str, spec: MethodSpec) -> str:
     """The variant that is asked for; for `auto` the one that a published file was trained as.
 
@@ -116,7 +81,7 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
     run = dataset = None
     split, ids = "", tuple[str, ...]()
     try:
-        state = read_state(path)
+        state = dict(read_weights(path).state)
     except BadInput as e:
         problems.extend(e.problems)
     try:
@@ -212,7 +177,3 @@ def _row(
     }
     # Nobody here knows for how long it was trained.
     return {**run_row(payload, "done", seconds=json.dumps({"score": 0.0})), "iterations": None}
-
-
-def _is_state(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())

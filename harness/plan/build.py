@@ -12,7 +12,7 @@ from harness.api.method import BuildInfo, Method
 from harness.api.spec import resolve
 from harness.plan.config import RunConfig
 from harness.plan.knobs import typed_knobs
-from harness.plan.pretrained import RANDOM
+from harness.plan.pretrained import RANDOM, Pretrained
 from harness.plan.seeding import seed_all
 
 BUILD_PLACE = 0xB111D
@@ -27,6 +27,22 @@ def check_build(run: RunConfig, dataset: Dataset) -> None:
     # Tensors without memory answer NotImplementedError where numbers are asked of them.
     with contextlib.suppress(NotImplementedError), torch.device("meta"):
         build_method(run, dataset, RANDOM)
+
+
+_known_to_fit: set[tuple[str, ...]] = set()
+
+
+def check_weights(run: RunConfig, dataset: Dataset, pretrained: Pretrained) -> None:
+    """Builds the method with a file of the user's own, once for each file and kind of network.
+
+    Raises BadInput where the file does not fit, which a worker would find out after everything has started.
+    """
+    chosen = run.chosen
+    place = (str(pretrained.path), pretrained.digest, chosen.spec.build, chosen.name, run.backbone, run.decoder)
+    if pretrained.path in (None, RANDOM) or place in _known_to_fit:
+        return
+    build_method(run, dataset, pretrained.path)
+    _known_to_fit.add(place)
 
 
 def build_method(run: RunConfig, dataset: Dataset, weights: str | None) -> Method:

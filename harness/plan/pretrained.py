@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+from harness.api.weight_files import read_weights
 from harness.errors import BadInput, Problem, nearest
 from harness.files import file_digest
 
@@ -16,6 +19,9 @@ PACKAGED = {"shapes_vit": "glyphs", "shapes_cnn": "glyphs"}
 
 RANDOM = "random"
 """The word for no pretrained weights at all."""
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_SECONDS = 5.0
+"""For the hub to answer at all."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +48,9 @@ def find(backbone: str, weights: str | None) -> Pretrained:
         return Pretrained(None, file_digest(Path(str(packaged))), PACKAGED[backbone])
     if weights is not None:
         path = Path(weights).expanduser()
-        if not path.is_file():
-            raise BadInput(Problem("backbone.weights", f"{path} is no file", "give a safetensors file or state dict"))
-        if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
-            raise BadInput(
-                Problem(
-                    "backbone.weights",
-                    f"{path.name} is neither .safetensors nor .pth",
-                    "give a safetensors file or a state dict saved by torch",
-                )
-            )
-        return Pretrained(str(path.resolve()), file_digest(path), path.name)
+        inside = read_weights(path, "backbone.weights").inside
+        label = f"{path.name} ({inside})" if inside else path.name
+        return Pretrained(str(path.resolve()), file_digest(path), label)
     return _from_hub(backbone)
 
 
@@ -74,7 +72,7 @@ def _check_timm(backbone: str) -> None:
 
 def _from_hub(backbone: str) -> Pretrained:
     import timm
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     cfg = timm.get_pretrained_cfg(backbone)
     if cfg is None or not cfg.hf_hub_id:
@@ -85,17 +83,34 @@ def _from_hub(backbone: str) -> Pretrained:
                 "name a local file with backbone.weights=<file>",
             )
         )
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    label = f"timm {cfg.hf_hub_id.removeprefix('timm/')}"
+    cached = [try_to_load_from_cache(cfg.hf_hub_id, name) for name in HUB_FILES]
+    for path in cached:
+        if isinstance(path, str):
+            return Pretrained(None, file_digest(Path(path)), label)
+    problem = _unreachable(constants.ENDPOINT)
+    for name in HUB_FILES if problem is None else ():
         try:
-            path = Path(hf_hub_download(cfg.hf_hub_id, name))
+            return Pretrained(None, file_digest(Path(hf_hub_download(cfg.hf_hub_id, name))), label)
         except Exception as e:  # any failure of network or hub has the same cure
-            problem = e
-            continue
-        return Pretrained(None, file_digest(path), f"timm {cfg.hf_hub_id.removeprefix('timm/')}")
+            problem = repr(e)
+    url = f"{constants.ENDPOINT}/{cfg.hf_hub_id}/resolve/main/{HUB_FILES[0]}"
     raise BadInput(
         Problem(
             f"backbone {backbone!r}",
-            f"its weights cannot be had from timm's hub ({problem!r:.200})",
-            "name a local file with backbone.weights=<file>, or run once with a network",
+            f"its weights are not in {constants.HF_HUB_CACHE} and cannot be had from timm's hub ({problem:.200})",
+            f"download {url} elsewhere and name the file with backbone.weights=<file>, or backbone.weights={RANDOM}",
         )
     )
+
+
+@lru_cache(maxsize=4)
+def _unreachable(endpoint: str) -> str | None:
+    """Why the hub does not answer; None where it does. Asked once: the hub's own client tries for half a minute."""
+    try:
+        urlopen(Request(endpoint, method="HEAD"), timeout=HUB_SECONDS)
+    except HTTPError:
+        return None
+    except OSError as e:
+        return str(getattr(e, "reason", e))
+    return None

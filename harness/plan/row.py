@@ -17,7 +17,7 @@ from harness.datasets.splits import SplitPlan
 from harness.errors import BadInput, Problem
 from harness.files import digest_of
 from harness.plan.ablations import names_for, overrides, unknown_names
-from harness.plan.build import check_build
+from harness.plan.build import check_build, check_weights
 from harness.plan.config import Machine, RunConfig
 from harness.plan.inputs import chosen_methods, gpus_per_worker, labels_of, open_data
 from harness.plan.knobs import knob_from_text
@@ -126,7 +126,7 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
         try:
             studies.append(_study(run, parsed, part, single))
         except BadInput as e:
-            problems.extend(e.problems)
+            problems.extend(p for p in e.problems if p not in problems)
     if problems:
         raise BadInput(problems)
     return part, studies
@@ -223,8 +223,9 @@ def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Plann
     searched = words.protocol != "fixed" and space is not None and bool(space.knobs)
     trials = (words.trials or preset.trials) if searched and not single else 1
     seeds = tuple(range(words.seed, words.seed + (1 if single else words.seeds or preset.seeds)))
-    pretrained = find(run.backbone, words.backbone.weights)
     check_build(run, part.dataset)
+    pretrained = find(run.backbone, words.backbone.weights)
+    check_weights(run, part.dataset, pretrained)
     identity = {
         "run": run.to_dict(),
         "trials": trials,

@@ -1,7 +1,8 @@
-"""The released checkpoint's names (feature-self-reinforcement) in ours.
+"""The released checkpoint's names in ours, as the published code has them.
 
-The card names the parts but not every tensor: encoder blocks are timm's, the rest is inferred from the parts' names in
-fsr.md 2.2 and operators.md A9 and A10; README.md lists what is inferred.
+Read in repository Jessie459/feature-self-reinforcement at commit 3a7cbf7: `models/network.py` (classifiers),
+`models/vit.py` (encoder, mask token, class blocks), `models/decoder.py`, `models/projector.py`; `train_voc.py` saves
+the student's state dict alone.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from torch import Tensor
 from harness.api.keymap import KeyMap
 from harness.api.method import Method
 
-AGGREGATION = r"encoder\.\w+_blocks\.(\d+)\."
-"""The second list of blocks under the encoder, whatever its name."""
+AGGREGATION = r"encoder\.cls_blocks\.(\d+)\."
 RULES = (
     (r"encoder\.mask_token", "net.mask_token"),
     (r"encoder\.norm\.(weight|bias)", r"net.encoder.final_norm.\1"),
@@ -27,7 +27,7 @@ RULES = (
     (AGGREGATION + r"attn\.proj\.(.+)", r"net.aggregation.blocks.\1.out.\2"),
     (AGGREGATION + r"mlp\.fc1\.(.+)", r"net.aggregation.blocks.\1.mlp.0.\2"),
     (AGGREGATION + r"mlp\.fc2\.(.+)", r"net.aggregation.blocks.\1.mlp.2.\2"),
-    (r"classifier\.weight", "net.classifier_top.weight"),
+    (r"top_classifier\.weight", "net.classifier_top.weight"),
     (r"aux_classifier\.weight", "net.classifier_aux.weight"),
     (r"decoder\.conv6\.weight", "net.decoder.first.weight"),
     (r"decoder\.conv7\.weight", "net.decoder.second.weight"),
@@ -35,8 +35,9 @@ RULES = (
     (r"projector\.mlp\.(\d+)\.(.+)", r"net.projector.mlp.\1.\2"),
     (r"projector\.last_layer\.weight_v", "net.projector.prototypes.weight"),
 )
-IGNORED = (r"encoder\.(head|pre_logits)\..+", r"projector\.last_layer\.weight_g")
-"""The backbone's own classifier, and the gains that are 1 for ever (A10)."""
+IGNORED = (r"projector\.last_layer\.weight_g",)
+"""The gains that are 1 for ever (A10)."""
+MASK = "encoder.mask_token"
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class FsrKeyMap(KeyMap):
     """`KeyMap` for a file of one network, which becomes student and teacher; centres start at 0 as in training."""
 
     def convert(self, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As `KeyMap.convert`; the position of the class token is cut off, keys and values are joined."""
+        """As `KeyMap.convert`; the class token's position is cut off, keys and values are joined, (1,D) is (1,1,D)."""
         plain = {self._stripped(name): tensor for name, tensor in state.items()}
         slots = expected["net.encoder.pos_embed"].shape[1] if "net.encoder.pos_embed" in expected else 0
         position = plain.get("encoder.pos_embed")
         if position is not None and position.ndim == 3 and position.shape[1] == slots + 1:
             plain["encoder.pos_embed"] = position[:, 1:]
+        if MASK in plain and plain[MASK].ndim == 2:
+            plain[MASK] = plain[MASK][:, None]
         for name in [n for n in plain if ".attn.k." in n]:
             value = name.replace(".attn.k.", ".attn.v.")
             if value in plain:

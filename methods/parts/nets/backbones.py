@@ -5,20 +5,19 @@ Axes: B images, H W pixels, h w tokens a side, N tokens, D channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 from torch.nn import functional as F
 
+from harness.api.weight_files import read_weights, without_prefix
 from harness.errors import BadInput, Problem, nearest
 from methods.parts.nets.encoders import EXAMPLE, Encoder, ShapesEncoder, TimmViT, resize_position
 from methods.parts.nets.shapes_nets import ShapesViT, load_shapes_backbone
@@ -29,6 +28,7 @@ VERSION = 1
 RANDOM_WEIGHTS = "random"
 """Value of `backbone.weights` for a network that is trained from scratch."""
 SHAPES_NAMES = ("shapes_vit", "shapes_cnn")
+DISTILLATION = "dist_token"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _shapes_encoder(name: str, weights: str | None, crop: int, drop: float, clas
     try:
         net = ShapesViT() if weights == RANDOM_WEIGHTS else load_shapes_backbone(name, weights)
     except (RuntimeError, KeyError, SafetensorError) as e:
-        raise _foreign(name, str(weights), e) from e
+        raise foreign(name, str(weights), e) from e
     assert isinstance(net, ShapesViT)
     _check_crop(crop, net.stride, name)
     return ShapesEncoder(net, crop, drop, class_token)
@@ -149,7 +149,7 @@ def _timm_vit(name: str, weights: str | None, drop: float) -> VisionTransformer:
     except TypeError as e:
         raise _no_vit(name) from e
     except Exception as e:
-        found = f"{name} cannot be fetched: {_first_line(e)}"
+        found = f"{name} cannot be fetched: {first_line(e)}"
         fix = f"give a local file, or backbone.weights={RANDOM_WEIGHTS} to train from scratch"
         raise BadInput(Problem("backbone.weights", found, fix)) from e
     if not isinstance(model, VisionTransformer) or getattr(model, "pos_embed", None) is None:
@@ -162,28 +162,40 @@ def _timm_vit(name: str, weights: str | None, drop: float) -> VisionTransformer:
 def _load_file(model: VisionTransformer, name: str, path: str) -> None:
     """Load a local file. timm's own loading only warns of missing keys, so a foreign file would start at random."""
     try:
-        state = checkpoint_filter_fn(load_state_dict(path), model)
+        state = whole_state(path, model.state_dict())
+        state = checkpoint_filter_fn(without_distillation(state, model), model)
         missing, _ = model.load_state_dict(state, strict=False)
-    except (
-        RuntimeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        SafetensorError,
-        UnpicklingError,
-    ) as e:
-        raise _foreign(name, path, e) from e
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as e:
+        raise foreign(name, path, e) from e
     if missing:
-        raise _foreign(name, path, KeyError(f"{len(missing)} keys are missing, first {missing[0]}"))
+        raise foreign(name, path, KeyError(f"{len(missing)} keys are missing, first {missing[0]}"))
 
 
-def _foreign(name: str, path: str, error: Exception) -> BadInput:
-    found = f"{path} does not fit {name}: {_first_line(error)}"
+def whole_state(path: str, expected: Collection[str]) -> dict[str, Tensor]:
+    """The tensors of a local file of a backbone, the prefix of what wrapped it taken off.
+
+    Raises BadInput for a file that is missing, damaged or none of weights.
+    """
+    return without_prefix(read_weights(Path(path), "backbone.weights").state, expected)
+
+
+def without_distillation(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
+    """A DeiT's weights without distillation token, head and position, where the network has no such token."""
+    if DISTILLATION not in state or DISTILLATION in model.state_dict():
+        return state
+    table_1ND = state["pos_embed"]
+    kept = {name: t for name, t in state.items() if name != DISTILLATION and not name.startswith("head_dist.")}
+    return kept | {"pos_embed": torch.cat([table_1ND[:, :1], table_1ND[:, 2:]], dim=1)}
+
+
+def foreign(name: str, path: str, error: Exception) -> BadInput:
+    """The answer to a file of weights of another network."""
+    found = f"{path} does not fit {name}: {first_line(error)}"
     return BadInput(Problem("backbone.weights", found, "give the state dict of this very network"))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error in one line."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else ''}"
 

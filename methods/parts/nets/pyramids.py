@@ -15,10 +15,19 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from harness.errors import BadInput, Problem
-from methods.parts.nets.backbones import RANDOM_WEIGHTS, SHAPES_NAMES, Encoder, build_encoder, encode, whole_patches
+from methods.parts.nets.backbones import (
+    RANDOM_WEIGHTS,
+    SHAPES_NAMES,
+    Encoder,
+    build_encoder,
+    encode,
+    first_line,
+    foreign,
+    whole_patches,
+)
 from methods.parts.nets.encoders import Floats3, ShapesEncoder
 from methods.parts.nets.shapes_nets import ShapesCNN, ShapesViT, load_shapes_backbone
-from methods.parts.nets.timm_nets import REFUSED, Sizes, check_name, create, first_line, foreign, sizes_taken
+from methods.parts.nets.timm_nets import REFUSED, Sizes, check_name, create, sizes_taken
 
 VERSION = 1
 """Raised when a backbone computes something else."""

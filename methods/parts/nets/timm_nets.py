@@ -9,24 +9,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import timm
 import torch
-from safetensors import SafetensorError
-from timm.models import load_state_dict
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import BadInput, Problem, nearest
-from methods.parts.nets.backbones import RANDOM_WEIGHTS, whole_patches
+from methods.parts.nets.backbones import RANDOM_WEIGHTS, first_line, foreign, whole_patches, whole_state
 
 T = TypeVar("T")
 REFUSED = (TypeError, NotImplementedError, RuntimeError, AssertionError, AttributeError, ValueError, LookupError)
 """What timm raises for words and image sizes that a network does not take."""
-_UNREADABLE = (*REFUSED, OSError, SafetensorError, UnpicklingError)
 PROBE_CELLS = 5
 """Height of the image that is tried, in cells of the deep map; an odd one, which windows do not divide."""
 
@@ -107,29 +103,20 @@ def create(name: str, weights: str | None, words: Mapping[str, Any]) -> Any:
 def _load(net: nn.Module, name: str, path: str, *, flat: bool) -> None:
     """Load a local file of the whole network; its classifier and what lies behind the last map are left out."""
     try:
-        state = load_state_dict(path)
         if flat:
+            with torch.device("meta"):
+                names = timm.create_model(name, pretrained=False).state_dict()
+            state = whole_state(path, names)
             # Networks that give maps write dots of module names as underscores where they flatten them.
             state = {key.replace(".", "_"): value for key, value in state.items()}
             net.load_state_dict({key: state[key.replace(".", "_")] for key in net.state_dict()})
             return
         whole = net.model if isinstance(net, FeatureGetterNet) else net
+        state = whole_state(path, whole.state_dict())
         # timm's own filter fits position tables to another size; its own loading only warns of missing keys.
         fit = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
         missing, _ = whole.load_state_dict(fit(state, whole) if fit else state, strict=False)
         if missing:
             raise KeyError(f"{len(missing)} keys are missing, first {missing[0]}")
-    except _UNREADABLE as error:
+    except REFUSED as error:
         raise foreign(name, path, error) from error
-
-
-def foreign(name: str, path: str, error: Exception) -> BadInput:
-    """The answer to a file of weights of another network."""
-    found = f"{path} does not fit {name}: {first_line(error)}"
-    return BadInput(Problem("backbone.weights", found, "give the state dict of this very network"))
-
-
-def first_line(error: Exception) -> str:
-    """An error in one line."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else ''}"
