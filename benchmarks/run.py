@@ -17,8 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from benchmarks import memory
 from benchmarks.catalogue import collect, known_suites
 from benchmarks.timing import Timed, machine, measure
-from harness.cli.parsing import help_text, main, parse, split_list, word
-from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem
+from harness.cli.helping import help_text, wants_help
+from harness.cli.parsing import main, parse, split_list, word
+from harness.errors import EXIT_DONE, EXIT_FAILED
 
 ABOUT = """Checks that both sides agree, then times interleaved rounds in process CPU time, one thread.
 Exit code 1: the sides disagree or a goal is missed."""
@@ -33,7 +34,7 @@ class BenchmarkWords:
     suite: str = word("all", "suites to run, a list: the modules of benchmarks/suites")
     case: str | None = word(None, "run only cases whose name contains this")
     quick: bool = word(False, "small inputs, half of each goal")
-    rounds: int = word(7, "timed rounds of each side")
+    rounds: int = word(7, "timed rounds of each side", least=1)
     json: str | None = word(None, "also write the result to this file")
     memory: bool = word(False, "peak memory of each side in a fresh process instead of time")
     dry_run: bool = word(False, "list the cases with their goals")
@@ -51,12 +52,10 @@ def line(suite: str, timed: Timed) -> str:
 
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
-    if any(a in ("-h", "--help", "help") for a in argv):
+    if wants_help(argv):
         print(help_text("benchmarks.run", BenchmarkWords, ABOUT, {"suites": ", ".join(known_suites())}))
         return EXIT_DONE
     words: BenchmarkWords = parse(argv, BenchmarkWords).words
-    if words.rounds < 1:
-        raise BadInput(Problem("rounds", f"{words.rounds}", "at least 1"))
     names = known_suites() if words.suite == "all" else split_list(words.suite)
     chosen = collect(names, words.quick, words.case)
     if words.dry_run:

@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.api.registry import registry
 from harness.cli.evaluate_words import EvaluateWords, mode_of
-from harness.cli.parsing import Parsed, help_text, main, parse
+from harness.cli.helping import help_text, wants_help
+from harness.cli.parsing import Parsed, main, parse
 from harness.errors import EXIT_DONE
 
 ABOUT = """Adds exactly one eval to a store, with its counts per image and class; what is there already is never written
@@ -23,10 +24,10 @@ The last three make a row of the leaderboard. Layouts of files and named inferen
 
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
-    if any(a in ("-h", "--help", "help") for a in argv):
+    if wants_help(argv):
         print(help_text("harness.evaluate", EvaluateWords, ABOUT, {"--help": "this text"}))
         return EXIT_DONE
-    parsed = parse(argv, EvaluateWords, "evaluate", registry().names())
+    parsed = parse(argv, EvaluateWords, "evaluate", registry().names(), collect=True)
     mode = mode_of(parsed)
     from harness.store import Store
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from harness.api.registry import registry
-from harness.cli.parsing import help_text, main, parse, parse_rows
-from harness.cli.run_words import Words
+from harness.cli.helping import help_text, wants_help
+from harness.cli.parsing import main, parse, parse_rows
+from harness.cli.run_words import StatusWords, Words
 from harness.errors import EXIT_DONE, EXIT_FAILED
 
 ABOUT = """Runs every study of the plan (methods x labels), each with its trials, then the chosen config with all seeds,
@@ -16,13 +17,14 @@ SUBCOMMANDS = {"status [store=...]": "show running, finished and dead runs of a 
 
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
-    if any(a in ("-h", "--help", "help") for a in argv):
+    if wants_help(argv):
         print(help_text("harness.sweep", Words, ABOUT, SUBCOMMANDS))
         return EXIT_DONE
     if argv and argv[0] == "status":
-        from harness.tuning.status import StatusWords, show_status
+        words = parse(argv[1:], StatusWords).words
+        from harness.tuning.status import show_status
 
-        return show_status(parse(argv[1:], StatusWords).words)
+        return show_status(words)
     sets = parse_rows(argv, Words, "sweep", registry().names(), collect=True)
     from harness.plan.plan import make_plan
 

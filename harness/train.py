@@ -6,7 +6,8 @@ import dataclasses
 import sys
 
 from harness.api.registry import registry
-from harness.cli.parsing import help_text, main, parse
+from harness.cli.helping import help_text, wants_help
+from harness.cli.parsing import main, parse
 from harness.cli.run_words import Words
 from harness.errors import EXIT_DONE, EXIT_FAILED
 
@@ -16,7 +17,7 @@ and where its time went."""
 
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
-    if any(a in ("-h", "--help", "help") for a in argv):
+    if wants_help(argv):
         print(help_text("harness.train", Words, ABOUT, {"--help": "this text"}))
         return EXIT_DONE
     parsed = parse(argv, Words, "train", registry().names(), collect=True)

@@ -8,21 +8,31 @@ from dataclasses import dataclass
 
 from harness.api.papers import Paper, PaperTable
 from harness.api.registry import registry
-from harness.cli.parsing import command_words, help_text, main, parse, parse_rows, split_list, word
+from harness.cli.helping import help_text, wants_help
+from harness.cli.parsing import command_words, main, parse, parse_rows, split_list, word
 from harness.cli.run_words import Words
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
 from harness.plan.plan import Plan
 from harness.store import load
-from reports.format.output import BINARY, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
+from reports.format.output import (
+    ALL_FORMATS,
+    BINARY,
+    NETWORKS,
+    OUT_TEXT,
+    STORE_TEXT,
+    WEIGHTS_TEXT,
+    deliver,
+    output_problems,
+)
 from reports.format.render import FORMATS
 from reports.papers.ablation_table import build, frame
 from reports.papers.claims import declared_papers
 from reports.rows.row import Filters
+from reports.rows.rows import TABLES
 
 ABOUT = """Prints a paper's ablation table, row by row as printed, with ours beside it: value, 95 % interval (seeds,
 then images, resampled), seeds, difference. A section for each setting in which rows were run. With execute=true
 every word of harness.sweep may follow: the rows that are not in the store yet run as one sweep."""
-TABLES = ("runs", "trials", "evals", "counts")
 ROW_WORDS = ("methods", "ablation", "plan")
 """Words of a sweep that the table itself decides."""
 
@@ -36,9 +46,11 @@ class AblationWords:
     rows: str | None = word(None, "some rows of the table by name, a list; default all")
     execute: bool = word(False, "run the rows that are missing as one sweep; takes every word of harness.sweep")
     store: str = word("results", STORE_TEXT)
-    format: str = word("terminal", f"{', '.join(FORMATS)}; arrow and parquet write a row per setting and number")
+    format: str = word(
+        "terminal", f"{', '.join(FORMATS)}; arrow and parquet write a row per setting and number", choices=ALL_FORMATS
+    )
     out: str | None = word(None, OUT_TEXT)
-    weights: str = word("student", WEIGHTS_TEXT)
+    weights: str = word("student", WEIGHTS_TEXT, choices=NETWORKS)
     dataset: str | None = word(None, "show one dataset, by its name in the store; default all")
     tier: str | None = word(None, "show (and run) one tier")
     variant: str | None = word(None, "show (and run) one variant")
@@ -47,12 +59,13 @@ class AblationWords:
 
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
-    if any(a in ("-h", "--help", "help") for a in argv):
+    if wants_help(argv):
         print(help_text("reports.ablations", AblationWords, ABOUT))
         return EXIT_DONE
     own, others = _split(argv)
-    words = parse(own, AblationWords).words
-    paper, table, rows = _asked(words, others)
+    parsed = parse(own, AblationWords, collect=True)
+    words = parsed.words
+    paper, table, rows = _asked(words, others, list(parsed.problems))
     failed: list[str] = []
     if words.execute:
         from harness.tuning.describe import plan_text
@@ -96,9 +109,9 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, [text for text in argv if text.partition("=")[0] not in known]
 
 
-def _asked(words: AblationWords, others: Sequence[str]) -> tuple[Paper, PaperTable, list[str]]:
+def _asked(words: AblationWords, others: Sequence[str], problems: list[Problem]) -> tuple[Paper, PaperTable, list[str]]:
     """The paper, its table and the rows that the words name. Raises BadInput with all problems at once."""
-    problems = output_problems(words, store_exists=not words.execute)
+    problems += output_problems(words, store_exists=not words.execute)
     papers = {p.name: p for p in declared_papers()}
     paper = papers.get(words.paper or "")
     table: PaperTable | None = None

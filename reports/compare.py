@@ -10,23 +10,23 @@ from typing import Any
 import polars as pl
 
 from harness.api.vocabulary import TARGETS
-from harness.cli.parsing import help_text, main, parse, word
+from harness.cli.helping import help_text, wants_help
+from harness.cli.parsing import leading, main, parse, word
 from harness.errors import EXIT_DONE, BadInput, Problem, StoreError, nearest
 from harness.scoring.intervals import Difference, Interval, holm
 from harness.store import Results, load
-from reports.format.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
+from reports.format.output import ALL_FORMATS, NETWORKS, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.format.render import FORMATS
 from reports.format.table import Amount, Cell, Column, Section, Table
 from reports.rows.comparing import counts_of, score_cell, way_text
 from reports.rows.ranking import Place, resampled
 from reports.rows.row import USUAL_TAGS, Filters, Row
-from reports.rows.rows import rows_of
+from reports.rows.rows import TABLES, rows_of
 from reports.sections.board import display_name, place_title
 
 ABOUT = """Compares two rows of a store, a minus b, on the images that both were scored on: mIoU and the IoU of every
 class with 95 % intervals, seeds and images resampled together. A row is named by its method, as the leaderboard shows
 it, by its study, or by the key of one of its runs (its start is enough)."""
-_TABLES = ("runs", "trials", "evals", "counts")
 _KEY = 4
 """Letters of a key that name its row."""
 
@@ -36,11 +36,11 @@ class CompareWords:
     """The words of `reports.compare`, beside the two rows."""
 
     store: str = word("results", STORE_TEXT)
-    format: str = word("terminal", f"{', '.join(FORMATS)}, arrow, parquet")
+    format: str = word("terminal", f"{', '.join(FORMATS)}, arrow, parquet", choices=ALL_FORMATS)
     out: str | None = word(None, OUT_TEXT)
-    target: str | None = word(None, "cam, pseudo or segmentation; default the last one that both have")
+    target: str | None = word(None, "cam, pseudo or segmentation; default the last one that both have", choices=TARGETS)
     split: str | None = word(None, "the split; default test where it was scored, else val")
-    weights: str = word("student", WEIGHTS_TEXT)
+    weights: str = word("student", WEIGHTS_TEXT, choices=NETWORKS)
     crf: str | None = word(None, "rows with this CRF; default those without, where there are any")
     scales: str | None = word(None, "rows scored at these scales; default any")
 
@@ -154,21 +154,20 @@ def compare(
 
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
-    if any(x in ("-h", "--help", "help") for x in argv):
+    if wants_help(argv):
         text = help_text("reports.compare", CompareWords, ABOUT)
         print(text.replace("reports.compare [words]", "reports.compare a b [words]"))
         return EXIT_DONE
-    names = [x for x in argv[:2] if "=" not in x]
-    if len(names) < 2:
+    names, rest = leading(argv)
+    parsed = parse(rest, CompareWords, collect=True)
+    words: CompareWords = parsed.words
+    problems = [*parsed.problems, *output_problems(words)]
+    if len(names) != 2:
         fix = "for instance: python -m reports.compare fsr cam store=results"
-        raise BadInput(Problem("a b", f"{len(names)} of two rows are named", fix))
-    words: CompareWords = parse(argv[2:], CompareWords).words
-    problems = output_problems(words)
-    if words.target is not None and words.target not in TARGETS:
-        problems.append(Problem("target", f"{words.target!r} is unknown", nearest(words.target, TARGETS)))
+        problems.append(Problem("a b", f"{len(names)} rows are named, not two", fix))
     if problems:
         raise BadInput(problems)
-    found = compare(load(words.store, _TABLES), *names, target=words.target, split=words.split,
+    found = compare(load(words.store, TABLES), *names, target=words.target, split=words.split,
                     weights=words.weights, crf=words.crf, scales=words.scales)  # fmt: skip
     deliver(words, found.table(), found.frame)
     return EXIT_DONE

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.cli.parsing import help_text, main, parse, word
+from harness.cli.helping import help_text, wants_help
+from harness.cli.parsing import main, parse, word
 from harness.errors import EXIT_DONE, BadInput, Problem, nearest
 from harness.store import Results, load
-from reports.format.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
+from reports.format.output import ALL_FORMATS, NETWORKS, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.format.render import FORMATS
+from reports.rows.rows import TABLES
 from reports.sections.leaderboard import build
 
 ABOUT = """Prints method, variant, supervision, backbone, CAM / pseudo-mask / segmentation mIoU with 95 % interval,
 seeds, iterations, trials, hours, protocol and rank. Rows that differ in data, split, supervision, CRF, variant, tier,
 protocol or budget stand in sections of their own and are never ranked together."""
-_TABLES = ("runs", "trials", "evals", "counts")
 
 
 @dataclass
@@ -23,13 +24,15 @@ class LeaderboardWords:
     """The words of `reports.leaderboard`."""
 
     store: str = word("results", STORE_TEXT)
-    format: str = word("terminal", f"{', '.join(FORMATS)}; arrow and parquet write the per-class IoU table")
+    format: str = word(
+        "terminal", f"{', '.join(FORMATS)}; arrow and parquet write the per-class IoU table", choices=ALL_FORMATS
+    )
     out: str | None = word(None, OUT_TEXT)
     per_class: bool = word(False, "add the IoU of every class")
     thresholds: bool = word(
         False, "fixed, held-out and oracle thresholds and, for tuned rows, choices side by side, with their gaps"
     )
-    weights: str = word("student", WEIGHTS_TEXT)
+    weights: str = word("student", WEIGHTS_TEXT, choices=NETWORKS)
     sweep: str | None = word(None, "one sweep by its id; default all")
     dataset: str | None = word(None, "one dataset; default all")
     tier: str | None = word(None, "one tier; default all")
@@ -38,14 +41,15 @@ class LeaderboardWords:
 
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
-    if any(a in ("-h", "--help", "help") for a in argv):
+    if wants_help(argv):
         print(help_text("reports.leaderboard", LeaderboardWords, ABOUT))
         return EXIT_DONE
-    words = parse(argv, LeaderboardWords).words
-    problems = output_problems(words)
+    parsed = parse(argv, LeaderboardWords, collect=True)
+    words = parsed.words
+    problems = [*parsed.problems, *output_problems(words)]
     if problems:
         raise BadInput(problems)
-    results = load(words.store, _TABLES)
+    results = load(words.store, TABLES)
     _check_found(words, results)
     board = build(results, sweep=words.sweep, dataset=words.dataset, tier=words.tier, weights=words.weights,
                   split=words.split, thresholds=words.thresholds, by_class=words.per_class)  # fmt: skip

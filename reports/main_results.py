@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import polars as pl
 
 from harness.api.vocabulary import TARGETS
-from harness.cli.parsing import help_text, main, parse, word
+from harness.cli.helping import help_text, wants_help
+from harness.cli.parsing import main, parse, word
 from harness.errors import EXIT_DONE, BadInput, Problem, nearest
 from harness.store import load
-from reports.format.output import OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
+from reports.format.output import ALL_FORMATS, NETWORKS, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.format.render import FORMATS
 from reports.format.table import Cell, Column, Same, Section, Signed, Table
 from reports.papers.claims import Claim, declared_papers, load_claims, papers
 from reports.papers.verdicts import SEEDS, TOLERANCE, WIDEST, Judge, Judged, remarks_of
+from reports.rows.rows import TABLES
 
 ABOUT = """Prints a paper's main tables, row by row as printed, with a column of ours: value, interval over seeds,
 seeds, protocol, difference and verdict. Only rows with protocol fixed are read."""
-TABLES = ("runs", "trials", "evals", "counts")
 SUPERVISION = {"tags": "I", "tags+saliency": "I+S"}
 NOTES = (
     f"ours: mean over seeds with its 95 % t-interval; verdict from {SEEDS} seeds on: reproduced where the interval "
@@ -43,9 +44,11 @@ class MainWords:
     paper: str | None = word(None, f"whose tables; one of {', '.join(papers())}")
     table: str | None = word(None, "one table of the paper; default all that hold scores of ours")
     store: str = word("results", STORE_TEXT)
-    format: str = word("terminal", f"{', '.join(FORMATS)}; arrow and parquet write a row per claim")
+    format: str = word(
+        "terminal", f"{', '.join(FORMATS)}; arrow and parquet write a row per claim", choices=ALL_FORMATS
+    )
     out: str | None = word(None, OUT_TEXT)
-    weights: str = word("student", WEIGHTS_TEXT)
+    weights: str = word("student", WEIGHTS_TEXT, choices=NETWORKS)
 
 
 def build(judge: Judge, paper: str, table: str | None = None) -> tuple[Table, list[Judged]]:
@@ -70,11 +73,12 @@ def frame(judged: Sequence[Judged]) -> pl.DataFrame:
 
 def run(argv: list[str]) -> int:
     """The command. Returns the exit code; raises BadInput."""
-    if any(a in ("-h", "--help", "help") for a in argv):
+    if wants_help(argv):
         print(help_text("reports.main_results", MainWords, ABOUT))
         return EXIT_DONE
-    words = parse(argv, MainWords).words
-    problems = output_problems(words)
+    parsed = parse(argv, MainWords, collect=True)
+    words = parsed.words
+    problems = [*parsed.problems, *output_problems(words)]
     if words.paper is None:
         problems.append(Problem("paper", "is not given", f"write paper=fsr; known: {', '.join(papers())}"))
     elif words.paper not in papers():

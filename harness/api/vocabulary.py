@@ -1,8 +1,7 @@
-"""Label values that mean the same everywhere (design section 4, Labels)."""
+"""Values that mean the same everywhere, each list once (design sections 1 and 4)."""
 
 IGNORE = 255
 """No class: void in a mask, unlabelled in sparse labels, undecided in a pseudo mask."""
-
 
 TIERS = ("smoke", "lab", "paper")
 
@@ -10,10 +9,13 @@ DECODERS = ("largefov", "deeplabv2", "deeplabv3plus")
 
 PROTOCOLS = ("fixed", "held-out", "oracle")
 
-
 LABELS = ("tags", "points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks", "masks")
-
 
 VARIANTS = ("default", "released", "paper")
 
+SPLITS = ("train", "val", "test")
+
 TARGETS = ("cam", "pseudo", "segmentation")
+
+KEEP = ("last", "best", "maps", "none")
+"""What may stay on disk after a run."""

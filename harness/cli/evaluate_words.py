@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.api.inference import inference_problems
-from harness.api.vocabulary import DECODERS, LABELS, PROTOCOLS, TARGETS, TIERS, VARIANTS
+from harness.api.registry import registry
+from harness.api.vocabulary import LABELS, PROTOCOLS, SPLITS, TARGETS, VARIANTS
 from harness.cli.parsing import Parsed, word
 from harness.cli.run_words import Words
+from harness.datasets import DATASETS
 from harness.errors import BadInput, Problem, nearest
 from harness.scoring.crf import NONE, PRESETS, crf_problems
 
@@ -31,20 +33,29 @@ class EvaluateWords(Words):
     cams: str | None = word(None, "folder of another program's CAMs: <image id>.npz or .npy, maps in [0,1]")
     name: str | None = word(None, "name of the row; needed with preds= and cams=")
     target: str | None = word(
-        None, "what is scored: cam, pseudo or segmentation; default a method's last target, with cams= cam"
+        None,
+        "what is scored: cam, pseudo or segmentation; default a method's last target, with cams= cam",
+        choices=TARGETS,
     )
-    labels: str | None = word(None, "what was learned from: tags, points, scribbles, ..., masks; default the method's")
+    labels: str | None = word(
+        None, "what was learned from: tags, points, scribbles, ..., masks; default the method's", choices=LABELS
+    )
     variant: str = word(
         AUTO,
         "which reading of a method: default, released or paper; auto: default, with weights= released where the method "
         "has it and knows the published file",
+        choices=(AUTO, *VARIANTS),
     )
     protocol: str = word(
-        AUTO, "how a CAM's threshold is chosen: fixed, held-out or oracle; default the run's, else see docs/evaluate.md"
+        AUTO,
+        "how a CAM's threshold is chosen: fixed, held-out or oracle; default the run's, else see docs/evaluate.md",
+        choices=(AUTO, *PROTOCOLS),
     )
     crf: str = word(NONE, f"dense CRF: {', '.join(PRESETS)}; with preds= what was applied to the masks already")
-    split: str | None = word(None, "split that is scored; default the run's, else test where it has masks, else val")
-    threads: int | None = word(None, "CPU threads and processes; default all cores")
+    split: str | None = word(
+        None, "split that is scored; default the run's, else test where it has masks, else val", choices=SPLITS
+    )
+    threads: int | None = word(None, "CPU threads and processes; default all cores", least=1)
 
 
 MODES: Mapping[str, tuple[str, ...]] = {
@@ -70,7 +81,8 @@ MODES: Mapping[str, tuple[str, ...]] = {
 
 
 def mode_of(parsed: Parsed) -> str:
-    """run, weights, preds or cams. Raises BadInput for none or several, and for words that do not go with it."""
+    """run, weights, preds or cams. Raises BadInput for none or several, for words that do not go with it, and for what
+    is wrong with the words themselves, all at once."""
     words: EvaluateWords = parsed.words
     asked = [name for name in MODES if getattr(words, name)]
     if words.run and "weights" in asked:
@@ -78,34 +90,36 @@ def mode_of(parsed: Parsed) -> str:
     if len(asked) != 1:
         found = f"{', '.join(asked)} are given together" if asked else "none of run, weights, preds, cams is given"
         fix = "run=<key>, weights=<file> method=..., preds=<folder> name=..., or cams=<folder> name=..."
-        raise BadInput(Problem("words", found, fix))
+        raise BadInput([*parsed.problems, Problem("words", found, fix)])
     mode = asked[0]
     sections = ("data", "backbone")
     named = {f"{key}.name" if key in sections else key: key for key in parsed.given}
     known = set(MODES[mode])
-    problems = []
+    problems = list(parsed.problems)
     for name, given in named.items():
         option = name.startswith("data.") and name[5:] in parsed.options and mode != "run"
         knob = name.partition(".")[0] in parsed.knobs and mode == "weights"
         if name not in known and not option and not knob:
             problems.append(Problem(given, f"does not go with {mode}=", f"it takes: {', '.join(MODES[mode])}"))
-    problems += _values(words, mode)
+    problems += _values(words, mode) + _unknown(words)
     if problems:
         raise BadInput(problems)
     return mode
 
 
+def _unknown(words: EvaluateWords) -> list[Problem]:
+    """A method or a dataset that is not registered."""
+    known = {"method": (words.method, registry().names()), "data": (words.data.name, DATASETS)}
+    return [
+        Problem(name, f"{value!r} is unknown", nearest(value, names))
+        for name, (value, names) in known.items()
+        if value is not None and value.rpartition("+")[2] not in names
+    ]
+
+
 def _values(words: EvaluateWords, mode: str) -> list[Problem]:
     """Rules on words alone."""
     problems = []
-    allowed: dict[str, tuple[str, ...]] = {
-        "target": TARGETS, "tier": TIERS, "variant": (AUTO, *VARIANTS), "protocol": (AUTO, *PROTOCOLS),
-        "labels": LABELS, "split": ("train", "val", "test"), "decoder": DECODERS, "precision": ("auto", "fp32", "bf16"),
-    }  # fmt: skip
-    for name, values in allowed.items():
-        value = getattr(words, name)
-        if value is not None and value not in values:
-            problems.append(Problem(name, f"{value!r} is unknown", nearest(value, values)))
     if mode == "run" and words.weights not in (None, *NETWORKS):
         problems.append(Problem("weights", f"{words.weights!r} is unknown", f"with run= it is {', '.join(NETWORKS)}"))
     if mode == "preds":
@@ -114,8 +128,6 @@ def _values(words: EvaluateWords, mode: str) -> list[Problem]:
     else:
         problems += crf_problems(words.crf)
     problems += inference_problems(words.scales, words.flip, words.fusion)
-    if words.threads is not None and words.threads < 1:
-        problems.append(Problem("threads", f"{words.threads} is below 1", "give a whole number of at least 1"))
     if mode in ("preds", "cams") and not words.name:
         problems.append(Problem("name", "is not given", "name the row that the leaderboard shows: name=MyMethod"))
     if mode == "weights" and not words.method:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,10 +29,26 @@ from harness.errors import (
     nearest,
 )
 
+SWITCH = {True: ("true", "on", "yes", "1"), False: ("false", "off", "no", "0")}
+"""What a switch may be set to, in lower or upper case."""
 
-def word(default: Any, text: str, *commands: str) -> Any:
-    """A command-line word: its default, its explanation, and the commands that take it (none: all of them)."""
-    meta = {"text": text, "commands": commands}
+
+def word(
+    default: Any,
+    text: str,
+    *commands: str,
+    choices: Sequence[str] = (),
+    several: bool = False,
+    least: int | None = None,
+    example: str = "",
+) -> Any:
+    """A command-line word: its default, its explanation, and the commands that take it (none: all of them).
+
+    `choices`: the only values that it may have, `several` of them where it is a list. `least`: its lowest value.
+    `example`: how it may be written.
+    """
+    rules = {"choices": tuple(choices), "several": several, "least": least, "example": example}
+    meta = {"text": text, "commands": commands, **rules}
     if callable(default):
         return field(default_factory=default, metadata=meta)
     return field(default=default, metadata=meta)
@@ -99,7 +116,7 @@ def parse_rows(
     Words of a row win over those beside `rows`, words on the line over both.
     """
     problems: list[Problem] = []
-    given = _pairs(argv, problems)
+    given = _pairs(argv, schema, command, problems)
     shared: dict[str, str] = {}
     rows: list[dict[str, str]] = [{}]
     if "plan" in given and "plan" in command_words(schema, command):
@@ -113,16 +130,14 @@ def parse_rows(
 
 
 def _over(high: Mapping[str, str], low: Mapping[str, str], schema: type) -> dict[str, str]:
-    """Both, those of `high` where both name a word; `data` and `data.name` are one."""
-    sections = {f.name for f in dataclasses.fields(schema) if _section(f)}
-    named = {f"{k}.name" if k in sections else k for k in high}
-    kept = {k: v for k, v in low.items() if (f"{k}.name" if k in sections else k) not in named}
-    return {**kept, **high}
+    """Both, those of `high` where both name a word."""
+    named = {_full(k, schema) for k in high}
+    return {**{k: v for k, v in low.items() if _full(k, schema) not in named}, **high}
 
 
 def _typed(given: Mapping[str, str], schema: type, command: str | None, methods: Sequence[str]) -> Parsed:
     known = command_words(schema, command)
-    sections = {f.name for f in dataclasses.fields(schema) if _section(f)}
+    sections = {name.partition(".")[0] for name in known if "." in name}
     cfg = OmegaConf.structured(schema)
     problems: list[Problem] = []
     options: dict[str, str] = {}
@@ -133,11 +148,13 @@ def _typed(given: Mapping[str, str], schema: type, command: str | None, methods:
             continue
         name = f"{key}.name" if key in sections else key
         head, _, tail = name.partition(".")
-        if name in known:
-            try:
-                _set(cfg, name, raw, known[name])
-            except (OmegaConfBaseException, ValueError) as e:
-                problems.append(Problem(key, f"{raw!r}: {str(e).splitlines()[0]}", _text(known[name])))
+        if name in known and key != name and name in given:
+            problems.append(
+                Problem(key, f"is given twice: {raw!r} and {given[name]!r}", f"{key} is {name}: give it once")
+            )
+        elif name in known:
+            problem = _set(cfg, key, name, raw, known[name])
+            problems += [problem] if problem else []
         elif head == "data" and tail and "data" in sections:
             options[tail] = raw
         elif head in methods and tail:
@@ -148,22 +165,32 @@ def _typed(given: Mapping[str, str], schema: type, command: str | None, methods:
     return Parsed(OmegaConf.to_object(cfg), options, knobs, given, tuple(problems))
 
 
+def leading(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The first words, those that are no `key=value` (subcommands, names of rows), and the rest."""
+    first = list(itertools.takewhile(lambda text: "=" not in text, argv))
+    return first, list(argv[len(first) :])
+
+
+def subcommand(argv: Sequence[str], module: str, known: Iterable[str]) -> tuple[str, list[str]]:
+    """The subcommand of a command that has them, and its words. Raises BadInput for none and for an unknown one."""
+    name = argv[0] if argv else ""
+    if name in known:
+        return name, list(argv[1:])
+    found = f"unknown subcommand {name!r}" if argv else "no subcommand given"
+    raise BadInput(Problem(f"python -m {module}", found, nearest(name, known)))
+
+
+def switch(text: str) -> bool:
+    """A switch from its text, the same for words, knobs and options. Raises ValueError for all but eight texts."""
+    for value, texts in SWITCH.items():
+        if text.lower() in texts:
+            return value
+    raise ValueError("is neither on nor off")
+
+
 def split_list(text: str | None) -> list[str]:
     """The parts of a comma list, blanks dropped."""
     return [p.strip() for p in (text or "").split(",") if p.strip()]
-
-
-def help_text(command: str, schema: type, about: str, subcommands: Mapping[str, str] | None = None) -> str:
-    """What `--help` prints: every word with its default."""
-    lines = [f"usage: python -m {command} [words]   each word is key=value", "", about, ""]
-    for name, text in (subcommands or {}).items():
-        lines.append(f"  {name:<22} {text}")
-    if subcommands:
-        lines.append("")
-    for name, f in command_words(schema, command.rpartition(".")[2]).items():
-        default = "" if f.default is None else f" [{_show(f.default)}]"
-        lines.append(f"  {name + '=':<22} {_text(f)}{default}")
-    return "\n".join(lines)
 
 
 def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
@@ -196,35 +223,58 @@ def _section(f: dataclasses.Field[Any]) -> type | None:
     return factory if isinstance(factory, type) and dataclasses.is_dataclass(factory) else None
 
 
-def _text(f: dataclasses.Field[Any]) -> str:
+def explanation(f: dataclasses.Field[Any]) -> str:
+    """What a word means."""
     return str(f.metadata.get("text", ""))
 
 
-def _show(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _full(key: str, schema: type) -> str:
+    """A word's whole name: `data` and `data.name` are one."""
+    return f"{key}.name" if any(f.name == key and _section(f) for f in dataclasses.fields(schema)) else key
 
 
-def _pairs(argv: Sequence[str], problems: list[Problem]) -> dict[str, str]:
+def _pairs(argv: Sequence[str], schema: type, command: str | None, problems: list[Problem]) -> dict[str, str]:
     given: dict[str, str] = {}
+    before: dict[str, str] = {}
     for text in argv:
         key, eq, raw = text.partition("=")
-        if not eq or not key:
-            problems.append(Problem(f"{text!r}", "is not key=value", "write for instance methods=all"))
-        elif key in given:
-            problems.append(Problem(key, f"is given twice: {given[key]!r} and {raw!r}", "give it once"))
+        name = _full(key, schema)
+        if key and not raw and name in (known := command_words(schema, command)):
+            example = known[name].metadata.get("example") or f"{key}=<value>"
+            problems.append(Problem(key, "no value given", f"write {example}"))
+        elif not eq or not key:
+            problems.append(Problem(f"{text!r}", "is not key=value", "write for instance store=results"))
+        elif name in before:
+            problems.append(Problem(key, f"is given twice: {before[name]!r} and {raw!r}", "give it once"))
         else:
-            given[key] = raw
+            given[key] = before[name] = raw
     return given
 
 
-def _set(cfg: Any, name: str, raw: str, f: dataclasses.Field[Any]) -> None:
-    """Set one word. Texts are taken literally; numbers and switches go through OmegaConf's own conversion."""
-    if "str" in str(f.type):
-        OmegaConf.update(cfg, name, raw or None)
-        return
-    if str(f.type).startswith("bool") and raw.lower() in ("on", "off"):
-        raw = "true" if raw.lower() == "on" else "false"
-    OmegaConf.update(cfg, name, raw)
+def _set(cfg: Any, key: str, name: str, raw: str, f: dataclasses.Field[Any]) -> Problem | None:
+    """Set one word, or say what is wrong with its value. Texts are taken literally, numbers as OmegaConf reads them."""
+    choices, least = f.metadata.get("choices", ()), f.metadata.get("least")
+    unknown = [v for v in (split_list(raw) if f.metadata.get("several") else [raw]) if choices and v not in choices]
+    if unknown:
+        return Problem(key, f"{unknown[0]!r} is unknown", nearest(unknown[0], choices))
+    before = OmegaConf.select(cfg, name)
+    try:
+        OmegaConf.update(cfg, name, _value(raw, str(f.type)))
+    except (OmegaConfBaseException, ValueError) as e:
+        return Problem(key, f"{raw!r}: {str(e).splitlines()[0]}", f.metadata.get("example") or explanation(f))
     value = OmegaConf.select(cfg, name)
     if isinstance(value, float) and value != value:
-        raise ValueError("is not a number")
+        problem = Problem(key, f"{raw!r}: is not a number", explanation(f))
+    elif least is not None and value is not None and value < least:
+        kind = "" if isinstance(value, float) else "whole "
+        problem = Problem(key, f"{raw} is below {least}", f"give a {kind}number of at least {least}")
+    else:
+        return None
+    OmegaConf.update(cfg, name, before)
+    return problem
+
+
+def _value(raw: str, kind: str) -> Any:
+    if "str" in kind:
+        return raw
+    return switch(raw) if kind.startswith("bool") else raw

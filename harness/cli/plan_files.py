@@ -30,7 +30,7 @@ def read_plan_file(path: str, problems: list[Problem]) -> tuple[dict[str, str], 
         return {}, [{}]
     rows = _rows(path, loaded.pop(ROWS, [{}]), problems)
     shared: dict[str, str] = {}
-    _flatten(loaded, "", shared)
+    _flatten(path, loaded, "", shared, problems)
     return shared, rows
 
 
@@ -41,7 +41,7 @@ def _rows(path: str, loaded: Any, problems: list[Problem]) -> list[dict[str, str
     rows = []
     for i, row in enumerate(loaded):
         flat: dict[str, str] = {}
-        _flatten(row, "", flat)
+        _flatten(path, row, "", flat, problems)
         for name in (n for n in WHOLE_SWEEP if n in flat):
             fix = "put it beside rows, or on the line"
             problems.append(Problem("plan", f"row {i + 1} of {path} sets {name}, which holds for the sweep", fix))
@@ -49,11 +49,15 @@ def _rows(path: str, loaded: Any, problems: list[Problem]) -> list[dict[str, str
     return rows
 
 
-def _flatten(tree: Mapping[Any, Any], prefix: str, out: dict[str, str]) -> None:
+def _flatten(path: str, tree: Mapping[Any, Any], prefix: str, out: dict[str, str], problems: list[Problem]) -> None:
     for k, v in tree.items():
         key = f"{prefix}{k}"
         if isinstance(v, dict):
-            _flatten(v, key + ".", out)
+            _flatten(path, v, key + ".", out, problems)
+        elif v is None:
+            problems.append(Problem("plan", f"{key} has no value in {path}", "give one, or leave the line out"))
+        elif key in out:
+            problems.append(Problem("plan", f"{key} is given twice in {path}", "give it once"))
         elif isinstance(v, list):
             out[key] = ",".join(str(i) for i in v)
         else:

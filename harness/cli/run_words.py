@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.api.vocabulary import DECODERS, KEEP, PROTOCOLS, SPLITS, TIERS, VARIANTS
 from harness.cli.parsing import word
 
 TRAINING = ("sweep", "train")
@@ -11,14 +12,22 @@ TRAINING = ("sweep", "train")
 
 
 @dataclass
-class DataWords:
+class WhichData:
     """Which images, and where."""
 
     name: str = word("shapes", "shapes, folder, or another dataset of harness/datasets")
     root: str | None = word(None, "where the dataset lies")
     masks: str | None = word(None, "which mask folder")
-    classes: str | None = word(None, "file with one class name per line")
-    tune: str = word("auto", "tuning split: auto, val, or carve")
+    classes: str | None = word(
+        None, "file with one class name per line; default classes_<masks>.txt, classes.txt, numbers of the masks"
+    )
+
+
+@dataclass
+class DataWords(WhichData):
+    """Which images, where, and what is tuned on."""
+
+    tune: str = word("auto", "tuning split: auto, val, or carve", choices=("auto", "val", "carve"))
 
 
 @dataclass
@@ -38,28 +47,45 @@ class Words:
     data: DataWords = word(DataWords, "dataset; data=voc is data.name=voc; data.<option> per dataset")
     labels: str | None = word(None, "weak labels, a list: tags, points, scribbles, clicks20/50/100, blocks, masks")
     backbone: BackboneWords = word(BackboneWords, "backbone=x is backbone.name=x")
-    decoder: str | None = word(None, "largefov, deeplabv2 or deeplabv3plus; default by backbone family")
-    variant: str = word("default", "which reading of a method: default, released or paper")
-    tier: str | None = word(None, "size of work: smoke, lab or paper; default smoke on shapes, else paper")
-    crop: int | None = word(None, "side of the square training input, pixels; default by tier")
-    batch: int | None = word(None, "images per step over all workers; default by tier", *TRAINING)
-    iterations: int | None = word(None, "training steps; default by tier", *TRAINING)
-    group: int | None = word(None, "images over which a loss may normalise; default by tier", *TRAINING)
+    decoder: str | None = word(
+        None, "largefov, deeplabv2 or deeplabv3plus; default by backbone family", choices=DECODERS
+    )
+    variant: str = word("default", "which reading of a method: default, released or paper", choices=VARIANTS)
+    tier: str | None = word(
+        None, "size of work: smoke, lab or paper; default smoke on shapes, else paper", choices=TIERS
+    )
+    crop: int | None = word(None, "side of the square training input, pixels; default by tier", least=1)
+    batch: int | None = word(None, "images per step over all workers; default by tier", *TRAINING, least=1)
+    iterations: int | None = word(None, "training steps; default by tier", *TRAINING, least=1)
+    group: int | None = word(None, "images over which a loss may normalise; default by tier", *TRAINING, least=1)
     fidelity: float = word(1.0, "share of the iterations, in (0,1]; warm-ups and loss starts shrink with it", *TRAINING)
     search: str = word(
-        "tpe", "tpe (Optuna TPE with ASHA) or rules (quasi-random, trial i depends on seed and i)", "sweep"
+        "tpe",
+        "tpe (Optuna TPE with ASHA) or rules (quasi-random, trial i depends on seed and i)",
+        "sweep",
+        choices=("tpe", "rules"),
     )
-    trials: int | None = word(None, "trials per study, trial 0 (the preset's values) included", "sweep")
-    seeds: int | None = word(None, "seeds that the chosen config is run with", "sweep")
-    protocol: str = word("held-out", "how thresholds and knobs are chosen: fixed, held-out or oracle")
-    seed: int = word(0, "root of all randomness")
-    workers: int = word(1, "Train workers per run", *TRAINING)
-    gpus: float | None = word(None, "GPUs per worker, fractions allowed; default 1 where there is one, else 0")
-    threads: int | None = word(None, "CPU threads per worker; default 1 on CPU")
-    loaders: int | None = word(None, "loader processes per worker; default 0 on CPU, 4 on GPU", *TRAINING)
-    precision: str = word("auto", "fp32 or bf16; default bf16 on GPU, fp32 on CPU")
-    checkpoint_every: int | None = word(None, "steps between checkpoints; default about every 30 seconds", *TRAINING)
-    keep: str = word("last,best", "what stays on disk after a run: last, best, maps, none; a list", *TRAINING)
+    trials: int | None = word(None, "trials per study, trial 0 (the preset's values) included", "sweep", least=1)
+    seeds: int | None = word(None, "seeds that the chosen config is run with", "sweep", least=1)
+    protocol: str = word(
+        "held-out", "how thresholds and knobs are chosen: fixed, held-out or oracle", choices=PROTOCOLS
+    )
+    seed: int = word(0, "root of all randomness", least=0)
+    workers: int = word(1, "Train workers per run", *TRAINING, least=1)
+    gpus: float | None = word(None, "GPUs per worker, fractions allowed; default 1 where there is one, else 0", least=0)
+    threads: int | None = word(None, "CPU threads per worker; default 1 on CPU", least=1)
+    loaders: int | None = word(None, "loader processes per worker; default 0 on CPU, 4 on GPU", *TRAINING, least=0)
+    precision: str = word("auto", "fp32 or bf16; default bf16 on GPU, fp32 on CPU", choices=("auto", "fp32", "bf16"))
+    checkpoint_every: int | None = word(
+        None, "steps between checkpoints; default about every 30 seconds", *TRAINING, least=1
+    )
+    keep: str = word(
+        "last,best",
+        "what stays on disk after a run: last, best, maps, none; a list",
+        *TRAINING,
+        choices=KEEP,
+        several=True,
+    )
     scales: str | None = word(
         None, "scales of segmentation scoring, a list, or a protocol by name (docs/evaluate.md); default by tier"
     )
@@ -68,7 +94,7 @@ class Words:
     )
     fusion: str | None = word(None, "how scales are fused: max, sum or mean; default by tier")
     crf: str = word("none", "score with a dense CRF beside without: toco, toco-cam, afa, irn, fsae, deeplab")
-    split: str | None = word(None, "split that is reported; default test where it has masks, else val")
+    split: str | None = word(None, "split that is reported; default test where it has masks, else val", choices=SPLITS)
     ablation: str | None = word(None, "named sets of overrides of a method, a list: fsr.no_unc")
     plan: str | None = word(
         None, "YAML file of these same words, also of rows (sets of words); the line wins", *TRAINING
@@ -77,5 +103,12 @@ class Words:
     mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store; off for none", "sweep")
     address: str | None = word(None, "Ray cluster address; default a local Ray", "sweep")
     ray: bool = word(True, "off: everything in this process", *TRAINING)
-    retry: str | None = word(None, "failed: run failed rows again", *TRAINING)
+    retry: str | None = word(None, "failed: run failed rows again", *TRAINING, choices=("failed",))
     dry_run: bool = word(False, "print plan, resolved configs, what is done, estimated time and disk")
+
+
+@dataclass
+class StatusWords:
+    """Words of `harness.sweep status`."""
+
+    store: str = word("results", "folder of results")

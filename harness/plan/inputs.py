@@ -58,7 +58,13 @@ def open_data(words: Words, options: Mapping[str, str], problems: list[Problem])
 
 
 def gpus_per_worker(words: Words, problems: list[Problem]) -> float:
-    """GPUs per worker: as asked for, or 1 where this machine has one. Asking for more than there are is a problem."""
+    """GPUs per worker: as asked for, or 1 where this machine has one. Asking for more than there are is a problem.
+
+    Where problems are known already, nothing will run, and torch, which takes seconds to import, is not asked for what
+    the words do not ask for.
+    """
+    if problems and not words.gpus:
+        return 0.0
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -93,7 +99,7 @@ def labels_of(words: Words, chosen: list[Chosen], problems: list[Problem]) -> tu
             out[c.name] = [a for a in asked if a in reads]
             if not out[c.name]:
                 notes.append(f"{c.name} reads {', '.join(reads)} and is left out of labels={words.labels}")
-    if asked and not any(out.values()):
+    if asked and chosen and not any(out.values()):
         problems.append(
             Problem(
                 "labels",

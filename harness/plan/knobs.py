@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from harness.api.registry import Chosen
 from harness.api.spec import MethodConfig, MethodSpec, Preset
-from harness.cli.parsing import split_list
+from harness.cli.parsing import split_list, switch
 from harness.errors import BadInput, Problem, nearest
 
 
@@ -49,6 +50,19 @@ def knob_from_text(spec: MethodSpec, name: str, raw: str) -> Any:
         ) from e
 
 
+def knob_problems(texts: Mapping[str, Mapping[str, str]], chosen: Iterable[Chosen]) -> list[Problem]:
+    """What is wrong with knobs on the command line, before presets and data are known: names and types."""
+    specs = {spec.name: spec for c in chosen for spec in (c.spec, c.base) if spec is not None}
+    problems = []
+    for method, knobs in texts.items():
+        for name, raw in knobs.items() if method in specs else ():
+            try:
+                knob_from_text(specs[method], name, raw)
+            except BadInput as e:
+                problems.extend(e.problems)
+    return problems
+
+
 def plain(value: Any) -> Any:
     """The value as JSON has it: a list for a tuple."""
     return list(value) if isinstance(value, tuple) else value
@@ -64,11 +78,7 @@ def _typed(default: Any, value: Any) -> Any:
 
 def _from_text(default: Any, raw: str) -> Any:
     if isinstance(default, bool):
-        if raw.lower() in ("true", "on", "yes", "1"):
-            return True
-        if raw.lower() in ("false", "off", "no", "0"):
-            return False
-        raise ValueError(raw)
+        return switch(raw)
     if isinstance(default, int):
         return int(raw)
     if isinstance(default, float):

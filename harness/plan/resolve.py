@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from harness.api.inference import inference_of, inference_problems
 from harness.api.registry import Chosen
 from harness.api.spec import Preset, resolve
-from harness.api.vocabulary import DECODERS, PROTOCOLS, TIERS, VARIANTS
-from harness.cli.parsing import split_list
 from harness.cli.run_words import Words
-from harness.errors import BadInput, Problem, nearest
+from harness.errors import BadInput, Problem
 from harness.plan.ablations import overrides
 from harness.plan.config import RunConfig
 from harness.plan.knobs import knob_from_text, preset_knobs, typed_knobs
@@ -87,38 +85,10 @@ def resolve_run(
 
 
 def check_words(words: Words) -> list[Problem]:
-    """Rules on words alone, before any dataset or method is looked at."""
-    problems: list[Problem] = []
-
-    def one_of(name: str, value: str | None, allowed: Sequence[str]) -> None:
-        if value is not None and value not in allowed:
-            problems.append(Problem(name, f"{value!r} is unknown", nearest(value, allowed)))
-
-    one_of("tier", words.tier, TIERS)
-    one_of("variant", words.variant, VARIANTS)
-    one_of("decoder", words.decoder, DECODERS)
-    one_of("protocol", words.protocol, PROTOCOLS)
-    one_of("search", words.search, ("tpe", "rules"))
-    one_of("precision", words.precision, ("auto", "fp32", "bf16"))
-    one_of("retry", words.retry, ("failed",))
-    one_of("data.tune", words.data.tune, ("auto", "val", "carve"))
-    one_of("split", words.split, ("train", "val", "test"))
-    problems.extend(inference_problems(words.scales, words.flip, words.fusion))
-    problems.extend(crf_problems(words.crf))
-    for part in split_list(words.keep):
-        one_of("keep", part, ("last", "best", "maps", "none"))
-    for name in ("crop", "batch", "iterations", "group", "trials", "seeds", "workers", "threads", "checkpoint_every"):
-        value = getattr(words, name)
-        if value is not None and value < 1:
-            problems.append(Problem(name, f"{value} is below 1", "give a whole number of at least 1"))
-    if words.loaders is not None and words.loaders < 0:
-        problems.append(Problem("loaders", f"{words.loaders} is negative", "0 loads in the training process"))
+    """Rules on words alone that are more than a list of values or a lowest one, which the words themselves say."""
+    problems = [*inference_problems(words.scales, words.flip, words.fusion), *crf_problems(words.crf)]
     if not 0 < words.fidelity <= 1:
         problems.append(Problem("fidelity", f"{words.fidelity} is outside (0,1]", "1 is the whole run"))
-    if words.gpus is not None and words.gpus < 0:
-        problems.append(Problem("gpus", f"{words.gpus} is negative", "gpus=0 runs on the CPU"))
-    if words.seed < 0:
-        problems.append(Problem("seed", f"{words.seed} is negative", "give a whole number of at least 0"))
     return problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,9 @@ from harness.datasets.splits import SplitPlan
 from harness.errors import BadInput, Problem
 from harness.files import digest_of
 from harness.plan.ablations import names_for, overrides, unknown_names
-from harness.plan.build import check_build, check_weights
 from harness.plan.config import Machine, RunConfig
 from harness.plan.inputs import chosen_methods, gpus_per_worker, labels_of, open_data
-from harness.plan.knobs import knob_from_text
+from harness.plan.knobs import knob_from_text, knob_problems
 from harness.plan.pretrained import Pretrained, find
 from harness.plan.resolve import check_words, resolve_run
 from harness.plan.studies import Study
@@ -95,15 +95,19 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
     problems = [*parsed.problems, *check_words(words)]
     chosen = chosen_methods(words, single, problems)
     problems.extend(unknown_names(words.ablation, [c.spec for c in chosen]))
+    labels, notes = labels_of(words, chosen, problems)
+    problems.extend(knob_problems(parsed.knobs, chosen))
     found = opened.get(parsed, problems)
+    runs: list[RunConfig] = []
+    if found is not None and not problems:
+        runs = _runs(parsed, chosen, labels, found[0], problems)
     gpus = gpus_per_worker(words, problems)
     threads = _threads(words, gpus, problems)
-    precision = words.precision if words.precision != "auto" else ("bf16" if gpus else "fp32")
-    if found is None or not chosen or problems:
+    if found is None or problems:
         raise BadInput(problems)
     dataset, splits, fingerprints = found
-    labels, notes = labels_of(words, chosen, problems)
-    runs = _runs(parsed, chosen, labels, dataset, precision, problems)
+    precision = words.precision if words.precision != "auto" else ("bf16" if gpus else "fp32")
+    runs = [dataclasses.replace(run, precision=precision) for run in runs]
     weak: dict[str, str] = {}
     for kind in dict.fromkeys(run.labels for run in runs if run.labels not in ("tags", "masks")):
         try:
@@ -172,10 +176,10 @@ def _runs(
     chosen: list[Chosen],
     labels: Mapping[str, list[str]],
     dataset: Dataset,
-    precision: str,
     problems: list[Problem],
 ) -> list[RunConfig]:
-    """One run per method and kind of labels; baselines once per distinct network of the others."""
+    """One run per method and kind of labels, its precision still open; baselines once per distinct network of the
+    others."""
     words: Words = parsed.words
     runs: list[RunConfig] = []
 
@@ -188,7 +192,7 @@ def _runs(
                     family=dataset.family,
                     dataset=words.data.name,
                     labels=label,
-                    precision=precision,
+                    precision=words.precision,
                     options=parsed.options,
                     knobs=parsed.knobs,
                     seed=words.seed,
@@ -217,6 +221,9 @@ def _network_of_cam(family: str, words: Words) -> tuple[str, str]:
 
 
 def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> PlannedStudy:
+    # It imports torch, which takes seconds: not before words, data and knobs are right.
+    from harness.plan.build import check_build, check_weights
+
     words, chosen = part.words, run.chosen
     preset: Preset = resolve(chosen.spec.preset)(part.dataset.family, run.tier, run.variant)
     space = None if single else _space(chosen, run, parsed)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from harness.cli.parsing import help_text, main, parse, word
-from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
+from harness.api.vocabulary import KEEP
+from harness.cli.helping import subcommand_help, wants_help
+from harness.cli.parsing import main, parse, subcommand, word
+from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem
 from harness.files import local_root
 
 ABOUT = "Look after a folder of results."
@@ -23,22 +25,26 @@ class StoreWords:
     """Words of `python -m harness.store`."""
 
     store: str = word("results", "folder of results")
-    mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store", "store", "export-mlflow")
-    keep: str = word("last,best", "what gc leaves on disk: last, best, maps, none; a list", "store", "gc")
+    mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store", "export-mlflow")
+    keep: str = word(
+        "last,best", "what stays on disk: last, best, maps, none; a list", "gc", choices=KEEP, several=True
+    )
 
 
 def run(argv: list[str]) -> int:
     """Run one subcommand; raises BadInput for unknown words and for a folder that is not there."""
-    if not argv or argv[0] in ("--help", "-h", "help") or "--help" in argv or "-h" in argv:
-        print(help_text("harness.store", StoreWords, ABOUT, SUBCOMMANDS))
+    if wants_help(argv):
+        print(subcommand_help("harness.store", StoreWords, ABOUT, SUBCOMMANDS, argv))
         return EXIT_DONE
-    command = argv[0]
-    if command not in SUBCOMMANDS:
-        raise BadInput(Problem("subcommand", f"{command!r} is unknown", nearest(command, SUBCOMMANDS)))
-    words: StoreWords = parse(argv[1:], StoreWords, command).words
+    command, rest = subcommand(argv, "harness.store", SUBCOMMANDS)
+    parsed = parse(rest, StoreWords, command, collect=True)
+    words: StoreWords = parsed.words
     root = local_root(words.store)
+    problems = list(parsed.problems)
     if not root.is_dir():
-        raise BadInput(Problem("store", f"{root} does not exist", "name the folder of a sweep's results"))
+        problems.append(Problem("store", f"{root} does not exist", "name the folder of a sweep's results"))
+    if problems:
+        raise BadInput(problems)
     if command == "export-mlflow":
         return _export(words)
     if command == "verify":

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
+from harness.api.vocabulary import KEEP
 from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.files import TMP_SUFFIX, local_root, plain_words
 from harness.store.files import list_files
@@ -24,7 +25,6 @@ from harness.store.merging import merge, take_out
 from harness.store.reading import Damaged, find_damaged, latest_runs, load, read_files, set_damaged_aside
 from harness.store.schema import SCHEMAS
 
-KEEP = ("last", "best", "maps", "none")
 _ALWAYS = frozenset({"example"})
 _MANAGED = ("work", "cache")
 _DAY = 86400.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli.parsing import word
+from harness.cli.run_words import StatusWords
 from harness.engine.heartbeat import read_heartbeats
 from harness.errors import EXIT_DONE, BadInput, Problem
 from harness.store import load
@@ -22,13 +21,6 @@ from harness.tuning.ledger import sweeps
 
 STALE_SECONDS = 120.0
 """A run whose heartbeat is older is not called running."""
-
-
-@dataclass
-class StatusWords:
-    """Words of `status`."""
-
-    store: str = word("results", "folder of results")
 
 
 def show_status(words: StatusWords) -> int:

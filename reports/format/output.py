@@ -12,24 +12,21 @@ from typing import Any
 
 import polars as pl
 
-from harness.errors import BadInput, Problem, nearest
+from harness.errors import BadInput, Problem
 from reports.format.render import FORMATS, render
 from reports.format.table import Table
 
 BINARY = ("arrow", "parquet")
+ALL_FORMATS = (*FORMATS, *BINARY)
+NETWORKS = ("student", "teacher")
 STORE_TEXT = "folder of results"
 OUT_TEXT = "file to write; default the terminal (arrow, parquet: standard output when piped)"
 WEIGHTS_TEXT = "student or teacher"
 
 
 def output_problems(words: Any, *, store_exists: bool = True) -> list[Problem]:
-    """What is wrong with the words store, format, out and weights of a report."""
+    """What is wrong with the words store, format and out of a report, beyond their values."""
     problems = []
-    formats = (*FORMATS, *BINARY)
-    if words.format not in formats:
-        problems.append(Problem("format", f"{words.format!r} is unknown", nearest(words.format, formats)))
-    if words.weights not in ("student", "teacher"):
-        problems.append(Problem("weights", f"{words.weights!r} is unknown", "student or teacher"))
     if store_exists and not Path(words.store).is_dir():
         problems.append(Problem("store", f"{words.store} is no folder", "name the store= of a sweep"))
     if words.format in BINARY and words.out is None and sys.stdout.isatty():

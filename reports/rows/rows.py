@@ -21,6 +21,9 @@ _LOOK = (
 )  # fmt: skip
 """What a reader sees of a row besides its scores."""
 
+TABLES = ("runs", "trials", "evals", "counts")
+"""The tables that rows are made of: what a report loads."""
+
 
 def rows_of(results: Results, filters: Filters) -> list[Row]:
     """Every row that the store holds under `filters`; a study seen by two sweeps is one row, its widest."""

@@ -2,9 +2,12 @@ import dataclasses
 
 import pytest
 
-from harness.cli.parsing import command_words, help_text, main, parse, split_list
+from harness.api.registry import registry
+from harness.cli.helping import help_text
+from harness.cli.parsing import command_words, main, parse, split_list
 from harness.cli.run_words import Words
 from harness.errors import BadInput
+from harness.plan.knobs import knob_from_text
 
 METHODS = ["cam", "fsr"]
 
@@ -31,10 +34,35 @@ def test_words_sections_options_and_knobs_land_where_they_belong():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("on", True), ("off", False), ("true", True), ("False", False), ("yes", True), ("0", False)]
-)
+    ("text", "value"),
+    [("on", True), ("off", False), ("true", True), ("False", False), ("yes", True), ("No", False), ("1", True),
+     ("0", False)],
+)  # fmt: skip
 def test_switches(text, value):
     assert parse([f"ray={text}"], Words, "sweep").words.ray is value
+    parsed = parse([f"cam.class_token={text}", "methods=cam"], Words, "sweep", METHODS)
+    assert knob_from_text(registry().spec("cam"), "class_token", parsed.knobs["cam"]["class_token"]) is value
+
+
+@pytest.mark.parametrize("text", ["2", "-1", "01", "1.0", "maybe", "y", "t", "none"])
+def test_what_is_neither_on_nor_off_is_refused(text):
+    assert f"dry_run: {text!r}: is neither on nor off" in problems(f"dry_run={text}")
+    with pytest.raises(BadInput, match="class_token"):
+        knob_from_text(registry().spec("cam"), "class_token", text)
+
+
+@pytest.mark.parametrize(
+    "words", [["seed=1", "seed=1"], ["data=voc", "data.name=coco"], ["fsr.w_seg=1", "fsr.w_seg=2"], ["data.n=1"] * 2]
+)
+def test_a_repeated_word_is_refused(words):
+    assert "is given twice" in problems(*words)
+
+
+def test_values_are_judged_where_words_are_read():
+    text = problems("tier=labb", "crop=0", "gpus=-0.5", "loaders=-1", "keep=last,bst", "seed=")
+    for part in ("did you mean lab?", "crop: 0 is below 1", "gpus: -0.5 is below 0", "loaders: -1 is below 0",
+                 "'bst' is unknown", "seed: no value given"):  # fmt: skip
+        assert part in text
 
 
 @pytest.mark.parametrize("raw", ["no", "1e3", "yes", "0x10", "1_000", "~"])
@@ -70,6 +98,21 @@ def test_plan_file_gives_words_and_the_line_wins(tmp_path):
     assert parsed.words.trials == 7
     assert parsed.words.ray is False
     assert parsed.knobs == {"fsr": {"mask_ratio": "0.2"}}
+
+
+@pytest.mark.parametrize(
+    "text", ["data.n_train: 5\ndata:\n  n_train: 6\n", "seed: 1\nseed: 2\n", "data: voc\ndata.name: coco\n"]
+)
+def test_a_word_twice_in_a_plan_file_is_refused(text, tmp_path):
+    plan = tmp_path / "p.yaml"
+    plan.write_text(text)
+    assert "twice" in problems(f"plan={plan}") or "duplicate" in problems(f"plan={plan}")
+
+
+def test_a_word_without_a_value_in_a_plan_file_is_refused(tmp_path):
+    plan = tmp_path / "p.yaml"
+    plan.write_text("data:\n  root:\n")
+    assert "data.root has no value" in problems(f"plan={plan}")
 
 
 def test_missing_plan_file_is_named(tmp_path):

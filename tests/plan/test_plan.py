@@ -21,7 +21,8 @@ SMALL = ["data.n_train=64", "data.n_val=8", "data.n_test=8"]
 
 def plan(*words: str, single: bool = False) -> Plan:
     command = "train" if single else "sweep"
-    return make_plan(parse([*SMALL, *words], Words, command, registry().names()), single=single)
+    parsed = parse([*SMALL, *words], Words, command, registry().names(), collect=True)
+    return make_plan(parsed, single=single)
 
 
 def key(*words: str) -> str:
@@ -185,7 +186,7 @@ def rows_file(tmp_path: Path, text: str) -> str:
 
 
 def plan_of_file(file: str, *words: str) -> Plan:
-    return make_plan(parse_rows([file, *words], Words, "sweep", registry().names()))
+    return make_plan(parse_rows([file, *words], Words, "sweep", registry().names(), collect=True))
 
 
 ROWS = """

@@ -360,7 +360,7 @@ def test_an_empty_store_is_no_error(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize(("word", "says"), [
     ("fromat=csv", "did you mean format"), ("format=html5", "did you mean html"), ("dataset=toi", "did you mean toy"),
-    ("sweep=nosuch", SWEEP), ("tier=smok", "did you mean smoke"), ("weights=both", "student or teacher"),
+    ("sweep=nosuch", SWEEP), ("tier=smok", "did you mean smoke"), ("weights=both", "known: student, teacher"),
     ("out=/no/such/folder/x", "does not exist"), ("per_class=perhaps", "per_class"),
 ])  # fmt: skip
 def test_bad_words_end_with_2_and_the_nearest_names(toy_root: Path, word: str, says: str,

@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from harness.cli.run_words import StatusWords
 from harness.engine.heartbeat import FILE, Heartbeat
 from harness.store import Store
-from harness.tuning.status import StatusWords, show_status
+from harness.tuning.status import show_status
 
 
 def trial(number: int, status: str, role: str = "trial") -> dict[str, object]:
