@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.api.contract import Contract
 from harness.api.vocabulary import IGNORE
 from harness.errors import BadInput, Problem
 
@@ -22,9 +25,12 @@ class Sample:
     """1.0 for each foreground class that the image holds."""
     label_HW: NDArray[np.uint8] | None = None
     """Sparse labels or the full mask, 255 = unlabelled; None for methods that read tags only."""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What travels with the image, by name, from earlier stages or from files: maps (K,h,w) of floating point at any
+    resolution, label maps (H,W) of uint8, vectors (n,)."""
 
 
-class Dataset(ABC):
+class Dataset(metaclass=Contract):
     """Images, masks and weak labels by id. Ids are unique over all splits. Instances are picklable and cheap to
     copy into loader processes."""
 
@@ -104,7 +110,7 @@ class Dataset(ABC):
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """Digest of these images' ids, order and labels; equal data gives an equal digest wherever it lies."""
 
-    def check(self, ids: tuple[str, ...]) -> None:  # noqa: B027  (nothing can be wrong with generated data)
+    def check(self, ids: tuple[str, ...]) -> None:
         """Read what can be read cheaply of these images before training. Raises BadInput with all problems."""
 
     def group_of(self, image_id: str) -> str:

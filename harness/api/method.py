@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.api.contract import Contract
 from harness.api.dataset import Sample
 
 
@@ -51,6 +52,9 @@ class Views:
     """int64, 255 = unlabelled or ignored; None for methods that read tags only."""
     content_HW: Tensor | None = None
     """True on real pixels, false on padding; None means all true."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """What travels with the image, as the first view shows it (`methods.parts.views.warp`), and what else is made
+    of it: float32 maps (K,h,w), int64 label maps (h,w), vectors (n,), of equal shapes for all images."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,34 @@ class Batch:
     """float32 in {0,1}."""
     label_BHW: Tensor | None
     content_BHW: Tensor | None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """`Views.extra`, stacked: (B,K,h,w), (B,h,w), (B,n)."""
+    tags_BK: Tensor | None = None
+    """float32 in {0,1}, background in column 0 where there is one; for methods that set `background_tags`."""
+
+    def to(self, device: str) -> Batch:
+        """The same group on a device; copies from pinned memory do not wait."""
+
+        def move(t: Tensor) -> Tensor:
+            return t.to(device, non_blocking=True)
+
+        return self.of_tensors(move)
+
+    def pin_memory(self) -> Batch:
+        """The same group in memory that a GPU copies from without waiting; loaders ask for it."""
+        return self.of_tensors(Tensor.pin_memory)
+
+    def of_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same ids with every tensor changed: moved, or cut along its first axis."""
+        return Batch(
+            self.ids,
+            {name: change(view) for name, view in self.views.items()},
+            change(self.tags_BC),
+            None if self.label_BHW is None else change(self.label_BHW),
+            None if self.content_BHW is None else change(self.content_BHW),
+            {name: change(one) for name, one in self.extra.items()},
+            None if self.tags_BK is None else change(self.tags_BK),
+        )
 
 
 @dataclass(frozen=True)
@@ -118,10 +150,13 @@ class Transform(Protocol):
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Views: ...
 
 
-class Method(nn.Module):
+class Method(nn.Module, metaclass=Contract):
     """A way of learning segmentation from weak labels. Teachers, banks and centres are submodules or buffers."""
 
     stats_concat: frozenset[str] = frozenset()
+    background_tags: bool = False
+    """Whether batches carry `tags_BK`: the tags, the labels that the whole image has, and background where any pixel is
+    labelled so, or where there are no pixel labels to say."""
     teacher: nn.Module | None
     """The network that `weights="teacher"` predicts with; None where there is none."""
 

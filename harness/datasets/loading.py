@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from harness.api.dataset import Dataset, Sample
 from harness.api.method import Batch, Transform, Views
 from harness.errors import BadInput, Problem
 
+Reader = Callable[[str], NDArray[Any]]
+"""Reads one array of an image by its id; picklable, runs in loader processes. Raises BadInput naming file and fix."""
 _ORDER, _IMAGE = 0, 1
 """First word of every seed here, so that the order of an epoch and the views of an image never share one."""
 
@@ -45,8 +48,30 @@ def image_rng(seed: int, step: int, image_id: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([_IMAGE, seed, step, *words.tolist()]))
 
 
-def collate(ids: Sequence[str], views: Sequence[Views], tags: Sequence[NDArray[np.float32]]) -> Batch:
-    """One group of images as stacked tensors; content is None where every pixel of the group is real."""
+@dataclass(frozen=True)
+class Source:
+    """What a training stage reads of an image besides image and tags."""
+
+    labels: str
+    """Kind of the labels that `dataset.weak` gives; tags: no label map."""
+    label: Reader | None = None
+    """Reads the label map (H,W) instead, where an earlier stage or a folder has it."""
+    extra: Mapping[str, Reader] = field(default_factory=dict)
+    """Readers of `Sample.extra` by name."""
+    background_tags: bool = False
+    """Whether batches carry `tags_BK`."""
+
+
+def collate(
+    ids: Sequence[str],
+    views: Sequence[Views],
+    tags: Sequence[NDArray[np.float32]],
+    tags_K: Sequence[NDArray[np.float32]] | None = None,
+) -> Batch:
+    """One group of images as stacked tensors; content is None where every pixel of the group is real.
+
+    Raises ValueError where a transform labels or makes extra for some images of the group alone.
+    """
     names = views[0].views.keys()
     stacked = {name: torch.stack([view.views[name] for view in views]) for name in names}
     label = [view.label_HW for view in views if view.label_HW is not None]
@@ -62,15 +87,28 @@ def collate(ids: Sequence[str], views: Sequence[Views], tags: Sequence[NDArray[n
         tags_BC=torch.from_numpy(np.stack(tags)),
         label_BHW=torch.stack(label) if label else None,
         content_BHW=content,
+        extra=_stacked_extra(views),
+        tags_BK=None if tags_K is None else torch.from_numpy(np.stack(tags_K)),
     )
+
+
+def _stacked_extra(views: Sequence[Views]) -> dict[str, Tensor]:
+    names = views[0].extra.keys()
+    for view in views:
+        if view.extra.keys() != names or any(view.extra[n].shape != views[0].extra[n].shape for n in names):
+            shapes = [{n: tuple(one.shape) for n, one in sorted(v.extra.items())} for v in (views[0], view)]
+            raise ValueError(
+                f"a transform must make equal extra of all images of a group, not {shapes[0]} and {shapes[1]}"
+            )
+    return {name: torch.stack([view.extra[name] for view in views]) for name in names}
 
 
 class Loader:
     """The training batches of one worker, step by step.
 
     Each item is a list: the groups of the step's global batch that this rank holds, as CPU tensors. The ranks' lists
-    one after another are the lists of a single rank. `labels` = tags hands no label map to the transform; anything
-    else hands it `dataset.weak(id, labels)`. Draws from no global generator. A damaged file raises BadInput that
+    one after another are the lists of a single rank. `source` says what is read of each image: a kind of labels, or
+    more. Draws from no global generator. A damaged file raises BadInput that
     names it, at the step that needs it. `loaders` = 0 makes batches in this process; otherwise that many processes
     make whole steps ahead, one torch thread each. `start_method` is that of multiprocessing (fork where there is
     one: spawned loaders import torch anew).
@@ -81,7 +119,7 @@ class Loader:
         dataset: Dataset,
         ids: Sequence[str],
         transform: Transform,
-        labels: str,
+        source: Source | str,
         *,
         seed: int,
         batch: int,
@@ -99,7 +137,8 @@ class Loader:
             raise BadInput(problems)
         self.steps = range(start_step, total_steps)
         self.loaders = min(loaders, len(self.steps))
-        self._making = _Steps(dataset, tuple(ids), transform, labels, seed, batch, group, rank, world_size)
+        source = Source(source) if isinstance(source, str) else source
+        self._making = _Steps(dataset, tuple(ids), transform, source, seed, batch, group, rank, world_size)
         self._pin_memory = pin_memory
         self._start_method = start_method
         self._running: Any = None
@@ -163,14 +202,14 @@ class _Steps(TorchDataset[Any]):
         dataset: Dataset,
         ids: tuple[str, ...],
         transform: Transform,
-        labels: str,
+        source: Source,
         seed: int,
         batch: int,
         group: int,
         rank: int,
         world_size: int,
     ):
-        self.dataset, self.ids, self.transform, self.labels = dataset, ids, transform, labels
+        self.dataset, self.ids, self.transform, self.source = dataset, ids, transform, source
         self.seed, self.batch, self.group = seed, batch, group
         held = batch // group // world_size
         self.groups = range(rank * held, (rank + 1) * held)
@@ -182,34 +221,55 @@ class _Steps(TorchDataset[Any]):
     def __getitem__(self, step: int) -> Any:
         # DataLoader rebuilds an exception from its text, which BadInput does not survive: problems travel as data.
         try:
-            return [(b.ids, dict(b.views), b.tags_BC, b.label_BHW, b.content_BHW) for b in self.batches(step)]
+            return self.batches(step)
         except BadInput as error:
             return {"problems": [(p.where, p.found, p.fix) for p in error.problems]}
 
     def _group(self, ids: list[str], step: int) -> Batch:
         samples = [self._sample(image_id) for image_id in ids]
         views = [self.transform(sample, image_rng(self.seed, step, sample.image_id)) for sample in samples]
-        return collate(ids, views, [sample.tags_C for sample in samples])
+        tags = [sample.tags_C for sample in samples]
+        return collate(ids, views, tags, self._tags_with_background(samples) if self.source.background_tags else None)
 
     def _sample(self, image_id: str) -> Sample:
-        image_HW3 = self.dataset.image(image_id)
-        label_HW = None if self.labels == "tags" else self.dataset.weak(image_id, self.labels)
+        source, image_HW3 = self.source, self.dataset.image(image_id)
+        label_HW = None
+        if source.label is not None:
+            label_HW = source.label(image_id)
+        elif source.labels != "tags":
+            label_HW = self.dataset.weak(image_id, source.labels)
         if label_HW is not None and label_HW.shape != image_HW3.shape[:2]:
+            what = source.labels if source.label is None else "labels"
             raise BadInput(
                 Problem(
                     image_id,
-                    f"{self.labels} of {label_HW.shape[1]}x{label_HW.shape[0]} pixels, image "
+                    f"{what} of {label_HW.shape[1]}x{label_HW.shape[0]} pixels, image "
                     f"of {image_HW3.shape[1]}x{image_HW3.shape[0]}",
                     "make both the same size",
                 )
             )
-        return Sample(image_id, image_HW3, self.dataset.tags(image_id), label_HW)
+        extra = {name: read(image_id) for name, read in source.extra.items()}
+        return Sample(image_id, image_HW3, self.dataset.tags(image_id), label_HW, extra)
+
+    def _tags_with_background(self, samples: Sequence[Sample]) -> list[NDArray[np.float32]]:
+        first = int(self.dataset.has_background)
+        out = []
+        for sample in samples:
+            tags_K = np.zeros(self.dataset.num_labels, np.float32)
+            tags_K[first:] = sample.tags_C
+            if sample.label_HW is None:
+                tags_K[:first] = 1.0
+            else:
+                held = np.unique(sample.label_HW)
+                tags_K[held[held < len(tags_K)]] = 1.0
+            out.append(tags_K)
+        return out
 
 
 def _opened(made: Any) -> list[Batch]:
     if isinstance(made, dict):
         raise BadInput([Problem(*words) for words in made["problems"]])
-    return [Batch(tuple(ids), views, tags, label, content) for ids, views, tags, label, content in made]
+    return list(made)
 
 
 def _problems(

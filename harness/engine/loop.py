@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,12 +26,6 @@ LOG_POINTS = 200
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_SHARE = 0.02
 """Of the wall time, at most, that goes into saving: a checkpoint that takes 3 s is made every 150 s."""
-
-
-class Steps(Protocol):
-    """Where batches come from: `Loader`, or anything that yields this rank's groups step by step."""
-
-    def __iter__(self) -> Iterator[list[Batch]]: ...
 
 
 @dataclass
@@ -227,7 +221,7 @@ def _save_batch(path: Path, groups: Sequence[Batch]) -> str:
     tensors: dict[str, Tensor] = {}
     for g, group in enumerate(groups):
         tensors[f"{g}.tags_BC"] = group.tags_BC
-        tensors.update({f"{g}.{name}": view for name, view in group.views.items()})
+        tensors.update({f"{g}.{name}": view for name, view in {**group.extra, **group.views}.items()})
         if group.label_BHW is not None:
             tensors[f"{g}.label_BHW"] = group.label_BHW
     try:
@@ -239,13 +233,4 @@ def _save_batch(path: Path, groups: Sequence[Batch]) -> str:
 
 
 def _to_device(batch: Batch, device: str) -> Batch:
-    if device == "cpu":
-        return batch
-
-    def move(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.to(device, non_blocking=True)
-
-    views = {k: v.to(device, non_blocking=True) for k, v in batch.views.items()}
-    return Batch(
-        batch.ids, views, batch.tags_BC.to(device, non_blocking=True), move(batch.label_BHW), move(batch.content_BHW)
-    )
+    return batch if device == "cpu" else batch.to(device)

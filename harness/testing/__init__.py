@@ -158,16 +158,7 @@ def _assert_same(a: Method, b: Method) -> None:
 
 
 def _first_image(group: Batch) -> Batch:
-    def cut(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t[:1]
-
-    return Batch(
-        group.ids[:1],
-        {k: v[:1] for k, v in group.views.items()},
-        group.tags_BC[:1],
-        cut(group.label_BHW),
-        cut(group.content_BHW),
-    )
+    return dataclasses.replace(group.of_tensors(lambda t: t[:1]), ids=group.ids[:1])
 
 
 def in_processes(

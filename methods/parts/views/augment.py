@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from methods.parts.views.colour import (
     grayscale,
     solarize,
 )
+from methods.parts.views.warp import Warp
 
 __all__ = [
     "Crop",
@@ -47,6 +48,7 @@ __all__ = [
     "resize",
     "resize_label",
     "resize_sparse_label",
+    "resized_window",
     "scale_pad_crop",
     "solarize",
     "to_tensor_normalised",
@@ -70,6 +72,8 @@ class Crop:
     """Real content inside the crop; the rest is padding."""
     content_HW: NDArray[np.bool_]
     """True inside the box."""
+    warp: Warp
+    """Where the crop lies in the image that it was made from."""
 
 
 def resize(image: Pixels, size: tuple[int, int], how: str = "bicubic") -> Pixels:
@@ -135,7 +139,18 @@ def random_resized_crop(
 
     `follow` resizes the label: `resize_label`, or `resize_sparse_label` where it holds single pixels.
     """
-    top, left, h, w = crop_window(image.shape[0], image.shape[1], scale, ratio, rng)
+    return resized_window(image, label, crop_window(image.shape[0], image.shape[1], scale, ratio, rng), size, follow)
+
+
+def resized_window(
+    image: Pixels,
+    label: Pixels | None,
+    window: Window,
+    size: int,
+    follow: Callable[[Pixels | None, tuple[int, int]], Pixels | None] = resize_label,
+) -> tuple[Pixels, Pixels | None]:
+    """A window of image and label, resized to a square of `size` pixels, bicubic; `follow` resizes the label."""
+    top, left, h, w = window
     square = (size, size)
     # Cut first: PIL's resize(box=) would let pixels from outside the window into its border.
     cut = None if label is None else label[top : top + h, left : left + w]
@@ -185,7 +200,8 @@ def pad_crop(image: Pixels, label: Pixels | None, size: int, rng: np.random.Gene
     if label is not None:
         label_out = np.full((size, size), IGNORE, np.uint8)
         label_out[inside] = label[source]
-    return Crop(out, label_out, (h0, w0, h1 - h0, w1 - w0), content)
+    warp = Warp.whole((height, width)).cut(row - top, column - left, size, size)
+    return Crop(out, label_out, (h0, w0, h1 - h0, w1 - w0), content, warp)
 
 
 def scale_pad_crop(
@@ -198,9 +214,16 @@ def scale_pad_crop(
     flip: float = 0.5,
 ) -> Crop:
     """Random scale, flip, padding and window: operators A13 without colour."""
+    warp = Warp.whole((image.shape[0], image.shape[1]))
     image, label = random_scale(image, label, scale, rng)
-    image, label = random_hflip(image, label, rng, flip)
-    return pad_crop(image, label, size, rng)
+    warp = warp.resized((image.shape[0], image.shape[1]))
+    if rng.random() < flip:
+        image, label = hflip(image, label)
+        warp = warp.mirrored()
+    crop = pad_crop(image, label, size, rng)
+    # The window was cut from the image as scaled and mirrored here.
+    cut = crop.warp
+    return replace(crop, warp=warp.cut(round(cut.y), round(cut.x), size, size))
 
 
 def to_tensor_normalised(image: Pixels, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
