@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.files import write_json
+
 FILE = "progress.json"
 
 
@@ -48,10 +50,7 @@ class Heartbeat:
         self._fields["updated"] = now
         # A full disk or a server that is away must not end days of training for a file that only says how far it is.
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            tmp = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-            tmp.write_text(json.dumps(self._fields))
-            os.replace(tmp, self.path)
+            write_json(self.path, self._fields, sync=False)
             return True
         return False
 

@@ -71,7 +71,7 @@ def train(
     initial = [[g["lr"] for g in plan.optimizer.param_groups] for plan in plans]
     result = Trained()
     with phases.of("checkpoint"):
-        meta = checkpoint.load_training(config.folder, method, plans)
+        meta = checkpoint.load_training(config.folder, method, plans, session)
     if meta:
         result.resumed_at = int(meta["step"])
         result.steps = [(int(s), str(n), float(v)) for s, n, v in meta["losses"]]

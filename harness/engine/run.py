@@ -18,7 +18,7 @@ import torch
 from harness.api.spec import resolve
 from harness.datasets import open_dataset
 from harness.datasets.splits import plan_splits
-from harness.engine.checkpoint import Artifact
+from harness.engine.checkpoint import RESUMED_AT, Artifact
 from harness.engine.context import Context
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.inference.examples import write_examples
@@ -117,7 +117,7 @@ def _write(
         if name == "weights" and kept(context, name)
     ]
     artifacts += write_examples(context, method)
-    losses = pl.read_parquet(outputs["steps"].path) if "steps" in outputs else pl.DataFrame()
+    losses = pl.read_parquet(outputs["steps"].path, glob=False) if "steps" in outputs else pl.DataFrame()
     frames = {
         "evals": pl.DataFrame(tables.evals),
         "counts": pl.concat(tables.counts),
@@ -138,8 +138,7 @@ def _write(
     wall = earlier + sum(phases.seconds.values())
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = {k: round(v, 4) for k, v in phases.seconds.items()} | ({"earlier": round(earlier, 4)} if earlier else {})
-    training = json.loads((outputs["weights"].path.parent / "training.json").read_text())
-    lost = max(0, _reached(context.heartbeat.before) - int(training["resumed_at"]))
+    lost = max(0, _reached(context.heartbeat.before) - _resumed_at(outputs))
     row = run_row(
         payload,
         "done",
@@ -167,6 +166,13 @@ def _replace(store: Store, table: str, key: str, frame: pl.DataFrame) -> None:
     # Only done runs are merged into larger files, and equal keys mean equal numbers.
     if path.exists() or not store.has(table, key):
         write_atomic(conform(table, frame), path)
+
+
+def _resumed_at(outputs: Mapping[str, Artifact]) -> int:
+    """The step at which the last attempt at training began; 0 for stages that keep no losses."""
+    if "steps" not in outputs:
+        return 0
+    return int(pl.read_parquet_metadata(outputs["steps"].path).get(RESUMED_AT, 0))
 
 
 def _reached(beat: Mapping[str, Any]) -> int:

@@ -18,12 +18,13 @@ from harness.cli.parsing import Parsed
 from harness.datasets import open_dataset
 from harness.datasets.splits import plan_splits
 from harness.engine.checkpoint import BEST as BEST_FILE
-from harness.engine.checkpoint import load_weights, weights_meta
+from harness.engine.checkpoint import best_meta, load_weights
 from harness.engine.inference.counting import Target
 from harness.engine.inference.evals import NO_RULE, Tables, eval_columns
 from harness.engine.inference.predictions import MAPS
 from harness.errors import BadInput, Problem, nearest
 from harness.evaluation.job import ScoringJob, device_of, precision_of, score, scored_ids, threads_of
+from harness.files import file_digest
 from harness.plan.build import build_method
 from harness.plan.config import RunConfig
 from harness.plan.pretrained import RANDOM
@@ -130,20 +131,27 @@ def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Ta
 def _weights(results: Results, key: str, store: Store, problems: list[Problem]) -> Path | None:
     rows = results.artifacts.filter((pl.col("key") == key) & (pl.col("kind") == "weights"))
     path = store.root / rows["path"][0] if rows.height else None
-    if path is not None and path.is_file():
+    if path is not None and path.is_file() and file_digest(path) == rows["digest"][0]:
         return path
-    found = "left no weights (keep=none)" if path is None else f"its weights are gone from {path} (gc, or moved)"
+    if path is None:
+        found = "left no weights (keep=none)"
+    elif path.is_file():
+        found = f"its weights are damaged: {path}"
+    else:
+        found = f"its weights are gone from {path} (gc, or moved)"
     problems.append(Problem("run", f"{key} {found}", "train it again with keep=last: harness.train retrains the rest"))
     return None
 
 
 def _best(path: Path, problems: list[Problem]) -> tuple[Path | None, dict[str, Any]]:
     """The student's weights of the run's best rung, and what they change in the columns of an eval."""
-    if not path.is_file():
-        found = "best is not there: a run has it where it was compared on the way (search=tpe, 4 trials or more)"
+    meta = best_meta(path)
+    if meta is None:
+        rule = "a run has it where it was compared on the way (search=tpe, 4 trials or more)"
+        found = f"{path} is damaged" if path.is_file() else f"best is not there: {rule}"
         problems.append(Problem("weights", found, "weights=student scores the final ones"))
         return None, {}
-    return path, {"weights": BEST, "step": int(weights_meta(path)["step"])}
+    return path, {"weights": BEST, "step": int(meta["step"])}
 
 
 def _open(

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.errors import StoreError
-from harness.files import TMP_SUFFIX, _sync_folder, plain_words, unique_tag, write_synced
+from harness.files import plain_words, write_bytes
 from harness.store.schema import SCHEMA_VERSION
 
 VERSION_FIELD = "schema_version"
@@ -35,15 +35,8 @@ def write_atomic(df: pl.DataFrame, path: Path, metadata: Mapping[str, str] | Non
     """
     # Bytes first: a full disk is then an OSError with its errno, never an error of the Parquet writer.
     content = parquet_bytes(df, metadata)
-    tmp = path.with_name(f".{path.name}.{unique_tag()}{TMP_SUFFIX}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_synced(tmp, content)
-            os.rename(tmp, path)
-        finally:
-            tmp.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        write_bytes(path, content)
     except OSError as error:
         raise StoreError(f"{path} could not be written: {plain_words(error)}") from error
 

@@ -5,8 +5,6 @@ Nothing here changes what `load` returns, whenever it is interrupted.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import stat
 import time
@@ -19,7 +17,7 @@ import polars as pl
 
 from harness.api.vocabulary import KEEP
 from harness.errors import BadInput, Problem, StoreError, nearest
-from harness.files import TMP_SUFFIX, local_root, plain_words
+from harness.files import TMP_SUFFIX, Lease, local_root, plain_words
 from harness.store.files import list_files
 from harness.store.merging import merge, take_out
 from harness.store.reading import Damaged, find_damaged, latest_runs, load, read_files, set_damaged_aside
@@ -224,14 +222,10 @@ def _alone(root: Path, *, wait: bool = False) -> Iterator[None]:
     if not root.is_dir():
         raise BadInput(Problem("store", f"{root} does not exist", "name the folder of a sweep's results"))
     try:
-        descriptor = os.open(root / ".maintenance.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lease = Lease.take(root / ".maintenance.lock", wait=wait)
     except OSError as error:
         raise StoreError(f"{root} cannot be written: {plain_words(error)}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise StoreError(f"another compact or gc works on {root}") from None
+    if lease is None:
+        raise StoreError(f"another compact or gc works on {root}")
+    with lease:
         yield
-    finally:
-        os.close(descriptor)

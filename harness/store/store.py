@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.errors import BadInput, Problem, StoreError
-from harness.files import TMP_SUFFIX, local_root, plain_words, unique_tag, write_synced
+from harness.files import atomic, local_root, plain_words
 from harness.store.files import COMPACT_PREFIX, member_of, write_atomic
 from harness.store.reading import read_one
 from harness.store.schema import conform, table_schema
@@ -64,13 +64,11 @@ class Store:
 
     def check_writable(self) -> None:
         """Write and remove a small file, so that a store that cannot be written is known before any work."""
-        probe = self.root / f".probe.{unique_tag()}{TMP_SUFFIX}"
+        probe = self.root / ".probe"
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            try:
-                write_synced(probe, b"\0" * 4096)
-            finally:
-                probe.unlink(missing_ok=True)
+            with atomic(probe) as tmp:
+                tmp.write_bytes(b"\0" * 4096)
+            probe.unlink(missing_ok=True)
         except OSError as error:
             fix = "free space or name another folder with store="
             raise BadInput(Problem("store", f"{self.root} cannot be written: {plain_words(error)}", fix)) from error

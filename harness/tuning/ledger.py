@@ -15,6 +15,7 @@ import polars as pl
 from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.inference.score import objective_eval
 from harness.errors import StoreError
+from harness.files import write_json
 from harness.plan.plan import Plan, PlanRow
 from harness.plan.studies import ClosedTrial, Outcome, Resolved, Study, key_now
 from harness.scoring.metrics import miou
@@ -139,10 +140,7 @@ class Ledger:
             ],
         }
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tmp = folder / f".{self.plan.sweep}.{os.getpid()}.tmp"
-            tmp.write_text(json.dumps(outline))
-            os.rename(tmp, folder / f"{self.plan.sweep}.json")
+            write_json(folder / f"{self.plan.sweep}.json", outline)
         except OSError as e:
             raise StoreError(f"the plan could not be written to {folder}: {e}") from e
 

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from harness.files import write_json
 
 FILE = "trial.json"
 
 
 def write_point(store_root: Path, key: str, study: str, trial: int, knobs: Mapping[str, Any]) -> None:
     """Notes that `trial` of `study` has these knob values and runs under `key`; atomic."""
-    folder = store_root / "work" / key
-    folder.mkdir(parents=True, exist_ok=True)
-    tmp = folder / f".{FILE}.{os.getpid()}.tmp"
-    tmp.write_text(json.dumps({"study": study, "trial": trial, "knobs": dict(knobs)}))
-    os.replace(tmp, folder / FILE)
+    write_json(store_root / "work" / key / FILE, {"study": study, "trial": trial, "knobs": dict(knobs)})
 
 
 def remove_point(store_root: Path, key: str) -> None:

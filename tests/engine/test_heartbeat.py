@@ -40,7 +40,7 @@ def test_writes_at_most_every_interval_and_keeps_fields(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "work" / "k1") == ["progress.json"]
 
 
-@pytest.mark.parametrize("call", ["mkdir", "write_text", "replace"])
+@pytest.mark.parametrize("call", ["mkdir", "write_bytes", "replace"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.ESTALE])
 def test_a_disk_that_fails_ends_no_run(tmp_path: Path, monkeypatch, call: str, code: int) -> None:
     clock = Clock()

@@ -118,15 +118,56 @@ def test_a_run_with_no_steps_left_still_returns_its_curve(tmp_path):
     assert torch.equal(again.w, method.w)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+def flip_a_bit(path, at=-1):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer-0.safetensors", "optimizer-0.json", "meta.json",
+                                  "digests.json"])  # fmt: skip
+def test_one_flipped_bit_takes_the_checkpoint_before(tmp_path, capsys, name):
+    """Two are kept; weights, optimiser and meta are as good as what was written, or not used."""
+    whole, steps, _ = run(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", crash_at=7, every=2)
+    assert [p.name for p in checkpoint.found_checkpoints(tmp_path / "b")] == ["step-00000004", "step-00000006"]
+    flip_a_bit(tmp_path / "b" / "step-00000006" / name, at=-3)
+    resumed, again, _ = run(tmp_path / "b", every=2)
+    assert again.resumed_at == 4
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"checkpoint {tmp_path}/b/step-00000006 is damaged (")
+    assert line.endswith(": the one of step 4 is taken")
+    assert again.steps == steps.steps
+    assert all(torch.equal(value, resumed.state_dict()[n]) for n, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "without digests"])
+def test_without_a_sound_checkpoint_training_starts_anew(tmp_path, capsys, damage):
     method = Toy(4)
     plans = method.optimizers()
-    checkpoint.save_training(tmp_path, method, plans, {"step": 1, "losses": []})
-    newer = tmp_path / "step-00000002"
-    newer.mkdir()
-    (newer / "meta.json").write_text("{")
-    assert checkpoint.load_training(tmp_path, method, plans)["step"] == 1
-    assert "step-00000002" in capsys.readouterr().out
+    checkpoint.save_training(tmp_path, method, plans, {"step": 2, "losses": []})
+    if damage == "without digests":
+        (tmp_path / "step-00000002" / "digests.json").unlink()
+    else:
+        weights = tmp_path / "step-00000002" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[: 0 if damage == "empty" else 40])
+    assert checkpoint.load_training(tmp_path, method, plans) is None
+    assert capsys.readouterr().out.endswith("): training starts anew\n")
+    assert not list(tmp_path.iterdir()), "a damaged one is not counted among those that are kept"
+
+
+def test_all_workers_take_the_checkpoint_that_is_sound_for_each(tmp_path, monkeypatch, capsys):
+    """A second worker that cannot read the newest one: the first, which can, takes the one before as well."""
+    method = Toy(4)
+    plans = method.optimizers()
+    for step in (1, 2):
+        checkpoint.save_training(tmp_path, method, plans, {"step": step, "losses": []})
+    peers = iter([None, "it cannot be read", ""])
+    monkeypatch.setattr(checkpoint, "gather_objects", lambda value, session: [value, next(peers)])
+    found = checkpoint.load_training(tmp_path, method, plans, LocalSession(rank=0, world_size=2))
+    assert found["step"] == 1
+    assert "step-00000002 is damaged (it cannot be read)" in capsys.readouterr().out
 
 
 @contextmanager
@@ -300,7 +341,8 @@ def test_worse_weights_never_replace_better_ones(tmp_path):
     def rung(objective, step):
         method.w.data.fill_(step)
         keep_best(path, method, objective, step)
-        return checkpoint.weights_meta(path), load_file(path)["w"][0].item()
+        meta = checkpoint.best_meta(path)
+        return {name: meta[name] for name in ("objective", "step")}, load_file(path)["w"][0].item()
 
     assert rung(0.3, 2) == ({"objective": "0.3", "step": "2"}, 2.0)
     assert rung(0.5, 4) == ({"objective": "0.5", "step": "4"}, 4.0)
@@ -309,3 +351,6 @@ def test_worse_weights_never_replace_better_ones(tmp_path):
     assert rung(0.6, 8)[1] == 8.0
     path.write_bytes(b"half")
     assert rung(0.1, 2) == ({"objective": "0.1", "step": "2"}, 2.0)
+    flip_a_bit(path)
+    assert checkpoint.best_meta(path) is None
+    assert rung(0.05, 1) == ({"objective": "0.05", "step": "1"}, 1.0)

@@ -15,7 +15,7 @@ import harness.store
 from harness.cli.parsing import parse
 from harness.cli.run_words import Words
 from harness.engine import run as engine
-from harness.engine.checkpoint import weights_meta
+from harness.engine.checkpoint import best_meta
 from harness.engine.context import Context
 from harness.engine.inference.predictions import ScoreMaps
 from harness.engine.phases import Phases
@@ -112,6 +112,27 @@ def test_a_run_that_is_only_scored_otherwise_takes_the_training_that_is_there(tm
         assert steps[0].height > 0
         assert steps[0].equals(steps[1])
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "no bytes"])
+def test_damaged_cached_weights_are_made_again(tmp_path, capsys, damage):
+    """Another run that shares the training, and a retry of the same: the numbers of an undisturbed store."""
+    other = payload_of(tmp_path, "scales=1,1.5")
+    assert execute(payload_of(tmp_path), LocalSession()).status == "done"
+    (weights,) = tmp_path.glob("cache/*/weights.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content if damage == "a flipped bit" else b"")
+    assert execute(other, LocalSession()).status == "done"
+    assert f"{weights} is not what was written: stage train is made again" in capsys.readouterr().out
+    assert execute(payload_of(tmp_path), LocalSession()).status == "done"
+    assert "made again" not in capsys.readouterr().out
+    for name in ("", "scales=1,1.5"):
+        more = [name] if name else []
+        clean = payload_of(tmp_path / "clean", *more)
+        execute(clean, LocalSession())
+        results = [harness.store.load(store) for store in (tmp_path, tmp_path / "clean")]
+        assert harness.store.digest(results[0], clean["key"]) == harness.store.digest(results[1], clean["key"])
 
 
 def test_training_reads_all_but_scoring(tmp_path):
@@ -234,7 +255,8 @@ def test_the_best_rung_stays_beside_the_final_weights(tmp_path):
     assert [reached for reached, _ in told] == [0.5, 0.75]
     best = max(value for _, value in told)
     step = {0.5: 2, 0.75: 3}[next(reached for reached, value in told if value == best)]
-    assert weights_meta(path) == {"objective": repr(best), "step": str(step)}
+    meta = best_meta(path)
+    assert (meta["objective"], meta["step"]) == (repr(best), str(step))
 
 
 def test_maps_that_do_not_fit_on_the_disk_leave_no_half_file(tmp_path, monkeypatch):

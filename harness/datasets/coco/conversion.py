@@ -19,6 +19,7 @@ from harness.datasets.io.images import COLOURS, merged, some_of
 from harness.datasets.io.listing import leads_out
 from harness.datasets.io.reading import read_many
 from harness.errors import BadInput, Problem
+from harness.files import atomic, write_json
 
 VERSION = 1
 """Raised when a made mask changes; masks of another version are made again."""
@@ -135,9 +136,8 @@ def _make(instances: Instances, names: Mapping[str, int], folder: Path, source: 
         return (Problem(source, f"image {number}: {error}", _FIX),)
     image = Image.fromarray(labels_HW)
     image.putpalette(_PALETTE)
-    waiting = folder / f".{name}.{os.getpid()}.png"
-    image.save(waiting, compress_level=1)
-    os.replace(waiting, folder / f"{name}.png")
+    with atomic(folder / f"{name}.png") as waiting:
+        image.save(waiting, "PNG", compress_level=1)
     return ()
 
 
@@ -162,6 +162,4 @@ def _state_file(folder: Path) -> Path:
 
 
 def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    waiting = folder / f".conversion.{os.getpid()}.tmp"
-    waiting.write_text(json.dumps(state), encoding="utf-8")
-    os.replace(waiting, _state_file(folder))
+    write_json(_state_file(folder), state)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.datasets.io.images import read_index, stat_of, verify_image
+from harness.files import write_json
 
 F = TypeVar("F", bound="ImageFacts | MaskFacts")
 Colours = tuple[tuple[int, int, int], ...]
@@ -157,10 +157,7 @@ def save(root: Path) -> Path | None:
             rows[kind].append([name[len(below) :], part, *stamp, *astuple(facts)])
     target = _kept(root)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, encoding="utf-8") as file:
-            json.dump(rows, file, separators=(",", ":"))
-        os.replace(file.name, target)
+        write_json(target, rows)
     except OSError:
         return None
     return target

@@ -8,7 +8,6 @@ was made, so that another call knows whether it would make the same.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from harness.datasets.io.listing import files_of
 from harness.datasets.io.reading import read_many
 from harness.datasets.io.restricted import read_npy
 from harness.errors import BadInput, Problem
+from harness.files import atomic
 
 VERSION = 1
 """Raised when another file comes of the same maps; what an earlier version made is converted anew."""
@@ -240,12 +240,11 @@ def _kind(value: Any) -> str:
 
 
 def _save(path: Path, classes: NDArray[np.int16], cam: NDArray[np.float16], origin: bytes) -> None:
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(tmp, "wb") as file:
-        np.savez(file, allow_pickle=False, classes=classes, cam=cam)
-    with zipfile.ZipFile(tmp, "a") as archive:
-        archive.comment = origin
-    os.replace(tmp, path)
+    with atomic(path) as tmp:
+        with open(tmp, "wb") as file:
+            np.savez(file, allow_pickle=False, classes=classes, cam=cam)
+        with zipfile.ZipFile(tmp, "a") as archive:
+            archive.comment = origin
 
 
 def lacking(what: str, names: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from harness.datasets.weak.derive import version
 from harness.datasets.weak.deriving import DerivingDataset
 from harness.datasets.weak.manifest import MANIFEST, SHEET, manifest_text, read_manifest
 from harness.errors import BadInput, Problem, nearest
+from harness.files import sync_tree, write_bytes
 
 EXAMPLES = 10
 CLICKS_UNSAID = 20
@@ -58,8 +58,9 @@ def write_weak_labels(dataset: Dataset, kind: str, out: Path, *, seed: int = 0, 
             "masks": dataset.fingerprint(ids),
             "files": dict(zip(ids, done, strict=True)),
         }
-        _write(folder / MANIFEST, manifest_text(manifest))
-        _write(folder / SHEET, _png(_examples(dataset, kind, ids, seed)))
+        sync_tree(folder)
+        write_bytes(folder / MANIFEST, manifest_text(manifest))
+        write_bytes(folder / SHEET, _png(_examples(dataset, kind, ids, seed)))
     except OSError as error:
         fix = "name a folder that can be written with out=<folder>"
         raise BadInput(Problem("out", f"cannot write to {folder} ({error.strerror})", fix)) from error
@@ -120,7 +121,7 @@ class _Writer:
         except BadInput as error:
             return error.problems
         data = _png(label_HW, palette=True)
-        _write(self.folder / _name(image_id), data)
+        write_bytes(self.folder / _name(image_id), data, sync=False)
         return hashlib.sha256(data).hexdigest()
 
 
@@ -140,9 +141,3 @@ def _png(pixels: NDArray[np.uint8], palette: bool = False) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=False)
     return stream.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    tmp.write_bytes(data)
-    os.replace(tmp, path)

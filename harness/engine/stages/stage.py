@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.engine.checkpoint import Artifact
 from harness.engine.context import Context
 from harness.engine.parallel import barrier, gather_objects
 from harness.errors import HarnessError, StoreError
-from harness.files import digest_of, file_digest
+from harness.files import Lease, content_digest, digest_of, plain_words, sync_tree, write_json
 from harness.plan.config import INFERENCE_FIELDS, RunConfig
 
 DONE = "done.json"
@@ -95,16 +93,14 @@ def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any
         folder = context.store.root / "cache" / stage_key(stage, context, done, base)
         with _turn(folder, context, stage.name):
             # The first worker decides for all: between two looks another process may finish the stage.
-            found = gather_objects(_finished(folder, stage), context.session)[0]
+            found = gather_objects(_finished(folder, stage) if context.session.rank == 0 else None, context.session)[0]
             if context.session.rank == 0:
                 _use(folder, stage, context)
             if found is None:
                 stage.run(context, {n: done[n] for n in stage.inputs}, folder)
                 barrier(context.session)
-                if context.session.rank == 0:
-                    _finish(folder, stage)
-                barrier(context.session)
-                found = _finished(folder, stage)
+                made = _finish(folder, stage) if context.session.rank == 0 else None
+                found = gather_objects(made, context.session)[0]
         if found is None:
             raise HarnessError(f"stage {stage.name} did not leave {list(stage.outputs.values())} in {folder}")
         done.update(found)
@@ -138,31 +134,59 @@ def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def artifact_digest(path: Path) -> str:
-    """Digest of a file, or of a folder's file names and contents."""
-    if path.is_file():
-        return file_digest(path)
-    return digest_of({str(p.relative_to(path)): file_digest(p) for p in sorted(path.rglob("*")) if p.is_file()})
-
-
 def _finished(folder: Path, stage: Stage) -> dict[str, Artifact] | None:
+    """The outputs of a stage that was done before; None where it has to be made.
+
+    Each is read whole and held against the digest that was written with it: what a disk has damaged is removed, so that
+    nothing of it is taken for whole, and one line says so.
+    """
+    found, damage = _checked(folder, stage)
+    if damage:
+        print(f"{damage}: stage {stage.name} is made again", flush=True)
+        (folder / DONE).unlink(missing_ok=True)
+        for path in stage.outputs.values():
+            if (folder / path).is_dir():
+                shutil.rmtree(folder / path, ignore_errors=True)
+            else:
+                (folder / path).unlink(missing_ok=True)
+    return found
+
+
+def _checked(folder: Path, stage: Stage) -> tuple[dict[str, Artifact] | None, str]:
+    """The outputs of a stage that are what was written, all of them or none; and what is damaged."""
     try:
-        digests = json.loads((folder / DONE).read_text())
-    except (OSError, ValueError):
-        return None
-    found = {name: Artifact(folder / path, digests.get(name, "")) for name, path in stage.outputs.items()}
-    return found if all(a.digest and a.path.exists() for a in found.values()) else None
-
-
-def _finish(folder: Path, stage: Stage) -> None:
-    digests = {}
+        digests = dict(json.loads((folder / DONE).read_text()))
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, ValueError, TypeError) as e:
+        return None, f"{folder / DONE} cannot be read ({e})"
+    found = {}
     for name, path in stage.outputs.items():
         if not (folder / path).exists():
-            return
-        digests[name] = artifact_digest(folder / path)
-    tmp = folder / f".{DONE}.{os.getpid()}.tmp"
-    tmp.write_text(json.dumps(digests))
-    os.rename(tmp, folder / DONE)
+            return None, f"{folder / path} is gone"
+        try:
+            same = content_digest(folder / path) == digests.get(name)
+        except OSError as e:
+            return None, f"{folder / path} cannot be read ({plain_words(e)})"
+        if not same:
+            return None, f"{folder / path} is not what was written"
+        found[name] = Artifact(folder / path, digests[name])
+    return found, ""
+
+
+def _finish(folder: Path, stage: Stage) -> dict[str, Artifact] | None:
+    """Note the digests of a stage's outputs once they are on the disk; None where one of them is missing."""
+    found = {}
+    try:
+        for name, path in stage.outputs.items():
+            if not (folder / path).exists():
+                return None
+            sync_tree(folder / path)
+            found[name] = Artifact(folder / path, content_digest(folder / path))
+        write_json(folder / DONE, {name: artifact.digest for name, artifact in found.items()})
+    except OSError as e:
+        raise StoreError(f"{folder} could not be written: {plain_words(e)}") from e
+    return found
 
 
 @contextmanager
@@ -184,7 +208,7 @@ def _turn(folder: Path, context: Context, stage: str) -> Iterator[None]:
 
 def _use(folder: Path, stage: Stage, context: Context) -> None:
     """Keep others from removing a stage's folder until this run ends, and for good where `keep` says so."""
-    handle = _lock(folder, USERS, fcntl.LOCK_SH)
+    handle = _lock(folder, USERS, shared=True)
     if handle is None:
         raise StoreError(f"{folder} is removed by another process while this one holds {TURN}")
     context.in_use.enter_context(handle)
@@ -192,20 +216,12 @@ def _use(folder: Path, stage: Stage, context: Context) -> None:
         (folder / KEPT).touch()
 
 
-def _lock(folder: Path, name: str = TURN, how: int = fcntl.LOCK_EX) -> IO[str] | None:
-    """The open, locked lock file of a stage's folder, which closing unlocks; None while another process holds it."""
-    path = folder / name
+def _lock(folder: Path, name: str = TURN, *, shared: bool = False) -> Lease | None:
+    """The lock of a stage's folder; None while another process holds it, or has just removed the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as closing:
-            handle = closing.enter_context(open(path, "w"))
-            fcntl.flock(handle, how | fcntl.LOCK_NB)
-            # The holder before may have removed the folder (keep=none): a lock on a file that is gone binds nobody.
-            if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
-                closing.pop_all()
-                return handle
-    except (BlockingIOError, FileNotFoundError):
+        return Lease.take(folder / name, shared=shared)
+    except FileNotFoundError:
         return None
     except OSError as e:
-        raise StoreError(f"cannot write into {folder}: {e}") from e
-    return None
+        raise StoreError(f"cannot write into {folder}: {plain_words(e)}") from e

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.engine import checkpoint
-from harness.engine.checkpoint import BEST, STEPS, WEIGHTS, Artifact, keep_best
+from harness.engine.checkpoint import BEST, RESUMED_AT, STEPS, WEIGHTS, Artifact, keep_best
 from harness.engine.context import Context
 from harness.engine.loop import LoopConfig, Trained, train
 from harness.engine.parallel import gather_objects
@@ -64,8 +63,7 @@ def _write_steps(path: Path, trained: Trained) -> None:
     frame = pl.DataFrame(
         {"step": steps, "name": names, "value": values}, schema={"step": pl.Int64, "name": pl.Utf8, "value": pl.Float64}
     )
-    write_atomic(frame, path)
-    (path.parent / "training.json").write_text(json.dumps({"resumed_at": trained.resumed_at}))
+    write_atomic(frame, path, {RESUMED_AT: str(trained.resumed_at)})
 
 
 TRAIN = Stage(name="train", run=_train, outputs={"weights": WEIGHTS, "steps": STEPS}, reads=("*",), training=True)

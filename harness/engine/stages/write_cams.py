@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from harness.engine.context import Context
 from harness.engine.inference.predictions import MAPS, ScoreMaps, batches, predict
 from harness.engine.stages.stage import Stage
 from harness.errors import StoreError
+from harness.files import atomic
 
 
 def _write_cams(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> None:
@@ -34,15 +34,12 @@ def _write_cams(context: Context, inputs: Mapping[str, Artifact], folder: Path) 
 
 
 def _write_maps(path: Path, maps: ScoreMaps) -> None:
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(tmp, "wb") as f:
+        # Forced to the disk all at once, before the stage says that it is done.
+        with atomic(path, sync=False) as tmp, open(tmp, "wb") as f:
             np.savez(f, allow_pickle=False, classes=maps.classes, **dict(maps.scores))
-        os.rename(tmp, path)
     except OSError as e:
         raise StoreError(f"{path} could not be written: {e}; free space and run the same command again") from e
-    finally:
-        tmp.unlink(missing_ok=True)
 
 
 WRITE_CAMS = Stage(

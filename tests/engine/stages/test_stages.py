@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness import files
 from harness.engine.checkpoint import Artifact
 from harness.engine.session import LocalSession
 from harness.engine.stages import stage as stages
@@ -45,7 +46,7 @@ def test_a_folder_is_one_processs_at_a_time(tmp_path):
 
 def test_a_lock_in_a_removed_folder_is_taken_anew(tmp_path, monkeypatch):
     """The holder ends with keep=none between our opening the file and our locking it."""
-    folder, real = tmp_path / "s", stages.fcntl.flock
+    folder, real = tmp_path / "s", files.fcntl.flock
     removed: list[Path] = []
 
     def flock(handle, how):
@@ -54,7 +55,7 @@ def test_a_lock_in_a_removed_folder_is_taken_anew(tmp_path, monkeypatch):
             shutil.rmtree(folder)
         real(handle, how)
 
-    monkeypatch.setattr(stages.fcntl, "flock", flock)
+    monkeypatch.setattr(files.fcntl, "flock", flock)
     place = Place(LocalSession())
     with stages._turn(folder, place, "train"):
         assert removed == [folder]
@@ -124,3 +125,50 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write into .*/file/s"):
         stages._lock(tmp_path / "file" / "s")
+
+
+def made(folder):
+    """A finished stage with a file and a folder of maps."""
+    stage = stages.Stage(name="write-cams", run=print, outputs={"weights": "w.safetensors", "cams": "cams"})
+    (folder / "cams").mkdir(parents=True)
+    (folder / "w.safetensors").write_bytes(b"weights")
+    for name in ("a.npz", "b.npz"):
+        (folder / "cams" / name).write_bytes(name.encode())
+    return stage, stages._finish(folder, stage)
+
+
+def test_what_is_whole_is_taken_from_the_cache(tmp_path):
+    stage, found = made(tmp_path)
+    assert set(found) == {"weights", "cams"}
+    assert stages._finished(tmp_path, stage) == found
+
+
+DAMAGES = {
+    "a flipped bit": (lambda f: (f / "w.safetensors").write_bytes(b"weighus"), "w.safetensors is not what was written"),
+    "no bytes": (lambda f: (f / "w.safetensors").write_bytes(b""), "w.safetensors is not what was written"),
+    "gone": (lambda f: (f / "w.safetensors").unlink(), "w.safetensors is gone"),
+    "a map": (lambda f: (f / "cams" / "b.npz").write_bytes(b"b.npy"), "cams is not what was written"),
+    "a map less": (lambda f: (f / "cams" / "b.npz").unlink(), "cams is not what was written"),
+    "no list": (lambda f: (f / "done.json").write_text("[3]"), "done.json cannot be read"),
+    "half a list": (lambda f: (f / "done.json").write_text('{"weights": '), "done.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_a_disk_has_damaged_is_made_again_and_named(tmp_path, capsys, damage):
+    stage, _ = made(tmp_path)
+    spoil, why = DAMAGES[damage]
+    spoil(tmp_path)
+    assert stages._finished(tmp_path, stage) is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path}/{why}")
+    assert line.endswith(": stage write-cams is made again")
+    assert not list(tmp_path.iterdir()), "nothing of it is left to be taken for whole"
+
+
+def test_a_stage_is_done_only_with_all_that_it_makes(tmp_path):
+    stage, _ = made(tmp_path)
+    (tmp_path / "done.json").unlink()
+    (tmp_path / "w.safetensors").unlink()
+    assert stages._finish(tmp_path, stage) is None
+    assert not (tmp_path / "done.json").exists()
