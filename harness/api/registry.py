@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from harness.api.spec import MethodSpec, resolve
+from harness.api.spec import MethodSpec, Preset, resolve
 from harness.errors import BadInput, HarnessError, Problem, nearest
 
 METHOD_GROUP = "wsss_harness.methods"
@@ -36,6 +36,32 @@ class Chosen:
     def name(self) -> str:
         """The command-line word, which is also the name in every table."""
         return f"{self.base.name}+{self.spec.name}" if self.base else self.spec.name
+
+    @property
+    def trained(self) -> MethodSpec:
+        """Whose recipe and targets hold: the method's own, or the base's where the plug-in trains that."""
+        return self.base if self.base is not None and self.spec.trains_base else self.spec
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What is produced, in order cam, pseudo, segmentation; the last one is the objective."""
+        return self.trained.targets
+
+    def preset(self, family: str, tier: str, variant: str) -> Preset:
+        """The preset for a dataset family, tier and variant: of a plug-in that trains its base, at the base's sizes."""
+        own: Preset = resolve(self.spec.preset)(family, tier, variant)
+        if self.trained is self.spec:
+            return own
+        sizes = self.base_preset(family, tier, variant)
+        return replace(sizes, knobs=own.knobs, trials=own.trials, seeds=own.seeds)
+
+    def base_preset(self, family: str, tier: str, variant: str) -> Preset:
+        """That of a plug-in's base, `default` where it lacks the variant. Raises TypeError where there is no base."""
+        if self.base is None:
+            raise TypeError(f"{self.name} has no base")
+        known = variant if variant in self.base.variants else "default"
+        preset: Preset = resolve(self.base.preset)(family, tier, known)
+        return preset
 
 
 class Registry:
@@ -80,13 +106,16 @@ class Registry:
         return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
 
     def choose(self, word: str) -> Chosen:
-        """A method from its command-line word. Raises BadInput for unknown names and for plug-ins without base."""
+        """A method from its command-line word.
+
+        Raises BadInput for unknown names, for stacks of plug-ins, and for those without base or on one without CAMs.
+        """
         base_name, plus, name = word.rpartition("+")
         spec = self.spec(name)
-        if plus:
-            if not spec.plugin:
-                raise BadInput(Problem(f"method {word!r}", f"{name} is not a plug-in", f"write methods={name}"))
-            return Chosen(spec, self.spec(base_name))
+        if plus and not spec.plugin:
+            raise BadInput(Problem(f"method {word!r}", f"{name} is not a plug-in", f"write methods={name}"))
+        if base_name:
+            return Chosen(spec, self._base(word, base_name, name))
         if spec.plugin:
             raise BadInput(
                 Problem(
@@ -96,6 +125,19 @@ class Registry:
                 )
             )
         return Chosen(spec)
+
+    def _base(self, word: str, base_name: str, name: str) -> MethodSpec:
+        """The base of `base_name+name`. Raises BadInput for one that cannot be."""
+        first, plus, second = base_name.rpartition("+")
+        if plus or self.spec(base_name).plugin:
+            apart = f"{first}+{second} and {first}+{name}" if first else f"cam+{base_name} and cam+{name}"
+            raise BadInput(Problem(f"method {word!r}", "stacks plug-ins: one stands on one base", f"run {apart}"))
+        base = self.spec(base_name)
+        if "cam" not in base.targets:
+            able = [n for n in self.names() if "cam" in self.spec(n).targets and not self.spec(n).plugin]
+            fix = "a base that makes CAMs: " + ", ".join(f"{n}+{name}" for n in able)
+            raise BadInput(Problem(f"method {word!r}", f"{base_name} makes {', '.join(base.targets)} and no CAMs", fix))
+        return base
 
     def all(self) -> list[Chosen]:
         """Every registered method, plug-ins on their cheapest base."""

@@ -113,7 +113,10 @@ class MethodSpec:
     baseline_of: bool = False
     """True for `full` and `pce`: planned once per distinct (backbone, decoder) of the sweep's other methods."""
     plugin: bool = False
-    """True for a method that stands on a base and is written `base+name`."""
+    """True for a method that stands on a base that makes CAMs, and is written `base+name`."""
+    trains_base: bool = False
+    """For plug-ins: true where the base itself is what is trained, with more beside. Recipe, targets and sizes of work are
+    then the base's; of the plug-in's own preset knobs, trials and seeds are taken."""
     bases: tuple[str, ...] = ()
     """For plug-ins: bases that are known to work, cheapest first."""
 

@@ -54,7 +54,7 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
         "weights": context.machine.weights_digest,
         "versions": payload["versions"],
     }
-    stages = resolve(context.run.chosen.spec.recipe)(context.run)
+    stages = resolve(context.run.chosen.trained.recipe)(context.run)
     with context.in_use:
         outputs = run_stages(stages, context, base)
         method = context.trained(outputs["weights"])

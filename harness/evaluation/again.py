@@ -121,7 +121,7 @@ def _find(results: Results, key: str) -> dict[str, Any]:
 
 
 def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Target:
-    made = run.chosen.spec.targets
+    made = run.chosen.targets
     name = words.target or made[-1]
     if name not in made:
         problems.append(Problem("target", f"{run.method} makes no {name}", f"it makes: {', '.join(made)}"))

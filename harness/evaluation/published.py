@@ -113,7 +113,7 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
         problems.extend(p for p in e.problems if p not in problems)
     if run is None or dataset is None or problems:
         raise BadInput(problems)
-    made = run.chosen.spec.targets
+    made = run.chosen.targets
     target = Target(words.target or made[-1], "student", words.crf)
     if target.name not in made:
         raise BadInput(Problem("target", f"{run.method} makes no {target.name}", f"it makes: {', '.join(made)}"))

@@ -11,7 +11,6 @@ from harness.api.dataset import Dataset
 from harness.api.method import BuildInfo, Method
 from harness.api.spec import resolve
 from harness.plan.config import RunConfig
-from harness.plan.knobs import typed_knobs
 from harness.plan.pretrained import RANDOM, Pretrained
 from harness.plan.seeding import seed_all
 
@@ -66,7 +65,7 @@ def build_method(run: RunConfig, dataset: Dataset, weights: str | None) -> Metho
     )
     seed_all(run.seed, BUILD_PLACE)
     if chosen.base is not None:
-        base = resolve(chosen.base.build)(typed_knobs(chosen.base, run.base_knobs or {}), info)
+        base = resolve(chosen.base.build)(run.base_config(), info)
         info = dataclasses.replace(info, base=base)
     method: Method = resolve(chosen.spec.build)(run.method_config(), info)
     return method

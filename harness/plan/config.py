@@ -66,6 +66,11 @@ class RunConfig:
         """The typed knobs. Raises BadInput when a rule between them does not hold."""
         return typed_knobs(self.chosen.spec, self.knobs)
 
+    def base_config(self) -> MethodConfig | None:
+        """The typed knobs of a plug-in's base; None where there is no base. Raises BadInput as `method_config`."""
+        base = self.chosen.base
+        return None if base is None else typed_knobs(base, self.base_knobs or {})
+
     @property
     def inference(self) -> Inference:
         """How the segmenter sees an image that is scored."""

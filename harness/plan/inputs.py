@@ -15,7 +15,7 @@ from harness.errors import BadInput, Problem, nearest
 
 
 def chosen_methods(words: Words, single: bool, problems: list[Problem]) -> list[Chosen]:
-    """The methods that the words name; unknown ones become problems."""
+    """The methods that the words name, of a sweep's plug-ins their bases too; unknown ones become problems."""
     known = registry()
     name = "method" if single else "methods"
     texts = split_list(words.method if single else words.methods)
@@ -31,6 +31,10 @@ def chosen_methods(words: Words, single: bool, problems: list[Problem]) -> list[
             found.append(known.choose(text))
         except BadInput as e:
             problems.extend(e.problems)
+    if not single:
+        # A plug-in is judged by its difference to the base alone.
+        bases = {c.base.name: Chosen(c.base) for c in found if c.base is not None}
+        found.extend(c for name, c in bases.items() if name not in texts)
     return found
 
 

@@ -71,7 +71,7 @@ class Plan:
     @staticmethod
     def target(method: str) -> str:
         """What a method's objective scores: its last target."""
-        return registry().choose(method).spec.targets[-1]
+        return registry().choose(method).targets[-1]
 
     def resolve(
         self, study: Study, knobs: Mapping[str, Any], seed: int, *, trial: int = 0, role: str = "trial"

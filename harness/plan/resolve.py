@@ -7,7 +7,6 @@ from typing import Any
 
 from harness.api.inference import inference_of, inference_problems
 from harness.api.registry import Chosen
-from harness.api.spec import Preset, resolve
 from harness.cli.run_words import Words
 from harness.errors import BadInput, Problem
 from harness.plan.ablations import overrides
@@ -41,7 +40,7 @@ def resolve_run(
         have = ", ".join(spec.variants)
         problems.append(Problem("variant", f"{spec.name} has no variant {words.variant!r}", f"it has: {have}"))
         raise BadInput(problems)
-    preset: Preset = resolve(spec.preset)(family, tier, words.variant)
+    preset = chosen.preset(family, tier, words.variant)
     values = preset_knobs(spec, preset) | overrides(spec, words.ablation)
     for name, raw in knobs.get(spec.name, {}).items():
         try:
@@ -115,7 +114,6 @@ def _base_knobs(
     if chosen.base is None:
         return None
     base = chosen.base
-    preset: Preset = resolve(base.preset)(family, tier, variant if variant in base.variants else "default")
-    values = preset_knobs(base, preset)
+    values = preset_knobs(base, chosen.base_preset(family, tier, variant))
     values.update({k: knob_from_text(base, k, raw) for k, raw in knobs.get(base.name, {}).items()})
     return values

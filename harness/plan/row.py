@@ -225,7 +225,7 @@ def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Plann
     from harness.plan.build import check_build, check_weights
 
     words, chosen = part.words, run.chosen
-    preset: Preset = resolve(chosen.spec.preset)(part.dataset.family, run.tier, run.variant)
+    preset = chosen.preset(part.dataset.family, run.tier, run.variant)
     space = None if single else _space(chosen, run, parsed)
     searched = words.protocol != "fixed" and space is not None and bool(space.knobs)
     trials = (words.trials or preset.trials) if searched and not single else 1
@@ -272,7 +272,8 @@ def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Plann
 
 def _first_rung(run: RunConfig) -> float:
     """Share of T of the first early stop: a tenth of the run after the last loss term has started, or never."""
-    rung = run.method_config().last_start() + 0.1
+    base = run.base_config()
+    rung = max(run.method_config().last_start(), base.last_start() if base is not None else 0.0) + 0.1
     return max(0.25, rung) if rung < 0.9 else 1.0
 
 

@@ -138,15 +138,15 @@ class MethodTests(MethodRunner):
         images[1, :, ::3] = 1.0
         tags = torch.zeros(2, dataset.num_classes)
         tags[0, 0] = tags[1, 1] = 1.0
-        found = method.predict(images, tags, want=frozenset(self.chosen().spec.targets))
+        found = method.predict(images, tags, want=frozenset(self.chosen().targets))
         for name, maps in (("cam", found.cam_BCHW), ("pseudo", found.pseudo_BCHW)):
-            if name in self.chosen().spec.targets:
+            if name in self.chosen().targets:
                 assert maps is not None
                 assert maps.shape == (2, dataset.num_classes, run.crop, run.crop)
                 assert float(maps.min()) >= 0
                 assert float(maps.max()) <= 1
                 assert not maps[0, 1:].any(), "a class that the tags exclude has a score"
-        if "segmentation" in self.chosen().spec.targets:
+        if "segmentation" in self.chosen().targets:
             assert found.segmentation_BKhw is not None
             assert found.segmentation_BKhw.shape[:2] == (2, dataset.num_labels)
 

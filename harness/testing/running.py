@@ -176,7 +176,7 @@ class MethodRunner:
         method.eval()
         images = next(iter(self.group(run, dataset, method).views.values()))[:1]
         tags = torch.ones(1, dataset.num_classes)
-        found = method.predict(images, tags, want=frozenset(self.chosen().spec.targets))
+        found = method.predict(images, tags, want=frozenset(self.chosen().targets))
         maps = [m for m in (found.cam_BCHW, found.pseudo_BCHW, found.segmentation_BKhw) if m is not None]
         return [torch.tensor([v for _, _, v in trained.steps]), *method.state_dict().values(), *maps]
 

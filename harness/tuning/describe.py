@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 
-from harness.api.spec import Preset, resolve
 from harness.datasets.tools.judging import label_source
 from harness.engine.phases import phase_table
 from harness.plan.plan import Plan, PlannedStudy, PlanRow
@@ -106,7 +105,7 @@ def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
     bound = TIER_CORE_SECONDS.get(run.tier)
     if bound is None:
         return None
-    usual: Preset = resolve(run.chosen.spec.preset)(planned.part.dataset.family, run.tier, run.variant)
+    usual = run.chosen.preset(planned.part.dataset.family, run.tier, run.variant)
     return bound * (run.total * run.batch * run.crop**2) / (usual.iterations * usual.batch * usual.crop**2)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from harness.api.registry import Chosen, registry
-from harness.api.spec import Preset, resolve
+from harness.api.spec import Preset
 from harness.api.vocabulary import TARGETS
 from harness.errors import BadInput
 from harness.plan.knobs import preset_knobs
@@ -154,8 +154,7 @@ def preset_of(chosen: Chosen, family: str, tier: str, variant: str) -> Preset | 
     """A method's preset, or None where it no longer has the variant."""
     if variant not in chosen.spec.variants:
         return None
-    preset: Preset = resolve(chosen.spec.preset)(family, tier, variant)
-    return preset
+    return chosen.preset(family, tier, variant)
 
 
 def changed_knobs(config: Mapping[str, Any], row: Row, chosen: Chosen) -> dict[str, Any]:

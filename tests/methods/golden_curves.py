@@ -6,6 +6,7 @@ raise the `version` of the method, or the `VERSION` of the part that changed, fi
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ import torch
 
 from harness.api.method import Batch, BuildInfo, Method, Progress
 from harness.api.registry import registry
-from harness.api.spec import resolve
+from harness.api.spec import MethodConfig, MethodSpec, Preset, resolve
 from harness.plan.knobs import typed_knobs
 from harness.plan.versions import versions
 
@@ -37,14 +38,22 @@ SMALL: dict[str, Any] = {
 Curve = dict[str, list[float | None]]
 
 
-def make(name: str, variant: str = "default", *, iterations: int = STEPS, crop: int = CROP, **knobs: Any) -> Method:
-    """A method at a small size on a random `shapes_vit`, seeded; `knobs` replace the card's."""
+def make(
+    name: str,
+    variant: str = "default",
+    *,
+    iterations: int = STEPS,
+    crop: int = CROP,
+    base_knobs: Mapping[str, Any] | None = None,
+    **knobs: Any,
+) -> Method:
+    """A method at a small size on a random `shapes_vit`, seeded; `knobs` replace the card's, `base_knobs` those of a
+    plug-in's base."""
     info_words = {"has_background": True, "num_classes": CLASSES, "decoder": "largefov", "weights": "random"}
     words = {key: knobs.pop(key, value) for key, value in info_words.items()}
-    spec = registry().spec(name)
-    card = resolve(spec.preset)("voc", "paper", variant)
-    small = {k: v for k, v in SMALL.items() if k in spec.config.knobs()}
-    config = typed_knobs(spec, {**card.knobs, **small, **knobs})
+    chosen = registry().choose(name)
+    spec = chosen.spec
+    config = _config(spec, chosen.preset("voc", "paper", variant), knobs)
     info = BuildInfo(
         num_classes=words["num_classes"],
         has_background=words["has_background"],
@@ -59,7 +68,15 @@ def make(name: str, variant: str = "default", *, iterations: int = STEPS, crop: 
         decoder=words["decoder"],
     )
     torch.manual_seed(0)
+    if chosen.base is not None:
+        beneath = _config(chosen.base, chosen.base_preset("voc", "paper", variant), base_knobs)
+        info = dataclasses.replace(info, base=resolve(chosen.base.build)(beneath, info))
     return resolve(spec.build)(config, info).train()
+
+
+def _config(spec: MethodSpec, card: Preset, knobs: Mapping[str, Any] | None) -> MethodConfig:
+    small = {k: v for k, v in SMALL.items() if k in spec.config.knobs()}
+    return typed_knobs(spec, {**card.knobs, **small, **(knobs or {})})
 
 
 def batch(method: Method, seed: int = 0, *, crop: int = CROP, classes: int = CLASSES, images: int = GROUP) -> Batch:
@@ -78,7 +95,10 @@ def batch(method: Method, seed: int = 0, *, crop: int = CROP, classes: int = CLA
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in method.normalisation())
     views = {"view1": (pixels - mean) / std, "view2": (pixels.flip(-1) - mean) / std}
     views["local"] = views["view1"]
-    wanted = getattr(method, "view_names", ("view1",))
+    base = getattr(method, "base", method)
+    wanted = getattr(base, "view_names", ("view1",))
+    if base is not method:
+        wanted, views["fsae_strong"] = (*wanted, "fsae_strong"), (0.6 * pixels.flip(1) - mean) / std
     masks = label if getattr(method, "targets", ()) == ("segmentation",) else None
     return Batch(tuple(map(str, range(images))), {n: views[n] for n in wanted}, tags, masks, None)
 
@@ -110,7 +130,8 @@ def check(name: str, variant: str, curve: Curve, folder: Path = FOLDER, write: b
     """Compare with the golden file, or write it where `GOLDEN_WRITE` is set. Raises AssertionError with the fix."""
     write = bool(os.environ.get("GOLDEN_WRITE")) if write is None else write
     path = folder / f"{name}_{variant}.json"
-    now = {k: v for k, v in versions(registry().spec(name)).items() if k not in ("loop", "scoring")}
+    chosen = registry().choose(name)
+    now = {k: v for k, v in versions(chosen.spec, chosen.base).items() if k not in ("loop", "scoring")}
     stored: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     same = stored is not None and equal(curve, stored["losses"])
     if stored is not None and not same:

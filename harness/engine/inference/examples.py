@@ -63,7 +63,7 @@ def _panel(context: Context, method: Method, image_id: str) -> NDArray[np.uint8]
     size = (int(truth.shape[0]), int(truth.shape[1]))
     colours = palette()
     parts = [image, colours[truth]]
-    targets = context.run.chosen.spec.targets
+    targets = context.run.chosen.targets
     maps, labels = predict(context, method, [image_id], [size], frozenset(targets) - {"pseudo"}, "student")
     if "cam" in targets:
         score, cls = maps[0].best("cam", size)

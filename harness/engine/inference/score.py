@@ -42,7 +42,7 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
     tables.objective = objective_from_evals(
         pl.DataFrame(tables.evals),
         pl.concat(tables.counts),
-        context.run.chosen.spec.targets[-1],
+        context.run.chosen.targets[-1],
         context.splits.tune_name,
         context.splits.report_name,
         context.machine.protocol,
@@ -52,7 +52,7 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
 
 def objective_now(context: Context, method: Method) -> float:
     """The objective with the weights as they are: the last target on the tuning split, student, single scale."""
-    target = Target(context.run.chosen.spec.targets[-1], "student")
+    target = Target(context.run.chosen.targets[-1], "student")
     role, name, ids = _splits(context)[0]
     method.eval()
     tables = Tables()
@@ -104,7 +104,7 @@ def _splits(context: Context) -> list[tuple[str, str, tuple[str, ...]]]:
 
 def _targets(context: Context, method: Method) -> list[Target]:
     weights = ["student"] + (["teacher"] if method.teacher is not None else [])
-    names = context.run.chosen.spec.targets
+    names = context.run.chosen.targets
     # The teacher's pseudo masks feed no loss: only what papers print of it is scored.
     return [Target(n, w) for w in weights for n in names if not (w == "teacher" and n == "pseudo")]
 

@@ -20,7 +20,7 @@ def _write_cams(context: Context, inputs: Mapping[str, Artifact], folder: Path) 
     method.eval()
     out = folder / "cams"
     out.mkdir(parents=True, exist_ok=True)
-    wanted = frozenset(t for t in context.run.chosen.spec.targets if t in MAPS)
+    wanted = frozenset(t for t in context.run.chosen.targets if t in MAPS)
     ids = sorted(set(context.splits.tune) | set(context.splits.report))
     mine = ids[context.session.rank :: context.session.world_size]
     done = 0
