@@ -130,8 +130,8 @@ class Registry:
         """The base of `base_name+name`. Raises BadInput for one that cannot be."""
         first, plus, second = base_name.rpartition("+")
         if plus or self.spec(base_name).plugin:
-            apart = f"{first}+{second} and {first}+{name}" if first else f"cam+{base_name} and cam+{name}"
-            raise BadInput(Problem(f"method {word!r}", "stacks plug-ins: one stands on one base", f"run {apart}"))
+            fix = f"run {first}+{second} and {first}+{name}" if first else f"write base+{base_name} or base+{name}"
+            raise BadInput(Problem(f"method {word!r}", "stacks plug-ins: one stands on one base", fix))
         base = self.spec(base_name)
         if "cam" not in base.targets:
             able = [n for n in self.names() if "cam" in self.spec(n).targets and not self.spec(n).plugin]

@@ -115,8 +115,8 @@ class MethodSpec:
     plugin: bool = False
     """True for a method that stands on a base that makes CAMs, and is written `base+name`."""
     trains_base: bool = False
-    """For plug-ins: true where the base itself is what is trained, with more beside. Recipe, targets and sizes of work are
-    then the base's; of the plug-in's own preset knobs, trials and seeds are taken."""
+    """For plug-ins: true where the base itself is what is trained, with more beside. Recipe, targets and sizes of work
+    are then the base's; of the plug-in's own preset knobs, trials and seeds are taken."""
     bases: tuple[str, ...] = ()
     """For plug-ins: bases that are known to work, cheapest first."""
 

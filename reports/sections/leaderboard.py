@@ -13,7 +13,7 @@ from reports.rows.ranking import Board, Counts, groups_of, score
 from reports.rows.row import Filters
 from reports.rows.rows import rows_of
 from reports.rows.studies import failures_of
-from reports.sections import choices, per_class
+from reports.sections import choices, per_class, plugins
 from reports.sections.board import failures, section
 
 TITLE = "Leaderboard: mIoU in % with 95 % interval (seeds, then images, resampled)"
@@ -52,6 +52,7 @@ def build(results: Results, *, sweep: str | None = None, dataset: str | None = N
     sections: list[Section] = []
     for board in boards:
         sections.append(section(board, thresholds=thresholds))
+        sections += plugins.sections(board, counts)
         if thresholds:
             sections += choices.sections(board, results, filters)
         if by_class:

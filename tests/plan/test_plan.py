@@ -112,6 +112,32 @@ def test_all_is_every_registered_method():
     assert made.sweep != plan("methods=all", "trials=3").sweep
 
 
+def test_a_plugin_brings_its_base_and_works_at_its_sizes():
+    beside, alone = (study.run for study in plan("methods=toco+fsae").studies)
+    assert (beside.method, alone.method) == ("toco+fsae", "toco")
+    assert (beside.iterations, beside.crop, beside.batch, beside.decoder) == (70, 96, 16, "largefov")
+    assert beside.base_knobs == alone.knobs, "trial 0 of the base"
+    assert set(beside.knobs) == set(registry().spec("fsae").config.knobs())
+    assert key("methods=toco") == plan("methods=toco+fsae").resolve(
+        plan("methods=toco+fsae").studies[1].study, {}, alone.seed
+    ).key, "finished runs of the base are reused"  # fmt: skip
+    assert [s.run.method for s in plan("methods=toco,toco+fsae,cam+fsae").studies] == [
+        "toco", "toco+fsae", "cam+fsae", "cam",
+    ]  # fmt: skip
+    assert [s.run.method for s in plan("method=cam+fsae", single=True).studies] == ["cam+fsae"]
+
+
+def test_knobs_of_a_plugin_and_of_its_base_are_apart():
+    beside, alone = (s.run for s in plan("methods=cam+fsae", "cam.seg_start=0.5", "fsae.p_cutoff=0.9").studies)
+    assert (beside.base_knobs["seg_start"], alone.knobs["seg_start"]) == (0.5, 0.5)
+    assert (beside.knobs["p_cutoff"], beside.base_knobs.get("p_cutoff")) == (0.9, None)
+    assert key("methods=cam+fsae") != key("methods=cam+fsae", "cam.seg_start=0.5"), "the base is part of the key"
+    study = plan("methods=cam+fsae", "cam.seg_start=0.5").studies[0].study
+    assert study.first_rung == pytest.approx(0.6), "no run stops before the last loss of either has started"
+    with pytest.raises(BadInput, match=r"cam\.lr"):
+        plan("methods=cam+fsae", "cam.lr=-1")
+
+
 def test_pinned_knobs_are_not_searched_and_go_with_their_partner():
     space = plan("methods=fsr", "fsr.mask_low=.25").studies[0].study.space
     assert space is not None
