@@ -74,7 +74,9 @@ class Judge:
             return Judged(claim, "not run", f"the harness does not score {claim.target}")
         chosen = _method(claim.method)
         if chosen is None:
-            return Judged(claim, "not run", "not in the harness")
+            base, plus, plugin = claim.method.rpartition("+")
+            lacks = plus and plugin in registry().names() and base not in registry().names()
+            return Judged(claim, "not run", "base not implemented" if lacks else "not in the harness")
         found = [(self._reasons(claim, row, chosen), row) for row in self._candidates(claim)]
         if not found:
             return Judged(claim, "not run", "no run with protocol fixed")

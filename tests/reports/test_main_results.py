@@ -97,6 +97,12 @@ def test_reproduced_above_and_not_run(every: ToyStore) -> None:
     assert of(every, "FSR", column="test")["why"] == "no run with protocol fixed"
 
 
+def test_a_plugin_on_a_base_that_is_not_there_says_so(every: ToyStore) -> None:
+    cell = of(every, "MCTformer + FSAE", table="results", column="VOC val", paper="fsae")
+    assert (cell["verdict"], cell["why"]) == ("not run", "base not implemented")
+    assert of(every, "PPC", table="results", column="VOC val", paper="fsae")["why"] == "not in the harness"
+
+
 def test_below_and_too_uncertain(toy: ToyStore) -> None:
     seeds(toy, "fsr-voc", "fsr", [10, 10, 10])
     assert of(toy, "FSR")["verdict"] == "below"

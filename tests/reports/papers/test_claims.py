@@ -43,6 +43,14 @@ def test_rows_of_fsr_tables() -> None:
         ("toco", "results", "ToCo", "COCO val", 42.2),
         ("toco", "log", "ToCo (DeiT-B)", "COCO val_part, aux CAM", 30.9),
         ("unia", "results", "UniA", "VOC test", 73.6),
+        ("fsae", "results", "SIPE + FSAE", "VOC mask", 70.5),
+        ("fsae", "results", "PPC + FSAE", "COCO val", 35.4),
+        ("fsae", "results", "PPC", "VOC val", 74.4),
+        ("fsae", "corrected_baselines", "PPC", "VOC val", 72.6),
+        ("fsae", "corrected_baselines", "SIPE", "VOC test", 69.7),
+        ("brnf", "results", "SFC + BRNF", "VOC val", 74.8),
+        ("brnf", "results", "CLIP-ES + BRNF", "COCO val", 47.9),
+        ("brnf", "results", "OCR+SEAM", "COCO val", 33.2),
         ("unia", "log", "UniA", "VOC val, seg", 71.94),
         ("unia", "log_voc_by_iteration", "UniA (8k)", "MCR map", 72.01),
         ("unia", "log_coco_by_iteration", "UniA (74k)", "seg", 43.15),
@@ -53,6 +61,19 @@ def test_rows_of_fsr_tables() -> None:
 )
 def test_spot_values(paper: str, table: str, row: str, column: str, value: float) -> None:
     assert one(paper, table, row, column).value == value
+
+
+def test_rows_of_brnf_and_fsae() -> None:
+    brnf, fsae = load_claims("brnf"), load_claims("fsae")
+    assert len({c.row for c in brnf}) == 15
+    assert Counter(c.column for c in brnf) == {"VOC val": 15, "VOC test": 15, "COCO val": 13}
+    assert {c.method for c in fsae if "+" in c.method} == {"ppc+fsae", "sipe+fsae", "mctformer+fsae"}
+    assert Counter((c.table, c.target) for c in fsae) == {
+        ("results", "pseudo"): 6,
+        ("results", "segmentation"): 16,
+        ("corrected_baselines", "segmentation"): 4,
+    }
+    assert "72.6" in one("fsae", "results", "PPC", "VOC val").remark
 
 
 def test_typed_fields() -> None:
