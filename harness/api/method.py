@@ -115,11 +115,13 @@ class StepOutput:
     """Losses: named scalars, already weighted, whose sum is minimised; a term that has not started is left out.
 
     Stats: tensors without gradient, averaged over the groups of the global batch (or concatenated in image order
-    where the method's `stats_concat` names them), handed to `update`.
+    where the method's `stats_concat` names them), handed to `update`. Logged: further finite scalars that stand beside
+    the losses in the table of steps, means over the groups; their names are no loss's.
     """
 
     losses: dict[str, Tensor]
     stats: dict[str, Tensor] = field(default_factory=dict)
+    logged: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass

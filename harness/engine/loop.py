@@ -48,7 +48,9 @@ class Trained:
     """What training leaves behind besides the method itself."""
 
     steps: list[tuple[int, str, float]] = field(default_factory=list)
-    """(step, loss term, value): means over all groups."""
+    """(step, loss term or logged value, value): means over all groups."""
+    logged: set[str] = field(default_factory=set)
+    """Names in `steps` that are no loss terms."""
     resumed_at: int = 0
 
 
@@ -85,9 +87,9 @@ def train(
         while len(waiting) > left:
             one = waiting.popleft()
             values = one.check(config.folder, session)
-            logged = one.step % every == 0 or one.step == config.total - 1
-            result.steps.extend((one.step, n, v) for n, v in values.items() if logged)
-            beat(one.step + 1, values if logged else {})
+            kept = one.step % every == 0 or one.step == config.total - 1
+            result.steps.extend((one.step, n, v) for n, v in values.items() if kept)
+            beat(one.step + 1, {n: v for n, v in values.items() if kept and n not in result.logged})
 
     method.train()
     batches = iter(make_loader(result.resumed_at))
@@ -95,7 +97,7 @@ def train(
         with phases.of("data"):
             groups = [_to_device(b, session.device) for b in next(batches)]
         progress = Progress(step, config.total)
-        names, losses, stats = _forward_backward(method, groups, progress, config, session, phases)
+        names, losses, stats = _forward_backward(method, groups, progress, config, session, phases, result.logged)
         with phases.of("engine"):
             reduce_gradients(method, session)
             waiting.append(_Pending(step, names, *_to_host(reduce_losses(losses, session)), groups))
@@ -138,9 +140,16 @@ def _due(done: int, config: LoopConfig, saved_at: float, saving: float) -> bool:
 
 
 def _forward_backward(
-    method: Method, groups: Sequence[Batch], progress: Progress, config: LoopConfig, session: Session, phases: Phases
+    method: Method,
+    groups: Sequence[Batch],
+    progress: Progress,
+    config: LoopConfig,
+    session: Session,
+    phases: Phases,
+    logged: set[str],
 ) -> tuple[list[str], Tensor, list[dict[str, Tensor]]]:
-    """Accumulate gradients over this rank's groups; returns term names, their values / number of groups, stats."""
+    """Accumulate gradients over this rank's groups; returns names of terms and logged values, these / number of groups,
+    and stats. Names of logged values are added to `logged`."""
     first = session.rank * len(groups)
     sums: dict[str, Tensor] = {}
     stats: list[dict[str, Tensor]] = []
@@ -152,12 +161,16 @@ def _forward_backward(
             seed_all(config.seed, progress.step, first + i)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
                 out = method.step(group, progress)
+            twice = out.losses.keys() & out.logged.keys()
+            if twice:
+                raise ValueError(f"{min(twice)} is the name of a loss and of a logged value")
             total = torch.stack([v.float() for v in out.losses.values()]).sum() / config.groups
             total.backward()
-            for name, value in out.losses.items():
+            for name, value in {**out.losses, **out.logged}.items():
                 part = value.detach().float() / config.groups
                 sums[name] = sums[name] + part if name in sums else part
             stats.append(out.stats)
+            logged.update(out.logged)
     return list(sums), torch.stack(list(sums.values())), stats
 
 

@@ -13,13 +13,15 @@ from torch import Tensor
 from harness.api.fitting import fit_momenta
 from harness.api.method import Batch, BuildInfo, Method, OptimizerPlan, Prediction, Progress, StepOutput, Transform
 from methods.fsae.config import FsaeConfig
-from methods.fsae.labels import TeacherLabels, class_logits, teacher_labels
+from methods.fsae.labels import TeacherLabels, class_logits, confidence_bins, teacher_labels
 from methods.fsae.losses import consistency_loss
 from methods.fsae.teacher import average_trained
 from methods.fsae.views import STRONG, StrongViews
 from methods.parts.bases.teacher import make_teacher
 from methods.parts.nets.vit_segmenter import mode
 
+BINS = (0.4, 0.6, 0.8, 0.95, 0.99)
+"""Edges of confidence in the log (fsae.md 4)."""
 BACKGROUND = 0
 """Channel of background in the logits, also of a base that has one itself."""
 
@@ -51,6 +53,7 @@ class Fsae(Method):
         if self.config.w_con > 0 and progress.fraction >= self.config.con_start:
             weak = next(view for name, view in group.views.items() if name != STRONG)
             labels = self.teacher_labels(weak, group.tags_BC)
+            out.logged |= shares(labels)
             out.losses["con"] = self.config.w_con * self.consistency(group.views[STRONG], labels, group.tags_BC)
         return out
 
@@ -121,6 +124,15 @@ class Fsae(Method):
     def describe(self) -> dict[str, Any]:
         """The base's fitted values, and the teacher's momentum."""
         return {**self.base.describe(), "ema": self.config.ema}
+
+
+def shares(labels: TeacherLabels) -> dict[str, Tensor]:
+    """Shares of all pixels, for the log: confident ones, those of foreground, the kept ring, all that are learned from,
+    and those in each bin of confidence by its upper edge (fsae.md 4)."""
+    masks = {name: getattr(labels, name) for name in ("mask", "mask_fg", "ring_kept", "mask_exp")}
+    bins = confidence_bins(labels.conf, BINS)
+    masks |= {f"conf_to_{edge:g}": pixels for edge, pixels in zip((*BINS, 1), bins, strict=True)}
+    return {name: pixels.float().mean() for name, pixels in masks.items()}
 
 
 def build(config: FsaeConfig, info: BuildInfo) -> Fsae:

@@ -97,6 +97,28 @@ def test_losses_are_means_over_groups_and_schedules_apply(tmp_path):
     assert torch.equal(method.idle, torch.ones(2)), "a parameter without gradient must not decay"
 
 
+def test_logged_values_stand_beside_the_losses_and_are_not_minimised(tmp_path, monkeypatch):
+    plain, without, _ = run(tmp_path / "plain")
+    step = Toy.step
+    logged = {"share": lambda group: group.views["x"].mean()}
+
+    def with_logged(self, group, progress):
+        out = step(self, group, progress)
+        return StepOutput(out.losses, out.stats, {name: value(group) for name, value in logged.items()})
+
+    monkeypatch.setattr(Toy, "step", with_logged)
+    method, trained, _ = run(tmp_path / "logged")
+    assert torch.equal(method.w, plain.w)
+    assert trained.logged == {"share"}
+    assert without.logged == set()
+    assert [s for s in trained.steps if s[1] != "share"] == without.steps
+    expected = float(sum(batch(3, g).views["x"].mean() for g in (0, 1)) / 2)
+    assert {s: v for s, n, v in trained.steps if n == "share"}[3] == pytest.approx(expected, rel=1e-6)
+    logged["fit"] = logged["share"]
+    with pytest.raises(ValueError, match="fit is the name of a loss and of a logged value"):
+        run(tmp_path / "twice")
+
+
 def test_resume_after_a_crash_gives_equal_bytes(tmp_path):
     whole, steps, _ = run(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):

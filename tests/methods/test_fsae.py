@@ -128,6 +128,10 @@ def test_the_loss_is_that_of_its_operators_and_reaches_the_student_only():
     assert bool(labels.mask.any())
     logits = method.logits(method.base, group.views[STRONG], group.tags_BC)
     expected = consistency_loss(logits, labels.label, labels.mask_exp, group.tags_BC, absent="exclude")
+    shares = method.step(group, Progress(10, 20)).logged
+    assert shares["mask_exp"].item() == pytest.approx(labels.mask_exp.float().mean().item())
+    assert sum(value.item() for name, value in shares.items() if name.startswith("conf_to_")) == pytest.approx(1.0)
+    assert shares["conf_to_0.99"] + shares["conf_to_1"] == pytest.approx(shares["mask"].item())
     losses, gradients = step(method)
     assert losses["con"].item() == pytest.approx(2.0 * expected.item(), rel=1e-5)
     assert all(name.startswith("base.") for name in gradients)
