@@ -6,6 +6,7 @@ label maps. A ratio of .667 means that the step costs 1.5 times its floor.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -38,8 +39,8 @@ class MethodStep(ABC):
 
     def __init__(self, size: str, images: int | None = None) -> None:
         family, tier, backbone, weights = SIZES[size]
-        spec = registry().spec(self.name)
-        chosen = resolve(spec.preset)(family, tier, "default")
+        method = registry().choose(self.name)
+        chosen = method.preset(family, tier, "default")
         info = BuildInfo(
             num_classes=CLASSES,
             has_background=True,
@@ -54,7 +55,10 @@ class MethodStep(ABC):
             decoder=chosen.decoder,
         )
         torch.manual_seed(0)
-        self.method = resolve(spec.build)(typed_knobs(spec, chosen.knobs), info).train()
+        if method.base is not None:
+            knobs = typed_knobs(method.base, method.base_preset(family, tier, "default").knobs)
+            info = dataclasses.replace(info, base=resolve(method.base.build)(knobs, info))
+        self.method = resolve(method.spec.build)(typed_knobs(method.spec, chosen.knobs), info).train()
         self.optimizer = self.method.optimizers()[0].optimizer
         count, side = images or chosen.batch, (chosen.crop, chosen.crop)
         rng = torch.Generator().manual_seed(0)
