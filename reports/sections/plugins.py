@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.scoring.intervals import holm
+from harness.scoring.intervals import Difference, holm
 from reports.format.table import Amount, Cell, Column, Section
 from reports.rows.comparing import score_cell
 from reports.rows.ranking import Board, Counts, Place, resampled
@@ -42,13 +42,15 @@ def base_row(row: Row, rows: Sequence[Row]) -> Row | None:
 
 def _differences(pairs: Sequence[tuple[Row, Row]], place: Place, counts: Counts) -> dict[int, dict[str, Cell]]:
     """Difference and p-value, by the number of the pair, of those pairs of which both were scored at a place."""
-    gaps = {}
+    gaps: dict[int, Difference] = {}
     for n, pair in enumerate(pairs):
         settings = [place.setting(row) for row in pair]
         scored = [row.scores[s] for row, s in zip(pair, settings, strict=True) if s is not None]
         if len(scored) == len(pair):
             gaps[n] = resampled(scored, counts).difference(0, 1)
-    adjusted = holm([gap.p for gap in gaps.values()]) if gaps else []
+    if not gaps:
+        return {}
+    adjusted = holm([gap.p for gap in gaps.values()])
     return {
         n: {place.id: score_cell(gap), f"{place.id}_p": Amount(float(p), 4)}
         for (n, gap), p in zip(gaps.items(), adjusted, strict=True)
