@@ -113,6 +113,10 @@ class Dataset(metaclass=Contract):
     def check(self, ids: tuple[str, ...]) -> None:
         """Read what can be read cheaply of these images before training. Raises BadInput with all problems."""
 
+    def warnings(self, ids: tuple[str, ...]) -> list[Problem]:
+        """What a plan should say of these images though they can be trained on and scored; nothing as written here."""
+        return []
+
     def group_of(self, image_id: str) -> str:
         """What an image must not be parted from by a carved split: the patient of a slice; else the image itself."""
         return image_id

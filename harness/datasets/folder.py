@@ -5,7 +5,8 @@ from __future__ import annotations
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.files import CACHE_BYTES, FileDataset
 from harness.datasets.disk.layout import WORDS, Layout, Survey, inspect
-from harness.datasets.disk.looking import labels_in, look, too_few
+from harness.datasets.disk.looking import look
+from harness.datasets.disk.together import labels_in, too_few
 from harness.errors import Problem
 
 BACKGROUND = "background"
@@ -70,5 +71,6 @@ class Folder(FileDataset):
             name=f"folder:{layout.root.name}",
             family="voc",
             has_background=class_names[0] == BACKGROUND,
+            complete=False,
             cache_bytes=cache_bytes,
         )

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.api.dataset import Dataset
+from harness.api.vocabulary import PROTOCOLS
+from harness.datasets.io.images import some_of
 from harness.errors import BadInput, Problem, nearest
 
 TUNE_WORDS = ("auto", "val", "carve")
-PROTOCOLS = ("fixed", "held-out", "oracle")
 CARVED_SHARE = Fraction(1, 10)
+CARVED_MOST = Fraction(1, 5)
 CARVED_PER_CLASS = 3
 CARVED = "train-carved"
+OTHER_WAYS = (
+    "protocol=fixed trains on all of train and tunes nothing, protocol=oracle tunes on the reported split (marked), "
+    "masks for both val and test tune on val"
+)
+"""How to do without a carved split."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,8 @@ class SplitPlan:
     """`test` or `val`, or the split that was asked for."""
     tune_name: str
     """`val`, `train-carved`, the reported split under `oracle`, or `none`."""
+    warnings: tuple[Problem, ...] = ()
+    """What the carved split could not have."""
 
 
 def plan_splits(
@@ -39,7 +50,7 @@ def plan_splits(
     `held-out` tunes on `val` where val and test both have masks, else on a tenth of train that is then not
     trained on; `tune` = val or carve asks for one of them. `oracle` tunes on the reported split. `fixed` chooses
     nothing and only watches `val`, where held-out would tune on it; both train on all of train.
-    Raises BadInput where the dataset cannot give what is asked.
+    Raises BadInput where the dataset cannot give what is asked, also where train is too small for `carve`.
     """
     problems = [
         Problem(word, f"unknown value {value!r}", nearest(value, known))
@@ -83,33 +94,70 @@ def plan_splits(
     if tune == "val" or (tune == "auto" and report_name == "test" and has_masks.get("val")):
         return SplitPlan(train, dataset.ids("val"), scored, report_name, "val")
     carved = carve(dataset, train)
+    if not carved:
+        found = f"no tuning split can be carved from {len(train)} training images: it takes a fifth of them at most"
+        found += ", and a class keeps half of its images to be trained on"
+        raise BadInput(Problem("data.tune", found, OTHER_WAYS))
     kept = tuple(image_id for image_id in train if image_id not in carved)
-    if not kept:
-        raise BadInput(
-            Problem(
-                "data.tune",
-                f"a tuning split would take all {len(train)} training images",
-                "protocol=fixed, or add masks for both val and test",
-            )
-        )
-    return SplitPlan(kept, tuple(i for i in train if i in carved), scored, report_name, CARVED)
+    tune_ids = tuple(image_id for image_id in train if image_id in carved)
+    return SplitPlan(kept, tune_ids, scored, report_name, CARVED, _short(dataset, kept, tune_ids))
 
 
 def carve(dataset: Dataset, ids: tuple[str, ...]) -> frozenset[str]:
-    """A tenth of these ids, at least 3 of each class (all of a class with fewer), chosen by a hash of the id.
+    """A tenth of these ids, and up to 3 of each class, chosen by a hash of the id: a fifth of them at most.
 
-    The choice does not depend on the order of the ids; a class that falls short takes its next images by hash.
-    Images of one group (`Dataset.group_of`) stay together: then groups are what is counted.
+    A class keeps at least half of its images, and one in any case, so that it can be learned; then the carved split
+    has fewer of it, or none. The choice does not depend on the order of the ids; a class that falls short takes its
+    next images by hash. Images of one group (`Dataset.group_of`) stay together: a tenth and 3 then count groups,
+    a fifth and halves count images. Empty where that leaves nothing.
     """
     members: dict[str, list[str]] = {}
     for image_id in ids:
         members.setdefault(dataset.group_of(image_id), []).append(image_id)
     by_hash = sorted(members, key=lambda group: (hashlib.sha256(group.encode()).digest(), group))
-    chosen = set(by_hash[: max(1, round(len(by_hash) * CARVED_SHARE))])
-    tags = {group: np.any([dataset.tags(image_id) for image_id in members[group]], axis=0) for group in by_hash}
+    showing = {group: np.sum([dataset.tags(i) for i in members[group]], axis=0).astype(np.int64) for group in by_hash}
+    taking = _Taking(members, showing, images=len(ids), classes=dataset.num_classes)
+    taking.take(by_hash, max(1, round(len(by_hash) * CARVED_SHARE)))
     for c in range(dataset.num_classes):
-        showing = [group for group in by_hash if tags[group][c]]
-        lacking = min(CARVED_PER_CLASS, len(showing)) - sum(group in chosen for group in showing)
-        spare = (group for group in showing if group not in chosen)
-        chosen.update(group for group, _ in zip(spare, range(max(0, lacking)), strict=False))
-    return frozenset(image_id for group in chosen for image_id in members[group])
+        of_class = [group for group in by_hash if showing[group][c]]
+        lacking = min(CARVED_PER_CLASS, len(of_class)) - sum(group in taking.chosen for group in of_class)
+        taking.take([group for group in of_class if group not in taking.chosen], lacking)
+    return frozenset(image_id for group in taking.chosen for image_id in members[group])
+
+
+class _Taking:
+    """Groups that are taken from train one by one, as long as train and each class keep enough images."""
+
+    def __init__(
+        self, members: Mapping[str, list[str]], showing: Mapping[str, NDArray[np.int64]], *, images: int, classes: int
+    ):
+        self.members, self.showing = members, showing
+        self.chosen: set[str] = set()
+        self._left = int(images * CARVED_MOST)
+        held_C = sum(showing.values(), np.zeros(classes, np.int64))
+        self._spare_C = np.minimum(held_C // 2, np.maximum(held_C - 1, 0))
+
+    def take(self, groups: Iterable[str], count: int) -> None:
+        """Choose the first `count` of these groups that can be spared."""
+        for group in groups:
+            if count <= 0:
+                return
+            images = len(self.members[group])
+            if images <= self._left and (self.showing[group] <= self._spare_C).all():
+                self.chosen.add(group)
+                self._left -= images
+                self._spare_C = self._spare_C - self.showing[group]
+                count -= 1
+
+
+def _short(dataset: Dataset, kept: tuple[str, ...], carved: tuple[str, ...]) -> tuple[Problem, ...]:
+    """A warning of the classes that a carved split shows in fewer than 3 images though train has some."""
+    zero = np.zeros(dataset.num_classes, np.int64)
+    kept_C, carved_C = (sum((dataset.tags(i).astype(np.int64) for i in ids), zero) for ids in (kept, carved))
+    names = dataset.class_names[int(dataset.has_background) :]
+    few = [c for c in range(dataset.num_classes) if kept_C[c] and carved_C[c] < CARVED_PER_CLASS]
+    if not few:
+        return ()
+    told = some_of((f"{names[c]} ({carved_C[c]} of {kept_C[c] + carved_C[c]})" for c in few), 8)
+    found = f"the tuning split shows fewer than {CARVED_PER_CLASS} images of {told}: train keeps at least half of them"
+    return (Problem("data.tune", f"{found}, and four fifths of all", OTHER_WAYS),)

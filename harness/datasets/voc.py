@@ -9,6 +9,7 @@ from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.layout import IMAGES, LISTS, Layout, Survey, below, named_folder, other_folders
 from harness.datasets.disk.looking import illegal_labels
+from harness.datasets.disk.together import misplaced
 from harness.datasets.io.images import COLOURS, IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
 from harness.datasets.io.listing import (
     disjoint,
@@ -127,22 +128,11 @@ class Voc(FileDataset):
         errors, warnings = illegal_labels(path, mask, CLASSES, "number the classes 0..20 in VOC's order, 255 = ignore")
         if errors or not mask.colours:
             return errors, warnings
-        told = {c: colour for c, colour in zip(mask.labels, mask.colours, strict=True) if c < len(CLASSES)}
-        other = {c: COLOURS.index(v) for c, v in told.items() if v in COLOURS and COLOURS.index(v) != c}
-        if other and set(told.values()) <= set(COLOURS) and len(set(told.values())) == len(told):
-            says = some_of(f"{c} has the colour of {_class_of(o)}" for c, o in other.items())
-            errors.append(
-                Problem(
-                    str(path),
-                    f"wrong palette: label {says}",
-                    "the numbers are those of a colour table made anew; convert colours to VOC's numbers",
-                )
-            )
+        found = misplaced(mask, dict(enumerate(COLOURS)), CLASSES)
+        if found is not None:
+            fix = "the numbers are those of a colour table made anew; convert colours to VOC's numbers"
+            errors.append(Problem(str(path), found, fix))
         return errors, warnings
-
-
-def _class_of(label: int) -> str:
-    return f"{label} ({CLASSES[label]})" if label < len(CLASSES) else str(label)
 
 
 def _lists(base: Path, found: Survey) -> tuple[dict[str, tuple[str, ...]], bool]:

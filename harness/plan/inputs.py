@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from harness.api.dataset import Dataset
 from harness.api.registry import Chosen, registry
@@ -10,7 +10,9 @@ from harness.api.vocabulary import LABELS
 from harness.cli.parsing import split_list
 from harness.cli.run_words import Words
 from harness.datasets import DATASETS, open_dataset
+from harness.datasets.disk.files import FileDataset
 from harness.datasets.splits import SplitPlan, plan_splits
+from harness.datasets.tag_questions import tag_warnings
 from harness.errors import BadInput, Problem, nearest
 
 
@@ -52,13 +54,29 @@ def open_data(words: Words, options: Mapping[str, str], problems: list[Problem])
         )
         if problems:
             return None
-        used = [split for split, has_masks in dataset.splits().items() if has_masks or split == "train"]
-        dataset.check(tuple(image_id for split in used for image_id in dataset.ids(split)))
+        dataset.check(_used(dataset))
         splits = plan_splits(dataset, words.data.tune, words.protocol, report=words.split)
     except BadInput as e:
         problems.extend(e.problems)
         return None
     return dataset, splits
+
+
+def data_warnings(dataset: Dataset, splits: SplitPlan, labels: Collection[str]) -> list[Problem]:
+    """What the plan says of data that can be trained on: odd masks, classes that tuning or tags cannot see.
+
+    Tags of generated pictures are not asked for: each would have to be drawn.
+    """
+    found = [*dataset.warnings(_used(dataset)), *splits.warnings]
+    if "tags" in labels and isinstance(dataset, FileDataset):
+        found += tag_warnings(dataset, splits.train)
+    return found
+
+
+def _used(dataset: Dataset) -> tuple[str, ...]:
+    """The images that are trained on or can be scored."""
+    used = [split for split, has_masks in dataset.splits().items() if has_masks or split == "train"]
+    return tuple(image_id for split in used for image_id in dataset.ids(split))
 
 
 def gpus_per_worker(words: Words, problems: list[Problem]) -> float:

@@ -19,7 +19,7 @@ from harness.errors import BadInput, Problem
 from harness.files import digest_of
 from harness.plan.ablations import names_for, overrides, unknown_names
 from harness.plan.config import Machine, RunConfig
-from harness.plan.inputs import chosen_methods, gpus_per_worker, labels_of, open_data
+from harness.plan.inputs import chosen_methods, data_warnings, gpus_per_worker, labels_of, open_data
 from harness.plan.knobs import knob_from_text, knob_problems
 from harness.plan.pretrained import Pretrained, find
 from harness.plan.resolve import check_words, resolve_run
@@ -43,6 +43,8 @@ class PlanRow:
     weak_fingerprints: Mapping[str, str] = field(default_factory=dict)
     """By kind of labels, for those that are neither tags nor masks."""
     notes: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    """What is odd about the data, though it can be trained on."""
     gpus: float = 0.0
 
     def weak_fingerprint(self, labels: str) -> dict[str, str]:
@@ -123,6 +125,7 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
         fingerprints=fingerprints,
         weak_fingerprints=weak,
         notes=tuple(notes),
+        warnings=tuple(data_warnings(dataset, splits, {run.labels for run in runs})),
         gpus=gpus,
     )
     studies = []

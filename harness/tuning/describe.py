@@ -65,6 +65,7 @@ def _part_lines(part: PlanRow) -> list[str]:
         f"reported on {splits.report_name} ({len(splits.report)}), protocol {part.words.protocol}",
         *(f"  labels {kind}: {label_source(part.dataset, kind)}" for kind in part.weak_fingerprints),
         *(f"  note: {note}" for note in part.notes),
+        *(f"  warning: {warning}" for warning in part.warnings),
     ]
 
 

@@ -13,8 +13,9 @@ from harness.api.vocabulary import IGNORE
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import ImageFacts, MaskFacts
 from harness.datasets.disk.layout import Layout
-from harness.datasets.disk.looking import absent, illegal_labels, look, recall
+from harness.datasets.disk.looking import illegal_labels, look, recall
 from harness.datasets.disk.tag_files import Tags, read_tags
+from harness.datasets.disk.together import judge_together
 from harness.datasets.io.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask, some_of
 from harness.datasets.io.listing import given_path
 from harness.datasets.weak.deriving import DerivingDataset
@@ -189,9 +190,13 @@ class FileDataset(DerivingDataset):
         outside the classes, a mask of another size than its image, classes that no training image shows.
         """
         looked = look(self, ids)
-        errors = [*merged(looked.errors), *absent(self, looked.seen)[0]]
+        errors = [*merged(looked.errors), *judge_together(self, looked.seen)[0]]
         if errors:
             raise BadInput(errors)
+
+    def warnings(self, ids: tuple[str, ...]) -> list[Problem]:
+        """What is odd about these pictures as a whole, though they can be trained on; `check` tells that of files."""
+        return judge_together(self, look(self, ids).seen)[1]
 
     def facts(self, ids: Iterable[str]) -> dict[str, MaskFacts]:
         """Facts of many masks. Raises BadInput with every wrong one."""

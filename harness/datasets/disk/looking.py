@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -147,56 +147,6 @@ def illegal_labels(
             )
         ]
     return [], []
-
-
-def absent(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
-    """Errors and warnings on named classes that no training image among these shows, and on masks of one label.
-
-    None where a training picture is damaged: it may be the one that shows the class.
-    """
-    every = set(dataset.layout.lists.get("train", ()))
-    train = every & set(seen)
-    learned = labels_in(seen, train)
-    if not train or any(seen[image_id].errors for image_id in train):
-        return [], []
-    if train == every and any(seen[image_id].mask for image_id in train) and (few := too_few(dataset, learned)):
-        return few, []
-    if not learned or dataset.class_names == tuple(map(str, range(len(dataset.class_names)))):
-        return [], []
-    scored = labels_in(seen, set(seen) - train)
-    lacking = [c for c in range(int(dataset.has_background), len(dataset.class_names)) if c not in learned]
-    errors: list[Problem] = []
-    warnings: list[Problem] = []
-    for labels, into, why in (
-        ([c for c in lacking if c in scored], errors if dataset.complete else warnings, "not learned, yet scored"),
-        ([c for c in lacking if c not in scored], warnings, "left out of the mean"),
-    ):
-        if labels:
-            names = some_of((f"{dataset.class_names[c]} ({c})" for c in labels), 8)
-            where = str(dataset.layout.root / dataset.layout.mask_folder)
-            fix = "check that no masks are missing and that labels count in the order of the class names"
-            into.append(Problem(where, f"no training image shows {names}: {why}", fix))
-    return errors, warnings
-
-
-def too_few(dataset: Readable, labels: Collection[int]) -> list[Problem]:
-    """An error where masks tell nothing apart: fewer than two of their labels are not 255."""
-    if len(labels) > 1:
-        return []
-    where = str(dataset.layout.root / dataset.layout.mask_folder)
-    held = f"{next(iter(labels))} is their only label" if labels else "there is no label in them"
-    fix = "255 is no class: number the foreground 1, 2, ...; or choose another mask folder with data.masks=<folder>"
-    return [Problem(where, f"nothing to tell apart in the masks: {held} but 255 (ignore)", fix)]
-
-
-def labels_in(seen: Mapping[str, Seen], ids: Collection[str]) -> set[int]:
-    """Label values, 255 apart, that occur in these masks."""
-    found: set[int] = set()
-    for image_id in ids:
-        mask = seen[image_id].mask
-        if mask is not None:
-            found.update(mask.labels)
-    return found - {IGNORE}
 
 
 def _judge_sizes(

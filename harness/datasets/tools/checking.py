@@ -15,10 +15,12 @@ from harness.datasets import DATASETS, LABEL_OPTIONS, open_dataset
 from harness.datasets.disk import facts
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.layout import IMAGES, WORDS, Survey
-from harness.datasets.disk.looking import Seen, absent, look
+from harness.datasets.disk.looking import Seen, look
+from harness.datasets.disk.together import judge_together
 from harness.datasets.io.images import merged
 from harness.datasets.io.listing import given_path
 from harness.datasets.splits import plan_splits
+from harness.datasets.tag_questions import tag_warnings
 from harness.datasets.tools.judging import judge_sparse, judge_tags, told_sources
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
 
@@ -162,7 +164,7 @@ def check(found: Survey) -> Report:
     if isinstance(dataset, FileDataset):
         facts.forget(dataset.layout.root)
         looked = look(dataset, (image_id for split in dataset.splits() for image_id in dataset.ids(split)))
-        wrong, odd = absent(dataset, looked.seen)
+        wrong, odd = judge_together(dataset, looked.seen)
         errors += [*merged(looked.errors), *wrong]
         warnings += [*merged(looked.warnings), *odd]
         layout = dataset.layout
@@ -172,11 +174,16 @@ def check(found: Survey) -> Report:
         errors += judged.errors
         warnings += [*judged.warnings, *judge_tags(dataset, looked.seen)]
         sources = judged.sources
+        # Scenes without a background share classes as a rule; a plan that learns them from tags says so.
+        if dataset.has_background and not errors and "train" in dataset.splits():
+            warnings += tag_warnings(dataset, dataset.ids("train"))
     elif dataset is not None:
         splits, problems = _generated(dataset)
         errors += problems
     if dataset is not None:
-        errors += _unscored(dataset)
+        wrong, odd = _judge_splits(dataset, sound=not errors)
+        errors += wrong
+        warnings += odd
     return Report(
         dataset.name if dataset else "",
         found.layout,
@@ -190,13 +197,21 @@ def check(found: Survey) -> Report:
     )
 
 
-def _unscored(dataset: Dataset) -> list[Problem]:
-    """What a run would refuse of the splits: nothing to learn from, or nothing to be scored on."""
+def _judge_splits(dataset: Dataset, *, sound: bool) -> tuple[list[Problem], list[Problem]]:
+    """What a run would refuse of the splits (nothing to learn from, or to be scored on), and what tuning would miss.
+
+    Where files are not `sound` classes cannot be counted, and the default protocol is left out.
+    """
     try:
         plan_splits(dataset, protocol="fixed")
     except BadInput as error:
-        return error.problems
-    return []
+        return error.problems, []
+    if not sound:
+        return [], []
+    try:
+        return [], list(plan_splits(dataset).warnings)
+    except BadInput as error:
+        return [], error.problems
 
 
 def _split_of(dataset: FileDataset, split: str, seen: Mapping[str, Seen]) -> SplitReport:

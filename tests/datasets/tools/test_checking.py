@@ -196,16 +196,24 @@ def test_a_mask_without_a_labelled_pixel_is_a_warning(voc_folder: Maker, mask_wr
     assert warning.found == "every pixel is 255 (ignore)"
 
 
-def test_absent_classes_are_an_error_where_they_are_scored(voc_folder: Maker, mask_writer: Callable[..., None]) -> None:
+def test_absent_classes_are_told_and_refused_of_whole_datasets_alone(
+    voc_folder: Maker, mask_writer: Callable[..., None]
+) -> None:
     root = voc_folder(classes=("background", "cat", "dog", "owl", "eel"))
     mask_writer(root / "SegmentationClass/v0.png", np.full((24, 32), 3))
     report = checking.check(checking.survey("folder", root=str(root)))
-    assert [p.found for p in report.errors] == ["no training image shows owl (3): not learned, yet scored"]
-    assert [p.found for p in report.warnings] == ["no training image shows eel (4): left out of the mean"]
+    told = [
+        "no training image shows owl (3): not learned, yet scored",
+        "no training image shows eel (4): left out of the mean",
+    ]
+    assert (report.errors, [p.found for p in report.warnings]) == ((), told)
     dataset = open_dataset("folder", root=str(root))
-    dataset.check(dataset.ids("train"))
+    every = dataset.ids("train") + dataset.ids("val")
+    dataset.check(every)
+    assert [p.found for p in dataset.warnings(every)] == told
+    dataset.complete = True
     with pytest.raises(BadInput, match=r"owl \(3\)"):
-        dataset.check(dataset.ids("train") + dataset.ids("val"))
+        dataset.check(every)
 
 
 def test_later_processes_read_what_has_changed_alone(

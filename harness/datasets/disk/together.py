@@ -1,0 +1,207 @@
+"""What the masks of a dataset say together: absent classes, numbers that are no classes, palettes that differ."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+from harness.api.vocabulary import IGNORE
+from harness.datasets.disk.facts import NO_COLOUR, MaskFacts
+from harness.datasets.disk.looking import Readable, Seen
+from harness.datasets.io.images import COLOURS, some_of
+from harness.errors import Problem
+
+SLIVER = 0.005
+"""Share of an image; a label that covers less of every image that it is in is a sliver."""
+SLIVERS = 1 / 3
+"""Share of slivers among the labels from which on masks look resampled by interpolation."""
+SLIVERS_FROM = 4
+"""Fewer slivers are small objects."""
+LONELY = 0.001
+"""Share of the only image that shows a label, below which the label may be a slip."""
+
+
+def judge_together(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
+    """Errors and warnings on these pictures as a whole; what is wrong with one file is told by `look`."""
+    errors, warnings = absent(dataset, seen)
+    for wrong, odd in (_palettes(dataset, seen), ([], _numbers(dataset, seen))):
+        errors += wrong
+        warnings += odd
+    return errors, warnings
+
+
+def absent(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
+    """Errors and warnings on named classes that no training image among these shows, and on masks of one label.
+
+    None where a training picture is damaged: it may be the one that shows the class.
+    """
+    every = set(dataset.layout.lists.get("train", ()))
+    train = every & set(seen)
+    learned = labels_in(seen, train)
+    if not train or any(seen[image_id].errors for image_id in train):
+        return [], []
+    if train == every and any(seen[image_id].mask for image_id in train) and (few := too_few(dataset, learned)):
+        return few, []
+    if not learned or numbered(dataset.class_names):
+        return [], []
+    scored = labels_in(seen, set(seen) - train)
+    lacking = [c for c in range(int(dataset.has_background), len(dataset.class_names)) if c not in learned]
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+    for labels, into, why in (
+        ([c for c in lacking if c in scored], errors if dataset.complete else warnings, "not learned, yet scored"),
+        ([c for c in lacking if c not in scored], warnings, "left out of the mean"),
+    ):
+        if labels:
+            names = some_of((f"{dataset.class_names[c]} ({c})" for c in labels), 8)
+            where = str(dataset.layout.root / dataset.layout.mask_folder)
+            fix = "check that no masks are missing and that labels count in the order of the class names"
+            into.append(Problem(where, f"no training image shows {names}: {why}", fix))
+    return errors, warnings
+
+
+def too_few(dataset: Readable, labels: Collection[int]) -> list[Problem]:
+    """An error where masks tell nothing apart: fewer than two of their labels are not 255."""
+    if len(labels) > 1:
+        return []
+    where = str(dataset.layout.root / dataset.layout.mask_folder)
+    held = f"{next(iter(labels))} is their only label" if labels else "there is no label in them"
+    fix = "255 is no class: number the foreground 1, 2, ...; or choose another mask folder with data.masks=<folder>"
+    return [Problem(where, f"nothing to tell apart in the masks: {held} but 255 (ignore)", fix)]
+
+
+def labels_in(seen: Mapping[str, Seen], ids: Collection[str]) -> set[int]:
+    """Label values, 255 apart, that occur in these masks."""
+    found: set[int] = set()
+    for image_id in ids:
+        mask = seen[image_id].mask
+        if mask is not None:
+            found.update(mask.labels)
+    return found - {IGNORE}
+
+
+def numbered(names: tuple[str, ...]) -> bool:
+    """Whether classes have no names but their numbers."""
+    return names == tuple(map(str, range(len(names))))
+
+
+def _numbers(dataset: Readable, seen: Mapping[str, Seen]) -> list[Problem]:
+    """Questions on labels without names: gaps between them, slivers, and values that one image alone shows."""
+    masks = [one.mask for one in seen.values() if one.mask is not None]
+    labels = sorted(labels_in(seen, seen))
+    if not numbered(dataset.class_names) or not labels:
+        return []
+    where = str(dataset.layout.root / dataset.layout.mask_folder)
+    name = "name the classes in classes.txt, one a line, label 0 first: other numbers are then errors"
+    problems = _gaps(where, labels, name)
+    most, pixels, images = _extent(masks)
+    slivers = [label for label in labels if most[label] < SLIVER]
+    if len(slivers) >= SLIVERS_FROM and len(slivers) > SLIVERS * len(labels):
+        found = f"{len(slivers)} of {len(labels)} labels cover less than {SLIVER:.1%} of every image that shows them "
+        found += f"({some_of(map(str, slivers))}): were the masks resized by interpolation, or saved with smooth edges?"
+        return [*problems, Problem(where, found, f"resize masks by nearest neighbour; or {name}")]
+    lonely = [label for label in slivers if images[label] == 1 and most[label] < LONELY and len(masks) > 1]
+    if lonely:
+        told = some_of(f"{label} ({pixels[label]} pixels)" for label in lonely)
+        found = f"labels that one image alone shows, with less than {LONELY:.1%} of it: {told}; are they meant?"
+        problems.append(Problem(where, found, f"correct these pixels; or {name}"))
+    return problems
+
+
+def _gaps(where: str, labels: list[int], name: str) -> list[Problem]:
+    """A question where numbers below the highest label occur nowhere."""
+    gaps = _runs(sorted(set(range(labels[-1])) - set(labels)))
+    if not gaps:
+        return []
+    told = some_of((f"{low}..{high}" if high > low else str(low) for low, high in gaps), 6)
+    found = f"labels {told} occur in no mask, yet {labels[-1]} does: {labels[-1] + 1} classes are counted"
+    low, high = gaps[-1]
+    if high == labels[-1] - 1 and high - low + 1 >= max(2, len(labels) - 1):
+        found += f"; is {labels[-1]} meant as 'ignore'?"
+        return [Problem(where, found, f"write {IGNORE} for ignore; or {name}")]
+    if gaps == [(0, 0)]:
+        found += "; do the classes begin at 1?"
+        return [Problem(where, found, f"write label - 1; with a background that is 0, {name}")]
+    return [Problem(where, found, f"number the classes without gaps; or {name}")]
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of each run of numbers that follow each other."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
+
+
+def _extent(masks: Iterable[MaskFacts]) -> tuple[dict[int, float], Counter[int], Counter[int]]:
+    """Of each label: its largest share of an image, its pixels, the images that show it."""
+    most: dict[int, float] = defaultdict(float)
+    pixels: Counter[int] = Counter()
+    images: Counter[int] = Counter()
+    for mask in masks:
+        size = mask.size[0] * mask.size[1]
+        for label, count in zip(mask.labels, mask.pixels, strict=True):
+            most[label] = max(most[label], count / size)
+            pixels[label] += count
+            images[label] += 1
+    return most, pixels, images
+
+
+def _palettes(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
+    """An error where each file has numbers of its own; a warning where labels have two colours for another reason.
+
+    Signs of the former: one colour stands for several labels, a label has three colours, or a label with two has VOC's
+    colour of another one. Grey masks, ramps and palettes of one colour are left out.
+    """
+    colours: dict[int, Counter[tuple[int, int, int]]] = defaultdict(Counter)
+    labels: dict[tuple[int, int, int], set[int]] = defaultdict(set)
+    files = 0
+    for one in seen.values():
+        told = palette_of(one.mask) if one.mask is not None else {}
+        files += bool(told)
+        for label, colour in told.items():
+            colours[label][colour] += 1
+            labels[colour].add(label)
+    several = [label for label in sorted(colours) if len(colours[label]) > 1]
+    if not several:
+        return [], []
+    where = str(dataset.layout.root / dataset.layout.mask_folder)
+    told_first = some_of((f"label {label} has {len(colours[label])} colours" for label in several), 3)
+    found = f"{told_first} over {files} files"
+    shared = max((c for c, of in labels.items() if len(of) > 1), key=lambda c: (len(labels[c]), c), default=None)
+    if shared is not None:
+        found += f", and #{bytes(shared).hex()} is label {' and '.join(map(str, sorted(labels[shared])[:3]))}"
+    voc = dict(enumerate(COLOURS))
+    astray = any(misplaced(one.mask, voc, dataset.class_names) for one in seen.values() if one.mask is not None)
+    if shared is not None or astray or any(len(colours[label]) > 2 for label in several):
+        found += ": each file has a palette of its own, so that its numbers are not those of the others"
+        fix = "save all masks with one palette: the number of a pixel is its class, whatever its colour"
+        return [Problem(where, found, fix)], []
+    fix = "check that labels mean the same in all files; one palette for all says so"
+    return [], [Problem(where, f"{found}: are their numbers those of the same classes?", fix)]
+
+
+def palette_of(mask: MaskFacts) -> dict[int, tuple[int, int, int]]:
+    """The colour of each label of a mask, 255 left out; {} for grey masks, ramps of grey and palettes of one colour."""
+    told = dict(zip(mask.labels, mask.colours, strict=True)) if mask.colours else {}
+    told.pop(IGNORE, None)
+    told = {label: colour for label, colour in told.items() if colour != NO_COLOUR}
+    ramp = all(colour == (label, label, label) for label, colour in told.items())
+    return {} if ramp or (len(told) > 1 and len(set(told.values())) == 1) else told
+
+
+def misplaced(mask: MaskFacts, known: Mapping[int, tuple[int, int, int]], names: tuple[str, ...]) -> str | None:
+    """That a mask's palette gives labels the colours that `known` has for others, in words; None where it does not.
+
+    All of its colours must be known and different: anything else is another palette, which says nothing.
+    """
+    told = palette_of(mask)
+    owner = {colour: label for label, colour in known.items()}
+    other = {label: owner[c] for label, c in told.items() if label in known and owner.get(c, label) != label}
+    if not other or not set(told.values()) <= set(owner) or len(set(told.values())) < len(told):
+        return None
+    named = {label: f"{of} ({names[of]})" if of < len(names) else str(of) for label, of in other.items()}
+    return "wrong palette: label " + some_of(f"{label} has the colour of {text}" for label, text in named.items())
