@@ -8,6 +8,8 @@ from harness.api.dataset import Dataset
 from harness.datasets.io.images import some_of
 from harness.errors import Problem
 
+TOGETHER_FROM = 3
+"""Images; classes that fewer show may be together by chance."""
 _FIX = "add training images without it, or learn from points, scribbles, ... (labels=)"
 _ALONE = "add training images that show one of them alone, join them to one class, or learn from points, scribbles, ..."
 
@@ -32,7 +34,7 @@ def tag_warnings(dataset: Dataset, ids: tuple[str, ...]) -> list[Problem]:
         found += f"{'it' if one else 'them'} (no negatives)"
         problems.append(Problem("labels=tags", found, _FIX))
     alike: dict[bytes, list[str]] = {}
-    for c in np.flatnonzero((shown_C > 0) & (shown_C < len(ids))).tolist():
+    for c in np.flatnonzero((shown_C >= TOGETHER_FROM) & (shown_C < len(ids))).tolist():
         alike.setdefault(tags_NC[:, c].tobytes(), []).append(names[c])
     twins = [group for group in alike.values() if len(group) > 1]
     if twins:

@@ -114,7 +114,7 @@ def test_a_small_part_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture
     assert data.main(["check", "data=voc", f"data.root={root}"]) == 0
     text = capsys.readouterr().out
     assert "10 of 10,582 ids: a part of train is used" in text
-    assert "0 errors, 3 warnings; 30 files read" in text
+    assert "0 errors, 4 warnings; 30 files read" in text
     assert "  255 (ignore) covers" in text
 
 
