@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from harness.engine.phases import Phases
 from harness.engine.session import Session
 from harness.plan.build import build_method
 from harness.plan.config import Machine, RunConfig
+from harness.plan.payload import Origin
 from harness.store import Store
 
 
@@ -48,8 +49,7 @@ class Context:
     phases: Phases
     heartbeat: Heartbeat
     store: Store
-    labels: dict[str, Any] = field(default_factory=dict)
-    """study, trial, role and sweep, for heartbeats and the runs table."""
+    origin: Origin = field(default_factory=Origin)
     in_use: ExitStack = field(default_factory=ExitStack)
     """Locks on the stages' folders that this run reads; closing it lets others remove them."""
     _live: tuple[str, Method] | None = None
@@ -65,7 +65,7 @@ class Context:
                 stage=stage,
                 step=step,
                 total=total,
-                **self.labels,
+                **asdict(self.origin),
                 **extra,
             )
 

@@ -27,32 +27,32 @@ from harness.engine.parallel import barrier
 from harness.engine.phases import Phases
 from harness.engine.session import Session
 from harness.engine.stages.stage import clean, kept, run_stages
-from harness.plan.config import Machine, RunConfig
+from harness.plan.config import RunConfig
+from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
 from harness.store import Store
 from harness.store.files import write_atomic
-from harness.store.rows import param_rows, run_row
+from harness.store.rows import param_rows
 from harness.store.schema import conform
 
 
-def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
+def execute(payload: Payload, session: Session) -> Outcome:
     """Execute one run and write it to the store; every exception but a stop passes to the caller's fault classes.
 
-    `payload` holds key, config, machine, labels (sweep, study, trial, role), train fingerprint and versions, as
-    `harness.plan.plan` makes them. Every worker of the run calls this; the first one writes.
+    Every worker of the run calls this; the first one writes.
     """
     phases = Phases()
     started = datetime.now(UTC)
     with phases.of("start"):
-        _fresh_state(session, int(payload["machine"]["threads"]))
+        _fresh_state(session, payload.machine.threads)
         context = open_context(payload, session, phases)
     if session.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     context.beat("start", 0, context.run.total)
     base = {
-        "train": payload["train_fingerprint"],
+        "train": payload.data.train,
         "weights": context.machine.weights_digest,
-        "versions": payload["versions"],
+        "versions": payload.versions,
     }
     stages = resolve(context.run.chosen.trained.recipe)(context.run)
     with context.in_use:
@@ -76,10 +76,9 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
     return Outcome(status="done", objective=objective)
 
 
-def open_context(payload: Mapping[str, Any], session: Session, phases: Phases) -> Context:
+def open_context(payload: Payload, session: Session, phases: Phases) -> Context:
     """The run that a payload describes, with its data opened."""
-    run = RunConfig.from_dict(payload["config"])
-    machine = Machine(**{**payload["machine"], "keep": tuple(payload["machine"]["keep"])})
+    run, machine, key = payload.run, payload.machine, payload.key
     options = {k: v for k, v in run.options.items() if k != "tune"}
     dataset = open_dataset(
         run.dataset, root=machine.data_root, masks=run.masks, classes=machine.classes_file, options=options
@@ -88,11 +87,8 @@ def open_context(payload: Mapping[str, Any], session: Session, phases: Phases) -
     if machine.low_memory:
         run = dataclasses.replace(run, group=_smaller_group(run))
     store = Store(machine.store)
-    key = str(payload["key"])
     heartbeat = Heartbeat(store.work(key))
-    return Context(
-        run, key, machine, dataset, splits, session, phases, heartbeat, store, dict(payload.get("labels", {}))
-    )
+    return Context(run, key, machine, dataset, splits, session, phases, heartbeat, store, payload.origin)
 
 
 def _smaller_group(run: RunConfig) -> int:
@@ -105,7 +101,7 @@ def _write(
     method: Any,
     outputs: Mapping[str, Artifact],
     tables: Tables,
-    payload: Mapping[str, Any],
+    payload: Payload,
     phases: Phases,
     started: datetime,
 ) -> None:
@@ -121,7 +117,7 @@ def _write(
     frames = {
         "evals": pl.DataFrame(tables.evals),
         "counts": pl.concat(tables.counts),
-        "params": param_rows(key, payload["config"], method.describe()),
+        "params": param_rows(key, payload.run.knobs, payload.run.base_knobs, method.describe()),
     }
     if tables.curves:
         frames["curves"] = pl.concat(tables.curves)
@@ -139,14 +135,13 @@ def _write(
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = {k: round(v, 4) for k, v in phases.seconds.items()} | ({"earlier": round(earlier, 4)} if earlier else {})
     lost = max(0, _reached(context.heartbeat.before) - _resumed_at(outputs))
-    row = run_row(
-        payload,
+    row = payload.row(
         "done",
         started=started.isoformat(),
         seconds=json.dumps(seconds),
         device=torch.cuda.get_device_name() if cuda else "cpu",
         world_size=context.session.world_size,
-        gpu_seconds=wall * context.session.world_size * payload.get("gpus", 1.0) if cuda else 0.0,
+        gpu_seconds=wall * context.session.world_size * payload.gpus if cuda else 0.0,
         peak_memory=int(peak),
         steps_lost=lost,
         # Shown and never ranked: the retry after running out of memory normalised over other groups.

@@ -60,7 +60,7 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
     if {"foreign", "published"} & set(config):
         fix = "score its files again with preds= or cams=, or the weights file with weights="
         raise BadInput(Problem("run", f"{row['key']} is {row['method']}, which was not trained here", fix))
-    run = RunConfig.from_dict(config)
+    run = RunConfig.from_stored(row["config"])
     problems: list[Problem] = []
     target = _target(words, run, problems)
     how = inference_of(words.scales, words.flip, words.fusion, run.inference)

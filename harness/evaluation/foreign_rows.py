@@ -193,13 +193,23 @@ def _row(parsed: Parsed, dataset: Dataset, ids: tuple[str, ...], rule: str) -> d
         "knobs": {},
         "options": dict(parsed.options),
     }
-    fingerprint = dataset.fingerprint(ids)
-    payload = {
-        "key": digest_of({"foreign": config, "data": described}),
-        "config": config,
-        "machine": {"threads": threads_of(words), "protocol": protocol},
-        "versions": {},
-        "fingerprints": {"report": fingerprint},
-        "described": described,
-    }
-    return {**run_row(payload, "done", seconds=json.dumps({"score": 0.0})), "iterations": None}
+    return run_row(
+        "done",
+        key=digest_of({"foreign": config, "data": described}),
+        method=config["method"],
+        variant=config["variant"],
+        dataset=dataset.name,
+        split_fingerprints=json.dumps({"report": dataset.fingerprint(ids)}),
+        supervision=config["labels"],
+        backbone=config["backbone"],
+        decoder=config["decoder"],
+        tier=config["tier"],
+        iterations=None,
+        seed=config["seed"],
+        protocol=protocol,
+        config=json.dumps({**config, **described}, sort_keys=True),
+        versions="{}",
+        threads=threads_of(words),
+        precision="",
+        seconds=json.dumps({"score": 0.0}),
+    )

@@ -125,7 +125,7 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
     if rule == "held-out":
         raise BadInput(Problem("protocol", "nothing is tuned here", "protocol=fixed or protocol=oracle"))
     protocol = rule if rule != NO_RULE else "fixed"
-    identity = {"published": file_digest(path), "run": run.to_dict(), "name": words.name, "protocol": protocol}
+    identity = {"published": file_digest(path), "run": run.identity(), "name": words.name, "protocol": protocol}
     row = _row(words, run, path, digest_of(_without_scoring(identity)), dataset, split, ids, protocol)
     job = ScoringJob(
         run=run,
@@ -160,20 +160,29 @@ def _row(
     ids: tuple[str, ...],
     protocol: str,
 ) -> dict[str, Any]:
-    payload = {
-        "key": key,
-        "config": {**run.to_dict(), "method": words.name or f"{run.method}-published"},
-        "machine": {"threads": threads_of(words), "protocol": protocol},
-        "labels": {"sweep": "", "study": ""},
-        "versions": versions(run.chosen.spec, run.chosen.base),
-        "pretraining": path.name,
-        "fingerprints": {"report": dataset.fingerprint(ids)},
-        "described": {
-            "dataset": dataset.name,
-            "class_names": list(dataset.class_names),
-            "has_background": dataset.has_background,
-            "published": {"file": path.name, "method": run.method, "split": split},
-        },
+    described = {
+        "class_names": list(dataset.class_names),
+        "has_background": dataset.has_background,
+        "published": {"file": path.name, "method": run.method, "split": split},
     }
-    # Nobody here knows for how long it was trained.
-    return {**run_row(payload, "done", seconds=json.dumps({"score": 0.0})), "iterations": None}
+    return run_row(
+        "done",
+        key=key,
+        method=words.name or f"{run.method}-published",
+        variant=run.variant,
+        dataset=dataset.name,
+        split_fingerprints=json.dumps({"report": dataset.fingerprint(ids)}),
+        supervision=run.labels,
+        backbone=run.backbone,
+        decoder=run.decoder,
+        pretraining=path.name,
+        tier=run.tier,
+        iterations=None,  # nobody here knows for how long it was trained
+        seed=run.seed,
+        protocol=protocol,
+        config=run.stored(described),
+        versions=json.dumps(versions(run.chosen.spec, run.chosen.base)),
+        threads=threads_of(words),
+        precision=run.precision,
+        seconds=json.dumps({"score": 0.0}),
+    )

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.api.inference import Inference
 from harness.api.registry import Chosen, registry
 from harness.api.spec import MethodConfig
+from harness.errors import StoreError
 from harness.files import digest_of
 from harness.plan.knobs import plain, typed_knobs
 
 INFERENCE_FIELDS = frozenset({"scales", "flip", "fusion", "crf", "split", "scoring"})
 """Fields of a run that say how its network is scored, and nothing of how it is made."""
+
+
+SCHEMA = 2
+"""Of a config as it is written. Raised when a field comes, goes or changes its meaning; `MIGRATIONS` then says how."""
+DESCRIBED = frozenset({"family", "class_names", "has_background", "ablation", "published", "foreign"})
+"""What a column `config` of `runs` holds beside a config's own fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,24 +91,72 @@ class RunConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able values; `from_dict` is the inverse."""
-        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        """Plain JSON-able values, the schema among them; `from_dict` is the inverse."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {"schema": SCHEMA, **values}
+
+    def identity(self) -> dict[str, Any]:
+        """The values that enter keys: as of the first schema, whose usual inference left `scoring` out."""
+        values = self.to_dict()
+        del values["schema"]
         if not values["scoring"]:
             del values["scoring"]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """A config from `to_dict`'s values."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        kept = {k: v for k, v in values.items() if k in known}
-        kept["scales"] = tuple(kept.get("scales", (1.0,)))
-        return cls(**kept)
+        """A config from `to_dict`'s values of this schema or an earlier one.
+
+        Raises StoreError naming unknown and missing fields, or a later schema.
+        """
+        return cls(**_checked(migrated(values), {f.name for f in dataclasses.fields(cls)}))
+
+    def stored(self, described: Mapping[str, Any]) -> str:
+        """The column `config` of `runs`: the config, and beside it what reports ask for (`DESCRIBED`)."""
+        return json.dumps({**self.to_dict(), **described}, sort_keys=True)
+
+    @classmethod
+    def from_stored(cls, text: str) -> RunConfig:
+        """The config in a column `config` of whatever schema. Raises StoreError as `from_dict` does."""
+        values = json.loads(text)
+        return cls.from_dict({k: v for k, v in values.items() if k not in DESCRIBED})
 
     def with_knobs(self, knobs: Mapping[str, Any], seed: int) -> RunConfig:
         """The same run with other knobs (the rest as they are) and another seed."""
         merged = {**self.knobs, **{k: plain(v) for k, v in knobs.items()}}
         return dataclasses.replace(self, knobs=merged, seed=seed)
+
+
+def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's values of an earlier schema as today's has them; fields that are no config's own stay as they are.
+
+    Raises StoreError for a later schema.
+    """
+    found = dict(values)
+    schema = found.pop("schema", 1)
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise StoreError(f"a config of schema {schema!r}; this version reads 1 to {SCHEMA}: update the harness")
+    for old in range(schema, SCHEMA):
+        found = MIGRATIONS[old](found)
+    return found
+
+
+def _from_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Inference was scales, flip and fusion alone unless `scoring` said more; rows named folders as `folder:pets`."""
+    named = {"dataset": str(values["dataset"]).partition(":")[0]} if "dataset" in values else {}
+    return {"scoring": {}, **values, **named}
+
+
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""By schema, what makes of its values those of the next one."""
+
+
+def _checked(values: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+    if unknown or missing:
+        said = [f"{what} {', '.join(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names]
+        raise StoreError(f"a config of schema {SCHEMA} with fields {'; '.join(said)}: another version wrote it")
+    return {**values, "scales": tuple(values["scales"])}
 
 
 def content_key(run: RunConfig, *, train_fingerprint: str, weights_digest: str, versions: Mapping[str, int]) -> str:
@@ -117,7 +172,7 @@ def content_key(run: RunConfig, *, train_fingerprint: str, weights_digest: str, 
 
 def _identity(run: RunConfig) -> dict[str, Any]:
     """The config without added knobs that stand at their defaults."""
-    values, chosen = run.to_dict(), run.chosen
+    values, chosen = run.identity(), run.chosen
     for part, spec in (("knobs", chosen.spec), ("base_knobs", chosen.base)):
         if spec is not None and values[part] is not None:
             quiet = {k: plain(f.default) for k, f in spec.config.knobs().items() if f.metadata.get("added")}

@@ -16,8 +16,9 @@ from harness.errors import BadInput, Problem
 from harness.files import digest_of
 from harness.plan.config import Machine, content_key
 from harness.plan.knobs import typed_knobs
+from harness.plan.payload import Origin, Payload
 from harness.plan.row import SINGLE, OpenDatasets, PlannedStudy, PlanRow, plan_part
-from harness.plan.studies import Resolved, Study
+from harness.plan.studies import Study
 
 __all__ = ["Plan", "PlanRow", "PlannedStudy", "make_plan"]
 
@@ -75,8 +76,8 @@ class Plan:
 
     def resolve(
         self, study: Study, knobs: Mapping[str, Any], seed: int, *, trial: int = 0, role: str = "trial"
-    ) -> Resolved:
-        """The run of a study with these knobs and seed: its key, and the payload that `engine.run.execute` takes.
+    ) -> Payload:
+        """The run of a study with these knobs and seed, as `engine.run.execute` takes it.
 
         Raises BadInput when a rule between knobs is broken.
         """
@@ -84,36 +85,28 @@ class Plan:
         part = planned.part
         run = planned.run.with_knobs(knobs, seed)
         typed_knobs(run.chosen.spec, run.knobs)
-        train_fingerprint = part.train_fingerprint(run.labels)
+        data = part.data(run.labels)
         key = content_key(
             run,
-            train_fingerprint=train_fingerprint,
+            train_fingerprint=data.train,
             weights_digest=planned.pretrained.digest,
             versions=planned.versions,
         )
         machine = dataclasses.replace(
             part.machine, weights=planned.pretrained.path, weights_digest=planned.pretrained.digest
         )
-        payload = {
-            "key": key,
-            "config": run.to_dict(),
-            "machine": dataclasses.asdict(machine),
-            "labels": {"sweep": self.sweep, "study": study.id, "trial": trial, "role": role},
-            "train_fingerprint": train_fingerprint,
-            "fingerprints": {**part.fingerprints, **part.weak_fingerprint(run.labels)},
-            "versions": dict(planned.versions),
-            "workers": study.workers,
-            "gpus": study.gpus,
-            "pretraining": planned.pretrained.label,
-            "described": {
-                "dataset": part.dataset.name,
-                "family": part.dataset.family,
-                "class_names": list(part.dataset.class_names),
-                "has_background": part.dataset.has_background,
-                "ablation": planned.ablation,
-            },
-        }
-        return Resolved(key=key, payload=payload)
+        return Payload(
+            key=key,
+            run=run,
+            machine=machine,
+            data=data,
+            versions=planned.versions,
+            origin=Origin(sweep=self.sweep, study=study.id, trial=trial, role=role),
+            pretraining=planned.pretrained.label,
+            ablation=planned.ablation,
+            workers=study.workers,
+            gpus=study.gpus,
+        )
 
 
 def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False) -> Plan:

@@ -21,6 +21,7 @@ from harness.plan.ablations import names_for, overrides, unknown_names
 from harness.plan.config import Machine, RunConfig
 from harness.plan.inputs import chosen_methods, data_warnings, gpus_per_worker, labels_of, open_data
 from harness.plan.knobs import knob_from_text, knob_problems
+from harness.plan.payload import PlannedData
 from harness.plan.pretrained import Pretrained, find
 from harness.plan.resolve import check_words, resolve_run
 from harness.plan.studies import Study
@@ -47,14 +48,10 @@ class PlanRow:
     """What is odd about the data, though it can be trained on."""
     gpus: float = 0.0
 
-    def weak_fingerprint(self, labels: str) -> dict[str, str]:
-        """What decides the sparse labels that a run reads, as the entry `weak` of its fingerprints; none for others."""
-        return {"weak": self.weak_fingerprints[labels]} if labels in self.weak_fingerprints else {}
-
-    def train_fingerprint(self, labels: str) -> str:
-        """Digest of the training images and of the labels that a run reads."""
-        weak = self.weak_fingerprints.get(labels, "")
-        return digest_of([self.fingerprints["train"], weak]) if weak else self.fingerprints["train"]
+    def data(self, labels: str) -> PlannedData:
+        """The data of a run that reads these labels."""
+        weak = {"weak": self.weak_fingerprints[labels]} if labels in self.weak_fingerprints else {}
+        return PlannedData.of(self.dataset, {**self.fingerprints, **weak})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,14 +234,14 @@ def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Plann
     pretrained = find(run.backbone, words.backbone.weights)
     check_weights(run, part.dataset, pretrained)
     identity = {
-        "run": run.to_dict(),
+        "run": run.identity(),
         "trials": trials,
         "seeds": seeds,
         "search": words.search,
         "protocol": words.protocol,
         "space": sorted(map(str, space.knobs)) if space else [],
         # Other images, labels or weights under the same words are another study: its scores teach nothing here.
-        "train": part.train_fingerprint(run.labels),
+        "train": part.data(run.labels).train,
         "tune": part.fingerprints["tune"],
         "weights": pretrained.digest,
     }

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from harness.api.space import Space
 from harness.errors import BadInput, Problem, nearest
+from harness.plan.payload import Payload
 
 Role = Literal["trial", "final"]
 SEARCHES = ("tpe", "rules")
@@ -92,14 +93,6 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """A config that can run: its content key and what `execute` needs (JSON values)."""
-
-    key: str
-    payload: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class ClosedTrial:
     """A closed trial of the same study, read from the store."""
 
@@ -127,7 +120,7 @@ class Record:
 class Hooks(Protocol):
     """How the search reaches plan and store. Called in the driver only, one call at a time."""
 
-    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Resolved:
+    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Payload:
         """The run of these knob values (all of the preset's, searched ones replaced) with this seed."""
         ...
 

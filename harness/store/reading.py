@@ -6,8 +6,9 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, cast
 
 import polars as pl
 
@@ -31,23 +32,49 @@ class MissingRows(StoreError):
     """Rows that a run should have are not in the store, or their file is damaged: running it again brings them."""
 
 
-@dataclass(frozen=True)
+class _NotLoaded:
+    """Stands in `Results` for a table that was not asked for."""
+
+
+_NOT_LOADED = cast(pl.DataFrame, _NotLoaded)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Results:
     """Everything in a store: one data frame per table, those without files empty but typed.
 
-    The order of rows means nothing. A run that ran again after a failure has several rows in `runs`
-    (`latest_runs` picks one per key).
+    Reading a table that was not loaded raises StoreError. The order of rows means nothing. A run that ran again after
+    a failure has several rows in `runs` (`latest_runs` picks one per key).
     """
 
-    runs: pl.DataFrame
-    trials: pl.DataFrame
-    params: pl.DataFrame
-    evals: pl.DataFrame
-    counts: pl.DataFrame
-    curves: pl.DataFrame
-    steps: pl.DataFrame
-    artifacts: pl.DataFrame
-    claims: pl.DataFrame
+    runs: pl.DataFrame = _NOT_LOADED
+    trials: pl.DataFrame = _NOT_LOADED
+    params: pl.DataFrame = _NOT_LOADED
+    evals: pl.DataFrame = _NOT_LOADED
+    counts: pl.DataFrame = _NOT_LOADED
+    curves: pl.DataFrame = _NOT_LOADED
+    steps: pl.DataFrame = _NOT_LOADED
+    artifacts: pl.DataFrame = _NOT_LOADED
+    claims: pl.DataFrame = _NOT_LOADED
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if value is _NOT_LOADED:
+            raise StoreError(f"the table {name} was not loaded: name it, as in load(path, tables=[{name!r}])")
+        return value
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """The tables that are there, by name."""
+        every = {f.name: object.__getattribute__(self, f.name) for f in fields(self)}
+        return {name: frame for name, frame in every.items() if frame is not _NOT_LOADED}
+
+    def with_tables(self, **frames: pl.DataFrame) -> Results:
+        """The same with these tables, in place of or beside its own."""
+        return Results(**{**self.tables, **frames})
+
+    def __repr__(self) -> str:
+        return f"Results({', '.join(f'{name}: {frame.height} rows' for name, frame in self.tables.items())})"
 
 
 @dataclass(frozen=True)
@@ -59,19 +86,19 @@ class Damaged:
 
 
 def load(path: str | Path, tables: Iterable[str] | None = None, only: Mapping[str, pl.Expr] | None = None) -> Results:
-    """All rows of the store at `path`, of `tables` only where named; no store yet is an empty one.
+    """All rows of the store at `path`, or those of `tables` alone, and reading another then raises StoreError; no store
+    yet is an empty one.
 
     `only` names for a table what its rows must fulfil; others never fill the memory. A damaged file is named in a
     StoreWarning and moved to `<path>/damaged/`; the rest loads. Raises StoreError for a store of a newer version or
     one that the system refuses to read.
     """
     root = local_root(path)
-    wanted = set(SCHEMAS if tables is None else tables)
+    wanted = dict.fromkeys(SCHEMAS if tables is None else tables)
     for table in wanted:
         table_schema(table)
     where = only or {}
-    frames = {table: _table(root, table, where.get(table)) if table in wanted else empty(table) for table in SCHEMAS}
-    return Results(**frames)
+    return Results(**{table: _table(root, table, where.get(table)) for table in wanted})
 
 
 def latest_runs(runs: pl.DataFrame) -> pl.DataFrame:

@@ -12,52 +12,38 @@ from typing import Any
 import polars as pl
 
 
-def run_row(payload: Mapping[str, Any], status: str, **values: Any) -> dict[str, Any]:
-    """A row of `runs` from a payload: used for finished runs here, for pruned and failed ones by the driver."""
-    config = payload["config"]
-    machine = payload["machine"]
-    labels = payload.get("labels", {})
-    row: dict[str, Any] = {
-        "key": payload["key"],
-        "sweep": labels.get("sweep", ""),
-        "study": labels.get("study", ""),
-        "trial": int(labels.get("trial", 0)),
-        "method": config["method"],
-        "variant": config["variant"],
-        "dataset": payload.get("described", {}).get("dataset", config["dataset"]),
-        "split_fingerprints": json.dumps(payload.get("fingerprints", {})),
-        "supervision": config["labels"],
-        "backbone": config["backbone"],
-        "decoder": config["decoder"],
-        "pretraining": payload.get("pretraining", ""),
-        "tier": config["tier"],
-        "iterations": max(1, round(config["iterations"] * config["fidelity"])),
-        "seed": config["seed"],
-        "protocol": machine["protocol"],
-        "config": json.dumps({**config, **payload.get("described", {})}, sort_keys=True),
-        "status": status,
+def run_row(status: str, **columns: Any) -> dict[str, Any]:
+    """A row of `runs`: `columns`, and for those that nobody gives what holds of a run outside any sweep, on a CPU,
+    without cost."""
+    usual: dict[str, Any] = {
+        "sweep": "",
+        "study": "",
+        "trial": 0,
+        "pretraining": "",
         "error_class": "",
         "error_message": "",
-        "versions": json.dumps(payload["versions"]),
         "git_commit": git_commit(),
         "device": "cpu",
         "world_size": 1,
-        "threads": machine["threads"],
-        "precision": config["precision"],
         "started": datetime.now(UTC).isoformat(),
         "seconds": "{}",
         "gpu_seconds": 0.0,
         "peak_memory": 0,
         "steps_lost": 0,
     }
-    row.update(values)
-    return row
+    return {**usual, **columns, "status": status}
 
 
-def param_rows(key: str, config: Mapping[str, Any], fitted: Mapping[str, Any] | None = None) -> pl.DataFrame:
-    """The knobs of a run, and as `fitted.<name>` what was fitted to its size: as a number where it is one, as text."""
-    base = {f"base.{k}": v for k, v in (config.get("base_knobs") or {}).items()}
-    knobs = {**config["knobs"], **base, **{f"fitted.{k}": v for k, v in (fitted or {}).items()}}
+def param_rows(
+    key: str,
+    knobs: Mapping[str, Any],
+    base_knobs: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, Any] | None = None,
+) -> pl.DataFrame:
+    """The knobs of a run, as `base.<name>` those of its base, and as `fitted.<name>` what was fitted to its size: as a
+    number where it is one, as text."""
+    base = {f"base.{k}": v for k, v in (base_knobs or {}).items()}
+    knobs = {**knobs, **base, **{f"fitted.{k}": v for k, v in (fitted or {}).items()}}
     numeric = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in knobs.values()]
     return pl.DataFrame(
         {

@@ -104,7 +104,7 @@ class _Session:
             make_folder(self.uri)
             self._trackers[sweep] = Tracker(make_client(self.uri), self.root, self.uri, sweep)
         tracker = self._trackers[sweep]
-        results = replace(results, runs=latest_runs(results.runs))
+        results = results.with_tables(runs=latest_runs(results.runs))
         done = {"created": 0, "updated": 0, "known": 0}
         places = _places(results, sweep)
         wanted = [(*place, rows) for place, rows in places.items() if only is None or place[1] in only]
@@ -138,8 +138,7 @@ class _Session:
         only = {
             t: pl.col("eval").is_in(evals.implode()) if t == "counts" else pl.col("key").is_in(keys) for t in tables
         }
-        found = load(self.root, tables, only)
-        return replace(results, **{table: getattr(found, table) for table in tables})
+        return results.with_tables(**load(self.root, tables, only).tables)
 
 
 def _places(results: Results, sweep: str) -> dict[tuple[str, str], list[dict[str, object]]]:

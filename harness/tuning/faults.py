@@ -11,14 +11,14 @@ import random
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from harness.engine.session import Session
 from harness.errors import BadInput
+from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
 
 PREEMPTED = "preempted"
@@ -83,8 +83,8 @@ def finite(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def attempt(execute: Execute, payload: Mapping[str, Any], session: Session, threads: int = 1) -> Outcome:
-    """Runs `execute` in a cleaned process; out of memory is tried once more, `with_low_memory`.
+def attempt(execute: Execute, payload: Payload, session: Session, threads: int = 1) -> Outcome:
+    """Runs `execute` in a cleaned process; out of memory is tried once more, with `low_memory`.
 
     Exceptions become outcomes. SystemExit (a stopped trial) and KeyboardInterrupt pass. Nothing is tried where an
     earlier run broke the GPU for this process: that is no fault of this one.
@@ -95,7 +95,7 @@ def attempt(execute: Execute, payload: Mapping[str, Any], session: Session, thre
     for last in (False, True):
         clean_process(threads)
         try:
-            return finite(execute(with_low_memory(payload) if last else payload, session))
+            return finite(execute(payload.with_low_memory() if last else payload, session))
         except Exception as error:
             # A retry must start after this block: the error's frames hold the tensors that filled the memory.
             outcome = failed(error)
@@ -125,13 +125,6 @@ def leave_without_gpu() -> None:
         os._exit(1)
 
 
-def with_low_memory(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload of the one retry after running out of memory: `low_memory` set, on the machine too."""
-    machine = payload.get("machine")
-    extra = {"machine": {**machine, "low_memory": True}} if isinstance(machine, Mapping) else {}
-    return {**payload, "low_memory": True, **extra}
-
-
 def clean_process(threads: int = 1) -> None:
     """Undoes what an earlier trial may have left in this process: seeds, dtype, threads, memory, compiled code."""
     random.seed(0)
@@ -156,5 +149,5 @@ def clean_process(threads: int = 1) -> None:
         torch.cuda.empty_cache()
 
 
-Execute = Callable[[Mapping[str, Any], Session], Outcome]
+Execute = Callable[[Payload, Session], Outcome]
 """One run from payload to store, on one worker."""

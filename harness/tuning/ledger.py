@@ -16,12 +16,13 @@ from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.inference.score import objective_eval
 from harness.errors import StoreError
 from harness.files import write_json
+from harness.plan.payload import Payload
 from harness.plan.plan import Plan, PlanRow
-from harness.plan.studies import ClosedTrial, Outcome, Resolved, Study, key_now
+from harness.plan.studies import ClosedTrial, Outcome, Study, key_now
 from harness.scoring.metrics import miou
 from harness.store import MissingRows, Store, latest_runs, load
 from harness.store.maintenance import reopen
-from harness.store.rows import param_rows, run_row
+from harness.store.rows import param_rows
 from harness.tuning.asha import Asha
 
 SWEEPS = "sweeps"
@@ -41,13 +42,13 @@ class Ledger:
     _runs: dict[str, dict[str, Any]] | None = None
     _stored_trials: dict[str, list[dict[str, Any]]] | None = None
     _lost: set[str] = field(default_factory=set)
-    _payloads: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _payloads: dict[str, Payload] = field(default_factory=dict)
     _parts: dict[str, PlanRow] = field(default_factory=dict)
 
-    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Resolved:
-        """Key and payload of the run with these knobs and seed."""
+    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Payload:
+        """The run with these knobs and seed."""
         found = self.plan.resolve(study, knobs, seed)
-        self._payloads[found.key] = found.payload
+        self._payloads[found.key] = found
         self._parts[found.key] = self.plan.planned(study.id).part
         return found
 
@@ -206,9 +207,7 @@ class Ledger:
             return
         payload = self._payloads[key]
         spent = self._seconds_spent(key)
-        labels = {"sweep": self.plan.sweep, "study": study.id, "trial": trial, "role": role}
-        row = run_row(
-            {**payload, "labels": labels},
+        row = payload.with_origin(sweep=self.plan.sweep, study=study.id, trial=trial, role=role).row(
             outcome.status,
             error_class=outcome.error_class,
             error_message=outcome.error_message,
@@ -219,7 +218,7 @@ class Ledger:
         )
         self.store.write("runs", key, pl.DataFrame([row]), again=True)
         if not self.store.has("params", key):
-            self.store.write("params", key, param_rows(key, payload["config"]))
+            self.store.write("params", key, param_rows(key, payload.run.knobs, payload.run.base_knobs))
         self._known_runs()[key] = row
 
 

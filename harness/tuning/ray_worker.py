@@ -8,7 +8,7 @@ import shutil
 import traceback
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from harness.api.spec import resolve
 from harness.engine.session import Session
+from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
 from harness.tuning.faults import (
     BUG,
@@ -28,7 +29,6 @@ from harness.tuning.faults import (
     clean_process,
     failed,
     leave_without_gpu,
-    with_low_memory,
     worst,
 )
 
@@ -45,7 +45,7 @@ class JobMessage:
 
     id: int
     execute: str
-    payload: Mapping[str, Any]
+    payload: Payload
     rungs: tuple[float, ...]
     threads: int
     cores: float
@@ -56,13 +56,14 @@ class JobMessage:
 
     def to_config(self) -> dict[str, Any]:
         """The Tune config that carries the ticket."""
-        return {"id": self.id, "ticket": json.dumps(asdict(self))}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"id": self.id, "ticket": json.dumps({**values, "payload": self.payload.to_dict()})}
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> JobMessage:
         """The ticket of a Tune config."""
-        fields = json.loads(config["ticket"])
-        return cls(**{**fields, "rungs": tuple(fields["rungs"])})
+        values = json.loads(config["ticket"])
+        return cls(**{**values, "rungs": tuple(values["rungs"]), "payload": Payload.from_dict(values["payload"])})
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -81,7 +82,7 @@ def run_trial(config: Mapping[str, Any]) -> None:
     tune.report({"reached": 100 * outcome.reached, "objective": objective, "outcome": json.dumps(outcome.to_dict())})
 
 
-def _execute(ticket: JobMessage, payload: Mapping[str, Any], session: Session) -> Outcome:
+def _execute(ticket: JobMessage, payload: Payload, session: Session) -> Outcome:
     outcome: Outcome = resolve(ticket.execute)(payload, session)
     return outcome
 
@@ -89,12 +90,13 @@ def _execute(ticket: JobMessage, payload: Mapping[str, Any], session: Session) -
 def _in_this_actor(ticket: JobMessage) -> Outcome:
     session = TuneSession(device="cuda:0" if ticket.gpus else "cpu", rungs=ticket.rungs)
 
-    def loop(payload: Mapping[str, Any]) -> Outcome:
-        return attempt(lambda p, s: _execute(ticket, p, s), payload, session, ticket.threads)
+    def loop(config: Mapping[str, Any]) -> Outcome:
+        mine = JobMessage.of(config)
+        return attempt(lambda payload, own: _execute(mine, payload, own), mine.payload, session, mine.threads)
 
     trainer = Trainer(
         loop,
-        train_loop_config=dict(ticket.payload),
+        train_loop_config=ticket.to_config(),
         scaling_config=ScalingConfig(num_workers=0),
         run_config=ray.train.RunConfig(storage_path=ticket.folder),
     )
@@ -112,7 +114,7 @@ def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
         rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), rungs=ticket.rungs
     )
     try:
-        return _execute(ticket, config["payload"], session).to_dict()
+        return _execute(ticket, ticket.payload, session).to_dict()
     except Exception as error:
         # The traceback stays behind in this process; a note travels with the exception.
         error.add_note(traceback.format_exc())
@@ -121,24 +123,24 @@ def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _nested(ticket: JobMessage) -> Outcome:
     """Starts the workers, once more after running out of memory, a few times when they were taken away."""
-    payload, deaths, low_memory = dict(ticket.payload), 0, False
+    deaths = 0
     while True:
         try:
-            return _fit(ticket, payload)
+            return _fit(ticket)
         except Exception as error:
             # A failed run, or machinery that broke under it. When Tune stops the trial, its report never arrives.
             causes = list(getattr(error, "worker_failures", {}).values()) or [error]
             fault = worst(causes)
             outcome = failed(causes[0] if fault == BUG else error, fault)
-        if outcome.error_class == OOM and not low_memory:
-            payload, low_memory = with_low_memory(payload), True
+        if outcome.error_class == OOM and not ticket.payload.machine.low_memory:
+            ticket = replace(ticket, payload=ticket.payload.with_low_memory())
         elif outcome.error_class == PREEMPTED and deaths < FREE_RESTARTS:
             deaths += 1
         else:
             return outcome
 
 
-def _fit(ticket: JobMessage, payload: Mapping[str, Any]) -> Outcome:
+def _fit(ticket: JobMessage) -> Outcome:
     # A name of its own: Train would resume from the snapshot of an earlier attempt of the same name.
     name = f"train-{uuid.uuid4().hex[:8]}"
     callbacks: list[Any] = []
@@ -148,7 +150,7 @@ def _fit(ticket: JobMessage, payload: Mapping[str, Any]) -> Outcome:
         callbacks.append(TuneReportCallback())
     trainer = Trainer(
         worker_loop,
-        train_loop_config={**ticket.to_config(), "payload": dict(payload)},
+        train_loop_config=ticket.to_config(),
         torch_config=TorchConfig(backend="nccl" if ticket.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=ticket.workers, use_gpu=bool(ticket.gpus), resources_per_worker=ticket.worker_resources

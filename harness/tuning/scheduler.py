@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
+from harness.plan.payload import Payload
 from harness.plan.studies import Hooks, Outcome, Record, Study, check_studies, key_now
 from harness.tuning.faults import BUG, PREEMPTED, finite
 from harness.tuning.points import read_points, remove_point, write_point
@@ -32,7 +32,7 @@ class Job:
     id: int
     slot: PlannedTrial
     key: str
-    payload: Mapping[str, Any]
+    payload: Payload
     rungs: tuple[float, ...]
     started: float
 
@@ -163,8 +163,8 @@ class Scheduler:
     def _place(self, slot: PlannedTrial) -> None:
         """Closes the slot from what is known, or lets it follow a running job of the same key, or makes a job."""
         study = slot.state.study
-        resolved = self._hooks.resolve(study, slot.knobs, slot.seed)
-        key = resolved.key
+        payload = self._hooks.resolve(study, slot.knobs, slot.seed)
+        key = payload.key
         outcome = self._known(slot, key)
         if outcome is not None:
             self._close(slot, key, outcome, ran=False, seconds=0.0)
@@ -173,11 +173,9 @@ class Scheduler:
         if key in self._leaders:
             self._followers.setdefault(key, []).append(slot)
             return
-        labels = {**resolved.payload.get("labels", {}), "study": study.id, "trial": slot.trial, "role": slot.role}
+        payload = payload.with_origin(study=study.id, trial=slot.trial, role=slot.role)
         asha = slot.state.asha if slot.role == "trial" else None
-        job = Job(
-            self._ids, slot, key, {**resolved.payload, "labels": labels}, asha.rungs if asha else (), self._clock()
-        )
+        job = Job(self._ids, slot, key, payload, asha.rungs if asha else (), self._clock())
         self._ids += 1
         self._leaders[key] = job.id
         if self._root is not None and slot.role == "trial" and slot.trial > 0 and study.search == "tpe":

@@ -21,7 +21,7 @@ def key(run: RunConfig) -> str:
 def test_keys_of_usual_runs_stay():
     """Pinned when inference was scales, flip and fusion alone: results of then are results of now."""
     assert key(RUN) == "0ddd8d2bd5a01c64badd"
-    assert "scoring" not in RUN.to_dict()
+    assert "scoring" not in RUN.identity()
     assert key(RUN.with_inference(PROTOCOLS["unia"])) == key(
         dataclasses.replace(RUN, scales=(1.0, 1.25, 1.5), flip=True)
     )

@@ -42,7 +42,7 @@ TABLES = ("evals", "counts", "curves", "params", "steps", "artifacts")
 def payload_of(store, *more):
     plan = make_plan(parse([*WORDS, f"store={store}", *more], Words, "train", ["cam"]), single=True)
     study = dataclasses.replace(plan.studies[0].study, trials=1, space=None)
-    return plan.resolve(study, {}, study.seeds[0]).payload
+    return plan.resolve(study, {}, study.seeds[0])
 
 
 def whole(store, key):
@@ -56,7 +56,7 @@ def whole(store, key):
 
 def test_two_writers_of_one_key_leave_one_whole_run(tmp_path, monkeypatch):
     payload = payload_of(tmp_path)
-    key = payload["key"]
+    key = payload.key
     assert execute(payload, LocalSession()).status == "done"
     first = whole(tmp_path, key)
 
@@ -100,13 +100,13 @@ def test_a_run_that_is_only_scored_otherwise_takes_the_training_that_is_there(tm
     first = payload_of(tmp_path)
     execute(first, LocalSession())
     trained = harness.store.load(tmp_path)
-    assert seconds_of(trained, first["key"])["method"] > 0
+    assert seconds_of(trained, first.key)["method"] > 0
     for words in (["scales=1,1.5", "flip=max", "fusion=sum"], ["scales=original"]):
         other = payload_of(tmp_path, *words)
-        assert other["key"] != first["key"]
+        assert other.key != first.key
         execute(other, LocalSession())
         results = harness.store.load(tmp_path)
-        seconds = seconds_of(results, other["key"])
+        seconds = seconds_of(results, other.key)
         assert {name: seconds[name] for name in CACHED} == CACHED, words
         steps = [results.steps.filter(pl.col("key") == p["key"]).drop("key") for p in (first, other)]
         assert steps[0].height > 0
@@ -164,14 +164,14 @@ def test_what_one_run_keeps_another_does_not_drop(tmp_path):
     execute(kept, LocalSession())
     execute(dropping, LocalSession())
     (row,) = harness.store.load(tmp_path).artifacts.filter(pl.col("kind") == "weights").to_dicts()
-    assert row["key"] == kept["key"]
+    assert row["key"] == kept.key
     assert (tmp_path / row["path"]).is_file()
     assert [f.name for f in tmp_path.glob("cache/*/weights.safetensors")] == ["weights.safetensors"]
     execute(payload_of(tmp_path, "keep=maps", "seed=1"), LocalSession())
     assert len(list(tmp_path.glob("cache/*/weights.safetensors"))) == 1, "keep=maps names no weights"
     assert len(list(tmp_path.glob("cache/*/cams"))) == 1
     results = harness.store.load(tmp_path)
-    assert set(results.artifacts.filter(pl.col("kind") == "weights")["key"]) == {kept["key"]}
+    assert set(results.artifacts.filter(pl.col("kind") == "weights")["key"]) == {kept.key}
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("bf16", {True}), ("fp32", {False})])
@@ -221,7 +221,7 @@ def test_a_resumed_run_costs_what_its_attempts_cost_together(tmp_path, monkeypat
     execute(payload, LocalSession())
     results = harness.store.load(tmp_path)
     (row,) = results.runs.to_dicts()
-    seconds = seconds_of(results, payload["key"])
+    seconds = seconds_of(results, payload.key)
     assert 200 < seconds["earlier"] < 230
     assert row["steps_lost"] == 2, "stopped in step 4, resumed from the checkpoint of 2"
     assert row["gpu_seconds"] == 0.0
@@ -233,7 +233,7 @@ def test_the_first_attempt_of_a_retry_after_running_out_of_memory_counts(tmp_pat
     real, attempts = engine.execute, []
 
     def once(payload, session):
-        attempts.append(payload["machine"]["low_memory"])
+        attempts.append(payload.machine.low_memory)
         if len(attempts) == 2:
             monkeypatch.undo()
         return real(payload, session)
@@ -244,7 +244,7 @@ def test_the_first_attempt_of_a_retry_after_running_out_of_memory_counts(tmp_pat
     (row,) = results.runs.to_dicts()
     assert (row["error_class"], row["error_message"]) == ("oom", "ran with groups of 1")
     assert row["steps_lost"] == 2
-    assert 100 < seconds_of(results, payload["key"])["earlier"] < 115
+    assert 100 < seconds_of(results, payload.key)["earlier"] < 115
 
 
 def test_the_best_rung_stays_beside_the_final_weights(tmp_path):

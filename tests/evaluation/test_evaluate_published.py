@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +148,8 @@ def test_a_published_file_is_scored_as_it_was_trained(voc, tmp_path, capsys, met
     (row,) = harness.store.load(store).runs.to_dicts()
     assert (row["method"], row["variant"]) == (f"{method}-published", "released")
     counts = scored(store, row["key"])
-    run = RunConfig.from_dict({**json.loads(row["config"]), "method": method, "dataset": "folder"})
+    run = RunConfig.from_stored(row["config"])
+    assert (run.method, run.dataset) == (method, "folder")
     expected = by_hand(voc, run, state)
     assert list(counts.select("image", "class", "tp", "fp", "fn").iter_rows()) == expected
     assert len({c for _, c, tp, fp, _ in expected if tp + fp}) > 1, "several classes are predicted"

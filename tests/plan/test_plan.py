@@ -270,9 +270,9 @@ rows:
     assert [p.study.protocol for p in made.studies] == ["held-out", "held-out", "fixed"]
     assert len({p.study.id for p in made.studies}) == 3
     for p in made.studies:
-        payload = made.resolve(p.study, {}, 0).payload
-        assert payload["machine"]["protocol"] == p.study.protocol
-        assert payload["fingerprints"] == p.part.fingerprints
+        payload = made.resolve(p.study, {}, 0)
+        assert payload.machine.protocol == p.study.protocol
+        assert payload.data.fingerprints == p.part.fingerprints
 
 
 def test_equal_rows_are_one_study(tmp_path):
@@ -307,8 +307,8 @@ def test_ablations_by_full_and_bare_name():
     space = full.studies[1].study.space
     assert space is not None
     assert "w_class" not in space.knobs
-    described = full.resolve(full.studies[1].study, {}, 0).payload["described"]
-    assert (described["ablation"], described["family"]) == ("none", "shapes")
+    payload = full.resolve(full.studies[1].study, {}, 0)
+    assert (payload.ablation, payload.data.family) == ("none", "shapes")
     two = plan("methods=fsr", "ablation=cer,fsr.blur")
     assert (two.studies[0].ablation, two.studies[0].run.knobs["augmentation"]) == ("cer+blur", "blur")
     pinned = plan("methods=fsr", "ablation=unc_random_10", "fsr.mask_ratio=.2").studies[0].run

@@ -117,11 +117,10 @@ def _stored(store: str, results: Results, plans: list[Plan]) -> Iterator[Row]:
             raise ValueError(f"{store}, run {stored['key']}: {stored['status']}, weights {stored['pretraining']}; "
                              f"expected done, {like.pretrained.label}")  # fmt: skip
         config = json.loads(stored["config"])
-        # The store names the folder with its dataset (`folder:msrc21`), a plan the kind alone.
-        run = RunConfig.from_dict({**config, "dataset": like.part.words.data.name})
+        run = RunConfig.from_stored(stored["config"])
         today = content_key(
             run,
-            train_fingerprint=like.part.train_fingerprint(run.labels),
+            train_fingerprint=like.part.data(run.labels).train,
             weights_digest=like.pretrained.digest,
             versions=versions(run.chosen.spec, run.chosen.base),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -260,7 +261,17 @@ def test_load_some_tables(tmp_path: Path) -> None:
     for table in SCHEMAS:
         Store(tmp_path).write(table, "x", sample(table))
     results = load(tmp_path, ["runs", "evals"])
-    assert [t for t in SCHEMAS if getattr(results, t).height] == ["runs", "evals"]
+    assert sorted(results.tables) == ["evals", "runs"]
+    for table in set(SCHEMAS) - {"runs", "evals"}:
+        with pytest.raises(
+            StoreError, match=rf"{table} was not loaded: name it, as in load\(path, tables=\['{table}'\]\)"
+        ):
+            getattr(results, table)
+    assert repr(results) == "Results(runs: 2 rows, evals: 2 rows)"
+    more = results.with_tables(**load(tmp_path, ["counts"]).tables)
+    assert sorted(more.tables) == ["counts", "evals", "runs"]
+    assert more.runs.equals(results.runs)
+    assert pickle.loads(pickle.dumps(results)).tables.keys() == results.tables.keys()
     with pytest.raises(StoreError, match="no table"):
         load(tmp_path, ["scores"])
 

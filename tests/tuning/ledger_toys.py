@@ -11,9 +11,10 @@ import polars as pl
 from harness.api.registry import registry
 from harness.cli.parsing import parse
 from harness.cli.run_words import Words
+from harness.plan.payload import Payload
 from harness.plan.plan import Plan, make_plan
 from harness.store import SCHEMAS, Store
-from harness.store.rows import param_rows, run_row
+from harness.store.rows import param_rows
 from harness.tuning.ledger import Ledger
 
 SMALL = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "crop=48", "batch=4", "group=2", "iterations=12"]
@@ -31,16 +32,16 @@ def book(root: Path, *words: str, retry_failed: bool = False) -> Ledger:
     return Ledger(plan(root, *words), Store(root), retry_failed=retry_failed)
 
 
-def resolved(of: Ledger, knobs: Mapping[str, Any] | None = None) -> tuple[str, Mapping[str, Any]]:
-    """Key and payload of the book's first study, with these knobs."""
+def resolved(of: Ledger, knobs: Mapping[str, Any] | None = None) -> Payload:
+    """The run of the ledger's first study, with these knobs."""
     planned = of.plan.studies[0]
-    found = of.resolve(planned.study, knobs or {}, planned.run.seed)
-    return found.key, found.payload
+    return of.resolve(planned.study, knobs or {}, planned.run.seed)
 
 
 def write_done(of: Ledger, scores: Mapping[str, int], knobs: Mapping[str, Any] | None = None) -> str:
     """A finished run whose segmenter got `scores[split]` of 10 pixels right on that split; its key."""
-    key, payload = resolved(of, knobs)
+    payload = resolved(of, knobs)
+    key = payload.key
     evals = [
         {
             "eval": f"{key}-{split}", "key": key, "target": "segmentation", "weights": "student", "step": 12,
@@ -55,6 +56,6 @@ def write_done(of: Ledger, scores: Mapping[str, int], knobs: Mapping[str, Any] |
     ]
     of.store.write("evals", key, pl.DataFrame(evals, schema=SCHEMAS["evals"]))
     of.store.write("counts", key, pl.DataFrame(counts, schema=SCHEMAS["counts"]))
-    of.store.write("params", key, param_rows(key, payload["config"]))
-    of.store.write("runs", key, pl.DataFrame([run_row(payload, "done")]))
+    of.store.write("params", key, param_rows(key, payload.run.knobs))
+    of.store.write("runs", key, pl.DataFrame([payload.row("done")]))
     return key

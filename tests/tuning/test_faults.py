@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from tuning_toys import toy_payload
 
 from harness.engine.session import LocalSession
 from harness.errors import BadInput, NonFiniteLoss, Problem, StoreError
@@ -28,7 +30,6 @@ from harness.tuning.faults import (
     failed,
     leave_without_gpu,
     lost_gpu,
-    with_low_memory,
     worst,
 )
 
@@ -83,11 +84,11 @@ def test_a_store_on_a_full_disk_is_tried_again_by_the_same_command(tmp_path: Pat
         Store(tmp_path).write("counts", "a", pl.DataFrame(rows))
         return Outcome("done", 0.5)
 
-    outcome = attempt(writes, {}, LocalSession())
+    outcome = attempt(writes, toy_payload("a", {}), LocalSession())
     assert (outcome.status, outcome.error_class) == ("failed", PREEMPTED)
     assert "the disk is full" in outcome.error_message
     monkeypatch.undo()
-    assert attempt(writes, {}, LocalSession()) == Outcome("done", 0.5)
+    assert attempt(writes, toy_payload("a", {}), LocalSession()) == Outcome("done", 0.5)
 
 
 class BrokenGpu:
@@ -125,8 +126,8 @@ def test_after_a_lost_gpu_runs_are_preempted_instead_of_failing_as_bugs(monkeypa
         lost.append("CUDA error: device-side assert triggered")
         raise RuntimeError(lost[0])
 
-    assert attempt(breaks, {}, LocalSession()).error_class == BUG
-    later = attempt(breaks, {}, LocalSession())
+    assert attempt(breaks, toy_payload("a", {}), LocalSession()).error_class == BUG
+    later = attempt(breaks, toy_payload("a", {}), LocalSession())
     assert (later.error_class, len(lost)) == (PREEMPTED, 1)
     assert later.error_message == (
         "an earlier run left this process without its GPU (CUDA error: device-side assert triggered): "
@@ -162,7 +163,6 @@ def test_a_failure_keeps_class_message_and_traceback() -> None:
 
 
 def test_low_memory_reaches_the_machine() -> None:
-    assert with_low_memory({"key": "k"}) == {"key": "k", "low_memory": True}
-    payload = {"machine": {"threads": 2}}
-    assert with_low_memory(payload)["machine"] == {"threads": 2, "low_memory": True}
-    assert payload == {"machine": {"threads": 2}}
+    payload = toy_payload("k", {})
+    assert payload.with_low_memory().machine == replace(payload.machine, low_memory=True)
+    assert not payload.machine.low_memory

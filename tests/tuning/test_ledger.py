@@ -95,7 +95,7 @@ def test_of_a_merged_file_that_is_damaged_all_runs_are_made_again(tmp_path: Path
 def test_failures_of_another_class_or_message_are_written_and_equal_ones_are_not(tmp_path: Path) -> None:
     one = book(tmp_path)
     study = one.plan.studies[0].study
-    key, _ = resolved(one)
+    key = resolved(one).key
 
     def rows() -> list[tuple[str, str]]:
         return sorted(load(tmp_path).runs.select("error_class", "error_message").iter_rows())
@@ -115,7 +115,7 @@ def test_a_run_that_ended_is_no_longer_in_progress_and_its_time_is_booked(tmp_pa
     one = book(tmp_path, "workers=2", "ray=off")
     planned = one.plan.studies[0]
     object.__setattr__(planned.study, "gpus", 0.5)
-    key, _ = resolved(one)
+    key = resolved(one).key
     times = iter([100.0, 100.0, 160.0])
     Heartbeat(one.store.work(key), clock=lambda: next(times)).beat(key=key)
     path = one.store.work(key) / FILE
@@ -130,7 +130,7 @@ def test_a_run_that_ended_is_no_longer_in_progress_and_its_time_is_booked(tmp_pa
 
 def test_without_a_gpu_no_gpu_hours(tmp_path: Path) -> None:
     one = book(tmp_path)
-    key, _ = resolved(one)
+    key = resolved(one).key
     one.record(one.plan.studies[0].study, 1, "trial", 0, key, Outcome("pruned", 0.2, 0.5))
     (row,) = load(tmp_path).runs.to_dicts()
     assert (row["device"], row["world_size"], row["gpu_seconds"]) == ("cpu", 1, 0.0)
@@ -182,7 +182,7 @@ def test_trials_are_read_once_however_many_are_pruned(tmp_path: Path, monkeypatc
     study = one.plan.studies[0].study
     keys = []
     for trial in (1, 2, 3):
-        key, _ = resolved(one, {"lr": trial / 1000})
+        key = resolved(one, {"lr": trial / 1000}).key
         one.record(study, trial, "trial", 0, key, Outcome("pruned", trial / 10, 0.25))
         keys.append(key)
     seen = []

@@ -12,7 +12,6 @@ from harness.api.registry import registry
 from harness.cli.parsing import parse
 from harness.cli.run_words import Words
 from harness.plan.plan import Plan, make_plan
-from harness.store.rows import run_row
 from harness.tuning.describe import seconds_per_run
 
 SMALL = ["methods=cam", "data.n_train=16", "data.n_val=8", "data.n_test=8", "iterations=10", "tier=lab"]
@@ -25,8 +24,8 @@ def made() -> Plan:
 
 def stored(made: Plan, seconds: float, **changes: Any) -> dict[str, Any]:
     """A finished run like those of the plan, but for `changes`."""
-    payload = made.resolve(made.studies[0].study, {}, 0).payload
-    row = run_row(payload, "done", seconds=json.dumps({"method": seconds, "train_all_attempts": 999.0}))
+    payload = made.resolve(made.studies[0].study, {}, 0)
+    row = payload.row("done", seconds=json.dumps({"method": seconds, "train_all_attempts": 999.0}))
     return {**row, **changes}
 
 

@@ -6,15 +6,14 @@ import io
 import json
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tuning_toys import MemoryHooks, execute, study
 
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.session import Session
+from harness.plan.payload import Payload
 from harness.plan.studies import Outcome, Record
 from harness.tuning import progress as module
 from harness.tuning.drivers import run_local
@@ -104,8 +103,8 @@ def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(
     stream = io.StringIO()
     progress = ProgressDisplay(tmp_path, stream)
 
-    def beats(payload: Mapping[str, Any], session: Session) -> Outcome:
-        Heartbeat(tmp_path / "work" / payload["key"]).beat(key=payload["key"], stage="train", step=1, total=2)
+    def beats(payload: Payload, session: Session) -> Outcome:
+        Heartbeat(tmp_path / "work" / payload.key).beat(key=payload.key, stage="train", step=1, total=2)
         _wait_for(stream, "train 1/2")
         return execute(payload, session)
 

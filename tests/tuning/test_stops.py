@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from tuning_toys import PRESET, SPACE, MemoryHooks, in_flight, study
 
 from harness.engine.session import Session
+from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
 from harness.tuning.drivers import run_local
 from harness.tuning.ray_driver import _scratch_folders
@@ -29,8 +29,8 @@ def test_asha_stops_the_worse_half_but_never_trial_0_nor_finals() -> None:
     tries = {0: 0.30, 1: 0.50, 2: 0.20, 3: 0.60, 4: 0.35}
     numbers = iter(tries)
 
-    def scripted(payload: Mapping[str, Any], session: Session) -> Outcome:
-        if payload["labels"]["role"] == "final":
+    def scripted(payload: Payload, session: Session) -> Outcome:
+        if payload.origin.role == "final":
             assert session.rungs == ()
             return Outcome("done", 0.9)
         score = tries[next(numbers)]

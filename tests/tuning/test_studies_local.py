@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tuning_toys import PRESET, SPACE, MemoryHooks, execute, in_flight, peak, st
 
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
+from harness.plan.payload import Origin, Payload
 from harness.plan.studies import ClosedTrial, Outcome, Study
 from harness.tuning.drivers import run_local
 from harness.tuning.scheduler import Job, NoJob, Scheduler
@@ -71,7 +71,7 @@ def test_same_command_again_runs_nothing() -> None:
     hooks = MemoryHooks()
     first = run_local([study(seeds=(0, 1)), study("r", search="rules", method="rules")], hooks, execute)
 
-    def never(payload: Mapping[str, Any], session: Session) -> Outcome:
+    def never(payload: Payload, session: Session) -> Outcome:
         raise AssertionError("ran")
 
     again = run_local([study(seeds=(0, 1)), study("r", search="rules", method="rules")], hooks, never)
@@ -104,7 +104,7 @@ def test_killed_at_any_run_and_resumed_equals_undisturbed(search: str, tmp_path:
     for stop in (0, 1, 4, 9):
         hooks, count = MemoryHooks(), iter(range(100))
 
-        def dies(payload: Mapping[str, Any], session: Session, count: Any = count, stop: int = stop) -> Outcome:
+        def dies(payload: Payload, session: Session, count: Any = count, stop: int = stop) -> Outcome:
             if next(count) == stop:
                 raise KeyboardInterrupt
             return execute(payload, session)
@@ -136,7 +136,7 @@ def test_wait_then_finals_then_finished_with_two_in_flight() -> None:
     conductor.finish(first.id, Outcome("done", 0.6))
     (final,) = in_flight(conductor, 1)
     assert (final.slot.role, final.slot.trial, final.slot.seed, final.rungs) == ("final", 0, 1, ())
-    assert final.payload["labels"] == {"sweep": "w", "study": "s", "trial": 0, "role": "final"}
+    assert final.payload.origin == Origin(sweep="w", study="s", trial=0, role="final")
     assert conductor.next() is NoJob.WAIT
     conductor.finish(final.id, Outcome("done", 0.5))
     assert conductor.next() is NoJob.FINISHED
@@ -188,12 +188,12 @@ def test_out_of_memory_is_tried_once_more_with_low_memory() -> None:
     assert first.outcome.status == "done"
     seen: list[Any] = []
 
-    def always(payload: Mapping[str, Any], session: Session) -> Outcome:
-        seen.append((payload.get("low_memory", False), payload.get("machine")))
+    def always(payload: Payload, session: Session) -> Outcome:
+        seen.append(payload.machine.low_memory)
         raise torch.OutOfMemoryError("no room")
 
     (first, *_) = run_local([study(space=None)], MemoryHooks(), always)
-    assert [s[0] for s in seen] == [False, True]
+    assert seen == [False, True]
     assert (first.outcome.status, first.outcome.error_class) == ("failed", "oom")
 
 
@@ -210,7 +210,7 @@ def test_exit_without_report_is_a_bug() -> None:
 def test_a_trial_after_a_crashed_one_finds_a_clean_process() -> None:
     seen = []
 
-    def messy(payload: Mapping[str, Any], session: Session) -> Outcome:
+    def messy(payload: Payload, session: Session) -> Outcome:
         state = (
             random.random(),
             float(np.random.rand()),

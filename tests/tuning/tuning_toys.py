@@ -8,13 +8,15 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.api.space import Float, Gap, Space
 from harness.engine.session import Session
-from harness.plan.studies import ClosedTrial, Outcome, Resolved, Study
+from harness.plan.config import Machine, RunConfig
+from harness.plan.payload import Origin, Payload, PlannedData
+from harness.plan.studies import ClosedTrial, Outcome, Study
 from harness.tuning import faults
 from harness.tuning.scheduler import Job, Scheduler
 
@@ -33,12 +35,12 @@ def peak(knobs: Mapping[str, Any]) -> float:
     return 1.0 - abs(knobs["x"] - 0.3) - (knobs["low"] - 0.25) ** 2 - (knobs["high"] - 0.45) ** 2
 
 
-def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
+def execute(payload: Payload, session: Session) -> Outcome:
     """The toy run. Knob `act` of the payload names what else happens."""
     for rung in session.rungs:
-        session.report(rung, peak(payload["knobs"]))
-    act = payload.get("act", "")
-    root = Path(payload["root"]) if "root" in payload else None
+        session.report(rung, peak(payload.run.knobs))
+    act = payload.run.options["act"]
+    root = Path(payload.machine.store) if payload.machine.store else None
     started = time.time()
     if act == "bug":
         raise ValueError("broken on purpose")
@@ -46,16 +48,16 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
         # As after a device-side assert: this run fails, and the process is of no use to any later one.
         faults.lost_gpu = lambda: "CUDA error: device-side assert triggered"
         raise RuntimeError(faults.lost_gpu())
-    if act == "oom" and not payload.get("low_memory"):
+    if act == "oom" and not payload.machine.low_memory:
         raise MemoryError("too much")
     if act == "meet" and root is not None:
         # On a busy machine actors start far apart: the first one waits for the second before both stay a while.
-        (root / f"here-{payload['key']}").write_text("")
+        (root / f"here-{payload.key}").write_text("")
         while len(list(root.glob("here-*"))) < 2 and time.time() < started + 120:
             time.sleep(0.05)
         time.sleep(1.5)
     if act == "die once" and root is not None:
-        mark = root / f"died-{payload['key']}"
+        mark = root / f"died-{payload.key}"
         if not mark.exists():
             mark.write_text("")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -68,15 +70,28 @@ def execute(payload: Mapping[str, Any], session: Session) -> Outcome:
         return Outcome("done", float(value) / 10 + session.world_size / 100)
     if root is not None:
         line = {
-            "key": payload["key"],
+            "key": payload.key,
             "pid": os.getpid(),
             "rank": session.rank,
             "started": started,
             "ended": time.time(),
-            "labels": payload["labels"],
+            "origin": asdict(payload.origin),
         }
-        (root / f"ran-{payload['key']}-{session.rank}-{time.time_ns()}.json").write_text(json.dumps(line))
-    return Outcome("done", peak(payload["knobs"]) + payload["seed"] / 1000)
+        (root / f"ran-{payload.key}-{session.rank}-{time.time_ns()}.json").write_text(json.dumps(line))
+    return Outcome("done", peak(payload.run.knobs) + payload.run.seed / 1000)
+
+
+def toy_payload(key: str, knobs: Mapping[str, Any], seed: int = 0, act: str = "", root: str = "") -> Payload:
+    """A run of the toy objective, which leaves a file of what it was in the folder `root`."""
+    run = RunConfig(
+        method="toy", variant="default", knobs=dict(knobs), dataset="none", options={"act": act}, labels="tags",
+        backbone="none", decoder="none", tier="smoke", crop=1, batch=1, group=1, iterations=1, seed=seed,
+    )  # fmt: skip
+    data = PlannedData(
+        name="none", family="voc", class_names=("background", "thing"), has_background=True,
+        fingerprints={"train": "f00d"},
+    )  # fmt: skip
+    return Payload(key=key, run=run, machine=Machine(store=root), data=data, versions={}, origin=Origin(sweep="w"))
 
 
 @dataclass
@@ -91,14 +106,13 @@ class MemoryHooks:
     scores: dict[str, dict[float, float]] = field(default_factory=dict)
     knobs_of: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Resolved:
+    def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Payload:
         """Key = digest of method, knobs and seed."""
         text = json.dumps([study.method, dict(knobs), seed], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:12]
         self.knobs_of[key] = dict(knobs)
         act = self.act(study, knobs, seed) if callable(self.act) else self.act
-        payload = {"key": key, "knobs": dict(knobs), "seed": seed, "act": act, "labels": {"sweep": "w"}}
-        return Resolved(key, payload if self.root is None else {**payload, "root": self.root})
+        return toy_payload(key, knobs, seed, act, self.root or "")
 
     def known(self, key: str) -> Outcome | None:
         """What was recorded of a key."""

@@ -49,7 +49,7 @@ class Stage:
 
 def fields_read(run: RunConfig, reads: Sequence[str]) -> dict[str, Any]:
     """The values of these config fields. Raises HarnessError for a field that does not exist."""
-    values = run.to_dict()
+    values = run.identity()
     if "*" in reads:
         return {name: value for name, value in values.items() if name not in SCORING_FIELDS}
     out = {}
