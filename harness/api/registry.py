@@ -121,7 +121,8 @@ class Registry:
                 Problem(
                     f"method {word!r}",
                     "is a plug-in and needs a base",
-                    "write base+" + name + ", for instance " + ", ".join(f"{b}+{name}" for b in spec.bases or ("cam",)),
+                    f"write base+{name}, for instance "
+                    + ", ".join(f"{base}+{name}" for base in spec.bases or self.names()[:1]),
                 )
             )
         return Chosen(spec)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.api.inference import PROTOCOLS, Inference
+from harness.api.inference import SINGLE, Inference
 from harness.errors import Problem
 
 Fit = Literal["none", "ema", "width"]
@@ -64,21 +64,12 @@ class Preset:
     """The card's T; momenta are fitted from it (design section 4 b)."""
     cam_threshold: float = 0.5
     """Background score beta of the card's CAM evaluation (protocol `fixed`)."""
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    fusion: str = "max"
-    scoring: str | None = None
-    """Name of the card's inference protocol (`harness.api.inference`), instead of the three fields above."""
+    inference: Inference = SINGLE
+    """How the segmenter sees an image that is scored, where the command line does not say; those of the cards are in
+    `harness.api.inference.PROTOCOLS`."""
     trials: int = 2
     seeds: int = 1
     knobs: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def inference(self) -> Inference:
-        """How the segmenter sees an image that is scored, where the command line does not say."""
-        if self.scoring is not None:
-            return PROTOCOLS[self.scoring]
-        return Inference(self.scales, "add" if self.flip else "none", self.fusion)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +101,9 @@ class MethodSpec:
     published weights file to those of `method.state_dict()`. None where no such file is known."""
     version: int = 1
     """Raised when scores may move."""
-    baseline_of: bool = False
-    """True for `full` and `pce`: planned once per distinct (backbone, decoder) of the sweep's other methods."""
+    network_of: str | None = None
+    """For baselines: planned once per distinct (backbone, decoder) of the sweep's other methods; alone, with the
+    network of this method's preset. None for methods that have a network of their own."""
     plugin: bool = False
     """True for a method that stands on a base that makes CAMs, and is written `base+name`."""
     trains_base: bool = False

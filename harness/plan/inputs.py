@@ -22,7 +22,9 @@ def chosen_methods(words: Words, single: bool, problems: list[Problem]) -> list[
     name = "method" if single else "methods"
     texts = split_list(words.method if single else words.methods)
     if not texts:
-        problems.append(Problem(name, "is not given", f"write {name}=cam; known: {', '.join(known.names())}"))
+        problems.append(
+            Problem(name, "is not given", f"for instance {name}={known.names()[0]}; known: {', '.join(known.names())}")
+        )
     if single and len(texts) > 1:
         problems.append(Problem("method", f"{len(texts)} methods", "harness.train runs one; use harness.sweep"))
     if texts == ["all"] and not single:

@@ -202,19 +202,20 @@ def _runs(
         except BadInput as e:
             problems.extend(p for p in e.problems if p not in problems)
 
-    for c in (c for c in chosen if not c.spec.baseline_of):
+    for c in (c for c in chosen if c.spec.network_of is None):
         for label in labels[c.name]:
             add(c, label)
     networks = list(dict.fromkeys((r.backbone, r.decoder) for r in runs))
-    for c in (c for c in chosen if c.spec.baseline_of):
+    for c in (c for c in chosen if c.spec.network_of is not None):
         for label in labels[c.name]:
-            for network in networks or [_network_of_cam(dataset.family, words)]:
+            for network in networks or [_network_of(str(c.spec.network_of), dataset.family, words)]:
                 add(c, label, network)
     return runs
 
 
-def _network_of_cam(family: str, words: Words) -> tuple[str, str]:
-    spec = registry().spec("cam")
+def _network_of(method: str, family: str, words: Words) -> tuple[str, str]:
+    """Backbone and decoder of a method's preset."""
+    spec = registry().spec(method)
     tier = words.tier or ("smoke" if words.data.name == "shapes" else "paper")
     preset: Preset = resolve(spec.preset)(family, tier, "default")
     return preset.backbone, preset.decoder

@@ -21,7 +21,7 @@ METHOD = MethodSpec(
     labels=("masks",),
     targets=("segmentation",),
     title="Full supervision: the same encoder and decoder on true masks",
-    baseline_of=True,
+    network_of="cam",
     ablations={"class_token": {"class_token": True}},
     version=1,
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset
 
 VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
@@ -101,7 +102,7 @@ def sized_preset(
             batch=8,
             group=2,
             iterations=CARD_ITERATIONS[card],
-            scoring="fsr",
+            inference=PROTOCOLS["fsr"],
             trials=20,
             seeds=3,
             **common,

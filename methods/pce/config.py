@@ -28,7 +28,7 @@ METHOD = MethodSpec(
     labels=("points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks"),
     targets=("segmentation",),
     title="Partial cross-entropy: the same encoder and decoder on sparse labels",
-    baseline_of=True,
+    network_of="cam",
     ablations={"class_token": {"class_token": True}},
     version=1,
 )

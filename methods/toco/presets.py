@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset
 from methods.parts.sizes import LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
@@ -55,6 +56,6 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         knobs |= RELEASED
     sized = sized_preset(family, tier, knobs, smoke_iterations=70, lab_iterations=300)
     if tier == "paper" and family != "shapes":
-        scoring = "toco-coco" if card == "coco" else "toco"
-        sized = dataclasses.replace(sized, batch=CARD_BATCH[card], scoring=scoring)
+        inference = PROTOCOLS["toco-coco" if card == "coco" else "toco"]
+        sized = dataclasses.replace(sized, batch=CARD_BATCH[card], inference=inference)
     return sized

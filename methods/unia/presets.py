@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset
 from methods.parts.sizes import LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
@@ -56,7 +57,7 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     sized = sized_preset(family, tier, knobs, smoke_iterations=70, lab_iterations=300)
     if tier == "paper" and family != "shapes":
         batch, group = CARD_BATCH[card]
-        sized = dataclasses.replace(sized, batch=batch, group=group, scoring="unia")
+        sized = dataclasses.replace(sized, batch=batch, group=group, inference=PROTOCOLS["unia"])
     if variant == "released":
         # The groups for which w_aff is given: at other tiers' own sizes the weight is that of `default`.
         sized = dataclasses.replace(sized, knobs={**sized.knobs, "aff_over_batch": sized.group})

@@ -57,7 +57,7 @@ def test_what_it_reads_and_makes():
     method = golden.make("pce")
     assert "masks" not in METHOD.labels
     assert "tags" not in METHOD.labels
-    assert (METHOD.targets, METHOD.baseline_of) == (("segmentation",), True)
+    assert (METHOD.targets, METHOD.network_of) == (("segmentation",), "cam")
     data = golden.batch(method)
     with pytest.raises(ValueError, match="labels=points, scribbles"):
         method.step(dataclasses.replace(data, label_BHW=None), Progress(0, 10))

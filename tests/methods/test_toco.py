@@ -9,6 +9,7 @@ import golden_curves as golden
 import pytest
 import torch
 
+from harness.api.inference import PROTOCOLS
 from harness.api.method import Batch, Progress
 from harness.api.registry import registry
 from harness.api.spec import resolve
@@ -380,8 +381,14 @@ def test_paper_presets_are_the_card():
     """toco.md section 3."""
     voc, coco = preset("voc", "paper", "default"), preset("coco", "paper", "default")
     assert voc.backbone == "vit_base_patch16_224.orig_in21k_ft_in1k"
-    assert (voc.crop, voc.batch, voc.group, voc.iterations, voc.scoring) == (448, 4, 2, 20000, "toco")
-    assert (coco.crop, coco.batch, coco.group, coco.iterations, coco.scoring) == (448, 8, 2, 80000, "toco-coco")
+    assert (voc.crop, voc.batch, voc.group, voc.iterations, voc.inference) == (448, 4, 2, 20000, PROTOCOLS["toco"])
+    assert (coco.crop, coco.batch, coco.group, coco.iterations, coco.inference) == (
+        448,
+        8,
+        2,
+        80000,
+        PROTOCOLS["toco-coco"],
+    )
     assert voc.knobs["warmup"] * voc.iterations == coco.knobs["warmup"] * coco.iterations == 1500
     assert (coco.knobs["pseudo_high"], coco.cam_threshold, coco.knobs["ctc_tau"]) == (0.65, 0.45, 1.0)
     config = TocoConfig()

@@ -11,6 +11,7 @@ import torch
 
 import methods.parts.bases.aux_segmenter as aux_segmenter
 import methods.unia.model as model
+from harness.api.inference import PROTOCOLS
 from harness.api.method import Batch, Progress
 from harness.api.registry import registry
 from harness.plan.knobs import typed_knobs
@@ -301,5 +302,5 @@ def test_paper_presets_are_the_card():
     assert [getattr(config, w) for w in weights] == [1, 1, 0.1, 0.3, 0.0125, 0.15, 0.05]
     assert [getattr(other, w) for w in weights] == [1, 1, 0.1, 0.2, 0.0125, 0.12, 0.05]
     assert registry().spec("unia") is METHOD
-    assert (voc.scoring, coco.scoring) == ("unia", "unia")
+    assert voc.inference == coco.inference == PROTOCOLS["unia"]
     assert voc.inference.scales == (1.0, 1.25, 1.5)
