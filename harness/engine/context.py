@@ -17,6 +17,7 @@ from harness.engine.checkpoint import Artifact, load_weights
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
+from harness.engine.scorer import Scorer
 from harness.engine.session import Session
 from harness.plan.build import build_method
 from harness.plan.config import Machine, RunConfig
@@ -68,6 +69,20 @@ class Context:
                 **asdict(self.origin),
                 **extra,
             )
+
+    def scorer(self) -> Scorer:
+        """What scoring sees of this run."""
+        run = self.run
+        return Scorer(
+            dataset=self.dataset,
+            inference=run.inference,
+            crop=run.crop,
+            cam_threshold=run.cam_threshold,
+            bf16=run.precision == "bf16",
+            session=self.session,
+            threads=self.machine.threads,
+            beat=self.beat,
+        )
 
     def build(self) -> Method:
         """The method of this run, freshly initialised from the run's seed, on the worker's device."""

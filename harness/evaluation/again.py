@@ -48,7 +48,7 @@ class Again:
         except RuntimeError as e:
             found = f"{self.weights.name} does not fit {self.job.run.method} as it is now: {str(e).splitlines()[0]}"
             raise BadInput(Problem("run", found, "check out the commit that the table runs names")) from e
-        return score(self.job, method, store)
+        return score(self.job, method)
 
 
 def plan_again(parsed: Parsed, store: Store) -> Again:

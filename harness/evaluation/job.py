@@ -16,16 +16,12 @@ from harness.api.inference import Inference
 from harness.api.method import Method
 from harness.cli.evaluate_words import EvaluateWords
 from harness.datasets.io.reading import cores
-from harness.datasets.splits import SplitPlan
-from harness.engine.context import Context
-from harness.engine.heartbeat import Heartbeat
 from harness.engine.inference.counting import Target, score_images
 from harness.engine.inference.evals import Tables, add_eval, counts_at, thresholds_of
-from harness.engine.phases import Phases
+from harness.engine.scorer import Scorer
 from harness.engine.session import LocalSession
 from harness.errors import BadInput, Problem
-from harness.plan.config import Machine, RunConfig
-from harness.store import Store
+from harness.plan.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +44,15 @@ class ScoringJob:
     device: str
 
 
-class Bar(Heartbeat):
-    """A progress bar where a run has its heartbeat file."""
-
-    def __init__(self, advance: Callable[[int, int], None]):
-        self._advance = advance
-
-    def beat(self, *, force: bool = False, **fields: Any) -> bool:
-        """Show `step` of `total`."""
-        self._advance(int(fields["step"]), int(fields["total"]))
-        return True
-
-
 @contextmanager
-def bar(what: str) -> Iterator[Bar]:
-    """A bar on stderr, shown on a terminal only."""
+def bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, shown on a terminal only; called with what is done, how many, of how many."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(what, total=None)
-        yield Bar(lambda step, total: progress.update(task, completed=step, total=total))
+        yield lambda _, done, total: progress.update(task, completed=done, total=total)
 
 
 def device_of(words: EvaluateWords, problems: list[Problem]) -> str:
@@ -91,7 +75,7 @@ def threads_of(words: EvaluateWords) -> int:
     return words.threads or cores()
 
 
-def score(job: ScoringJob, method: Method, store: Store) -> Tables:
+def score(job: ScoringJob, method: Method) -> Tables:
     """Score a network that has its weights already; one eval. Raises BadInput for a teacher that it has not."""
     if job.target.weights == "teacher" and method.teacher is None:
         raise BadInput(Problem("weights", f"{job.run.method} has no teacher", "weights=student"))
@@ -99,18 +83,17 @@ def score(job: ScoringJob, method: Method, store: Store) -> Tables:
     method.to(job.device).eval()
     began = time.perf_counter()
     with bar(f"scoring {job.split}") as shown:
-        context = Context(
-            run=job.run,
-            key=job.key,
-            machine=Machine(store=str(store.root), threads=job.threads, protocol=job.protocol),
+        scorer = Scorer(
             dataset=job.dataset,
-            splits=SplitPlan((), (), job.ids, job.split, "none"),
+            inference=job.how,
+            crop=job.run.crop,
+            cam_threshold=job.run.cam_threshold,
+            bf16=job.run.precision == "bf16",
             session=LocalSession(device=job.device),
-            phases=Phases(),
-            heartbeat=shown,
-            store=store,
+            threads=job.threads,
+            beat=shown,
         )
-        found = score_images(context, method, job.ids, [job.target], {}, job.split, job.how)[job.target]
+        found = score_images(scorer, method, job.ids, [job.target], {}, job.split, job.how)[job.target]
     results = [found[i] for i in job.ids]
     rule = str(job.columns["threshold_rule"])
     curve, thresholds = thresholds_of(results, {rule: job.threshold})

@@ -49,7 +49,7 @@ class Published:
     def score(self, store: Store) -> Tables:
         """The one eval. Raises BadInput naming every tensor that does not fit."""
         method = fitted(build_method(self.job.run, self.job.dataset, RANDOM), self.job.run.chosen.spec, self.state)
-        return score(self.job, method, store)
+        return score(self.job, method)
 
 
 def fitted(method: Method, spec: MethodSpec, state: Mapping[str, Tensor]) -> Method:

@@ -108,7 +108,7 @@ def test_a_run_that_is_only_scored_otherwise_takes_the_training_that_is_there(tm
         results = harness.store.load(tmp_path)
         seconds = seconds_of(results, other.key)
         assert {name: seconds[name] for name in CACHED} == CACHED, words
-        steps = [results.steps.filter(pl.col("key") == p["key"]).drop("key") for p in (first, other)]
+        steps = [results.steps.filter(pl.col("key") == p.key).drop("key") for p in (first, other)]
         assert steps[0].height > 0
         assert steps[0].equals(steps[1])
     assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -16,9 +16,9 @@ from harness.api.dataset import Dataset
 from harness.api.inference import SINGLE, Inference
 from harness.api.method import Method
 from harness.engine.checkpoint import Artifact
-from harness.engine.context import Context
 from harness.engine.inference.predictions import MAPS, ScoreMaps, batches, forward
 from harness.engine.parallel import gather_objects
+from harness.engine.scorer import Scorer
 from harness.scoring.confusion import image_counts
 from harness.scoring.crf import NONE, OCCURS, PRESETS, CrfPool, Soft, crf_pool
 from harness.scoring.curves import ImageCurve, threshold_grid
@@ -37,7 +37,7 @@ class Target:
 
 
 def score_images(
-    context: Context,
+    scorer: Scorer,
     method: Method,
     ids: Sequence[str],
     targets: Sequence[Target],
@@ -45,26 +45,26 @@ def score_images(
     split: str,
     how: Inference = SINGLE,
 ) -> dict[Target, dict[str, Scored]]:
-    """Per target and image its counts at all thresholds; images are shared out over the run's workers.
+    """Per target and image its counts at all thresholds; images are shared out over the session's workers.
 
-    `how` is the segmenter's inference protocol. CRFs are spread over the worker's own threads.
+    `how` is the segmenter's inference protocol. CRFs are spread over the scorer's threads.
     """
-    session = context.session
+    session = scorer.session
     mine = list(ids[session.rank :: session.world_size])
     local: dict[Target, dict[str, Scored]] = {t: {} for t in targets}
     any_crf = any(t.crf != NONE for t in targets)
     done = 0
-    with crf_pool(context.machine.threads if any_crf else 1) as pool:
-        later = _Later(pool, local, context.dataset, limit=4 * context.machine.threads)
+    with crf_pool(scorer.threads if any_crf else 1) as pool:
+        later = _Later(pool, local, scorer.dataset, limit=4 * scorer.threads)
         for chunk in batches(mine):
-            context.beat(f"score {split}", done, len(mine))
+            scorer.beat(f"score {split}", done, len(mine))
             done += len(chunk)
-            truths = [context.dataset.mask(i) for i in chunk]
+            truths = [scorer.dataset.mask(i) for i in chunk]
             for weights in dict.fromkeys(t.weights for t in targets):
                 some = [t for t in targets if t.weights == weights]
-                _score_chunk(context, method, chunk, truths, some, outputs, how, local, later)
+                _score_chunk(scorer, method, chunk, truths, some, outputs, how, local, later)
         later.finish()
-        context.beat(f"score {split}", done, len(mine))
+        scorer.beat(f"score {split}", done, len(mine))
     merged: dict[Target, dict[str, Scored]] = {t: {} for t in targets}
     for part in gather_objects(local, session):
         for target, scored in part.items():
@@ -96,7 +96,7 @@ class _Later:
 
 
 def _score_chunk(
-    context: Context,
+    scorer: Scorer,
     method: Method,
     ids: Sequence[str],
     truths: Sequence[NDArray[np.uint8]],
@@ -107,15 +107,15 @@ def _score_chunk(
     later: _Later,
 ) -> None:
     """Score a batch of images with one set of weights."""
-    dataset, weights = context.dataset, targets[0].weights
+    dataset, weights = scorer.dataset, targets[0].weights
     names = frozenset(t.name for t in targets)
     from_files = "cams" in outputs and weights == "student"
     sizes = [(int(t.shape[0]), int(t.shape[1])) for t in truths]
     wanted = names - set(MAPS) if from_files else names
-    maps, fused = forward(context, method, ids, sizes, wanted, weights, how)
+    maps, fused = forward(scorer, method, ids, sizes, wanted, weights, how)
     if from_files:
         maps = [ScoreMaps.read(outputs["cams"], i) for i in ids]
-    grid = threshold_grid(context.run.cam_threshold)
+    grid = threshold_grid(scorer.cam_threshold)
     for name in names & set(MAPS):
         for i, truth, found in zip(ids, truths, maps, strict=True):
             results[Target(name, weights)][i] = map_curve(dataset, found, name, truth, grid)

@@ -64,7 +64,7 @@ def _panel(context: Context, method: Method, image_id: str) -> NDArray[np.uint8]
     colours = palette()
     parts = [image, colours[truth]]
     targets = context.run.chosen.targets
-    maps, labels = predict(context, method, [image_id], [size], frozenset(targets) - {"pseudo"}, "student")
+    maps, labels = predict(context.scorer(), method, [image_id], [size], frozenset(targets) - {"pseudo"}, "student")
     if "cam" in targets:
         score, cls = maps[0].best("cam", size)
         offset = int(context.dataset.has_background)

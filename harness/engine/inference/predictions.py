@@ -14,8 +14,8 @@ from torch import Tensor
 from harness.api.inference import Inference
 from harness.api.method import Method, Prediction
 from harness.engine.checkpoint import Artifact
-from harness.engine.context import Context
 from harness.engine.inference.passes import Passes, resample
+from harness.engine.scorer import Scorer
 
 CHUNK = 16
 """Images per forward pass of scoring."""
@@ -66,24 +66,24 @@ class ScoreMaps:
 
 
 def predict(
-    context: Context,
+    scorer: Scorer,
     method: Method,
     ids: Sequence[str],
     sizes: Sequence[tuple[int, int]],
     wanted: frozenset[str],
     weights: str,
 ) -> tuple[list[ScoreMaps], list[NDArray[np.uint8]]]:
-    """Score maps and segmentation label maps of a batch of images by the run's own inference protocol.
+    """Score maps and segmentation label maps of a batch of images by the usual inference protocol.
 
     What is not wanted stays empty. Raises ValueError for a target that the method does not make.
     """
-    maps, fused = forward(context, method, ids, sizes, wanted, weights, context.run.inference)
+    maps, fused = forward(scorer, method, ids, sizes, wanted, weights, scorer.inference)
     labels = {n: scores_KHW.argmax(0).to(torch.uint8).cpu().numpy() for n, scores_KHW in fused}
     return maps, [labels[n] for n in sorted(labels)]
 
 
 def forward(
-    context: Context,
+    scorer: Scorer,
     method: Method,
     ids: Sequence[str],
     sizes: Sequence[tuple[int, int]],
@@ -96,14 +96,13 @@ def forward(
     The segmenter sees the images as `how` says; score maps are made at the training size in any case. The scores
     come image by image, so that few are held at once. Raises ValueError for a target that the method does not make.
     """
-    run = context.run
-    passes = Passes(context.dataset, method, run.crop, context.session.device, weights, run.precision == "bf16")
+    passes = Passes(scorer.dataset, method, scorer.crop, scorer.session.device, weights, scorer.bf16)
     first = wanted if how.single else wanted - {"segmentation"}
     maps: list[ScoreMaps] = []
     logits: Tensor | None = None
     if first:
-        images = passes.squares(ids, run.crop)
-        tags = torch.from_numpy(np.stack([context.dataset.tags(i) for i in ids])).to(context.session.device)
+        images = passes.squares(ids, scorer.crop)
+        tags = torch.from_numpy(np.stack([scorer.dataset.tags(i) for i in ids])).to(scorer.session.device)
         prediction = passes.ask(images, tags, first)
         maps = ScoreMaps.of(prediction, tags) if first & set(MAPS) else []
         logits = prediction.segmentation_BKhw

@@ -34,7 +34,7 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
         if role == "report" and context.run.crf != NONE:
             targets += [Target(t.name, t.weights, context.run.crf) for t in targets if t.name not in MAPS]
         began = time.perf_counter()
-        results = score_images(context, method, ids, targets, outputs, name, how)
+        results = score_images(context.scorer(), method, ids, targets, outputs, name, how)
         seconds = time.perf_counter() - began
         for target in targets:
             found = [results[target][i] for i in ids]
@@ -56,7 +56,7 @@ def objective_now(context: Context, method: Method) -> float:
     role, name, ids = _splits(context)[0]
     method.eval()
     tables = Tables()
-    results = score_images(context, method, ids, [target], {}, name)[target]
+    results = score_images(context.scorer(), method, ids, [target], {}, name)[target]
     _add(tables, context, target, name, role, [results[i] for i in ids], ids, {}, 0.0, SINGLE)
     return objective_from_evals(
         pl.DataFrame(tables.evals),

@@ -28,7 +28,7 @@ def _write_cams(context: Context, inputs: Mapping[str, Artifact], folder: Path) 
         for chunk in batches(mine):
             context.beat("write-cams", done, len(mine))
             done += len(chunk)
-            maps, _ = predict(context, method, chunk, [], wanted, "student")
+            maps, _ = predict(context.scorer(), method, chunk, [], wanted, "student")
             for image_id, found in zip(chunk, maps, strict=True):
                 _write_maps(out / f"{image_id.replace('/', '~')}.npz", found)
 
