@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +25,7 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.found}\n    fix: {self.fix}"
+        return without_secrets(f"{self.where}: {self.found}\n    fix: {self.fix}")
 
 
 class HarnessError(Exception):
@@ -53,3 +55,26 @@ def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
     if close:
         return "did you mean " + ", ".join(close) + "?"
     return "known: " + ", ".join(names)
+
+
+HIDDEN = "***"
+_LOGIN = re.compile(r"(?<=://)(?=[^/\s])[^\s]*@")
+_SECRET = re.compile(r"([?&;][^\s=&;]*(?:pass|pwd|token|secret|key|signature)[^\s=&;]*=)[^\s&;#]+", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """A text with the logins and keys of the addresses in it hidden: fit to be printed, logged or stored.
+
+    `http://user:word@host/x?token=1` -> `http://***@host/x?token=***`. A password may hold any character but a space:
+    all up to the last `@` goes.
+    """
+    return _SECRET.sub(rf"\1{HIDDEN}", _LOGIN.sub(f"{HIDDEN}@", text))
+
+
+def command(module: str, *words: str, **values: object) -> str:
+    """A command as a shell takes it, to be printed: `python -m harness.store gc 'store=my runs'`.
+
+    Words that are None are left out; secrets in addresses are hidden.
+    """
+    pairs = [without_secrets(f"{name}={value}") for name, value in values.items() if value is not None]
+    return shlex.join(["python", "-m", module, *words, *pairs])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, parse_rows
 from harness.cli.run_words import StatusWords, Words
-from harness.errors import EXIT_DONE, EXIT_FAILED
+from harness.errors import EXIT_DONE, EXIT_FAILED, command, without_secrets
 
 ABOUT = """Runs every study of the plan (methods x labels), each with its trials, then the chosen config with all seeds,
 and prints the leaderboard. Running the same command again is how you resume. <method>.<knob>=value pins a knob."""
@@ -42,20 +43,23 @@ def run(argv: list[str]) -> int:
 
     failed = run_plan(plan, leaderboard=for_tracker)
     print(build(load(plan.machine.store), sweep=plan.sweep).render("terminal"))
-    print(_where_next(plan.machine.store, plan.sweep))
+    print(_where_next(plan.machine.store, plan.sweep, plan.words.mlflow))
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_DONE
 
 
-def _where_next(store: str, sweep: str) -> str:
+def _where_next(store: str, sweep: str, mlflow: str | None) -> str:
+    from harness.tracking.mlflow_tracker import local_uri
+
+    tracking = without_secrets(mlflow or local_uri(store))
     return "\n".join(
         (
             "Where to look next:",
-            f"  python -m reports.leaderboard store={store} sweep={sweep} per_class=true",
-            f"  python -m reports.leaderboard store={store} sweep={sweep} thresholds=true",
-            f"  mlflow ui --backend-store-uri sqlite:///{store}/mlflow.db",
-            f'  python -c "import harness.store as s; print(s.load({store!r}).runs)"',
+            f"  {command('reports.leaderboard', store=store, sweep=sweep, per_class='true')}",
+            f"  {command('reports.leaderboard', store=store, sweep=sweep, thresholds='true')}",
+            *([f"  {shlex.join(['mlflow', 'ui', '--backend-store-uri', tracking])}"] if mlflow != "off" else []),
+            f"  {shlex.join(['python', '-c', f'import harness.store as s; print(s.load({store!r}).runs)'])}",
         )
     )
 

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote
 
 import polars as pl
 
-from harness.errors import StoreError
+from harness.errors import HIDDEN, StoreError, command, without_secrets
 from harness.files import local_root
 from harness.store.reading import Results, latest_runs, load
-from harness.tracking.mlflow_tracker import Tracker, local_uri, make_client, make_folder
+from harness.tracking.mlflow_tracker import Tracker, folder_of, local_uri, make_client
 
 Leaderboard = str | Callable[[Results, str], str]
 """Text, or a function of (results, sweep id) that renders it: the store never imports reports."""
@@ -40,12 +42,15 @@ class Summary:
     created: int = 0
     updated: int = 0
     known: int = 0
+    left_out: int = 0
+    """Pictures that the store names outside itself: they stay where they are."""
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"MLflow {self.uri}: {self.sweeps} sweeps; runs: {self.created} new, {self.updated} updated, "
             f"{self.known} already there"
         )
+        return f"{text}; {self.left_out} files outside the store were not sent" if self.left_out else text
 
 
 def export(
@@ -66,26 +71,44 @@ def export(
         raise StoreError(f"{store_path} holds no sweep {sweep!r}; it holds: {', '.join(sorted(known)) or 'none'}")
     single = [SINGLE] if sweep is None and _places(results, SINGLE) else []
     session = _Session(store_path, address, leaderboard)
-    summary = Summary(shown_uri(address))
+    summary = Summary(without_secrets(address))
     try:
         for name in [sweep] if sweep is not None else [*sorted(known), *single]:
             summary = session.write(results, name, summary)
     except Exception as error:
         # MLflow lets errors of requests, SQLAlchemy and its own through; for the reader they are one thing.
-        raise StoreError(failure_text(address, error) + " The store is unharmed; the same command goes on.") from error
+        text = failure_text(address, error)
+        raise StoreError(f"{text} The store is unharmed; {how_to_go_on(address, error)}.") from error
     return summary
 
 
-def shown_uri(uri: str) -> str:
-    """A tracking URI without the user and password that it may hold."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+_DELETED = re.compile(r"experiment .*(was deleted|active state)", re.IGNORECASE)
 
 
 def failure_text(uri: str, error: BaseException) -> str:
-    """One line that says which server did not take the results, and why."""
+    """One sentence that says which server did not take the results, and why; without the login of its address."""
     reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return f"MLflow at {shown_uri(uri)} did not take the results: {reason[:300]}".replace(uri, shown_uri(uri))
+    for secret in _secrets(uri):
+        reason = reason.replace(secret, HIDDEN)
+    text = without_secrets(f"MLflow at {uri} did not take the results: {reason[:300]}")
+    return text if text.endswith(".") else f"{text}."
+
+
+def how_to_go_on(uri: str, error: BaseException) -> str:
+    """What brings the results to MLflow after all."""
+    if not _DELETED.search(str(error)):
+        return "the same command goes on"
+    number = re.search(r"\d+", str(error))
+    restore = shlex.join(["mlflow", "experiments", "restore", "--experiment-id", number[0] if number else "<id>"])
+    at = shlex.quote(without_secrets(uri))
+    return f"bring the experiment back with MLFLOW_TRACKING_URI={at} {restore}, or name another server with mlflow="
+
+
+def _secrets(uri: str) -> list[str]:
+    """Parts of a tracking URI that errors may repeat and nobody may read: the login, and its password alone."""
+    login = uri.partition("://")[2].rpartition("@")[0]
+    parts = {uri, login, login.partition(":")[2]} if login and not login.startswith("/") else set()
+    return sorted({*parts, *map(unquote, parts)} - {"", uri}, key=len, reverse=True)
 
 
 class _Session:
@@ -101,11 +124,12 @@ class _Session:
         `results` is the outline; what else a run holds is read for a few new ones at a time.
         """
         if sweep not in self._trackers:
-            make_folder(self.uri)
-            self._trackers[sweep] = Tracker(make_client(self.uri), self.root, self.uri, sweep)
+            with folder_of(self.uri):
+                self._trackers[sweep] = Tracker(make_client(self.uri), self.root, self.uri, sweep)
         tracker = self._trackers[sweep]
         results = results.with_tables(runs=latest_runs(results.runs))
         done = {"created": 0, "updated": 0, "known": 0}
+        left_out = tracker.left_out
         places = _places(results, sweep)
         wanted = [(*place, rows) for place, rows in places.items() if only is None or place[1] in only]
         new = [line for line in wanted if not tracker.knows(results, *line)]
@@ -130,6 +154,7 @@ class _Session:
             created=summary.created + done["created"],
             updated=summary.updated + done["updated"],
             known=summary.known + done["known"],
+            left_out=summary.left_out + tracker.left_out - left_out,
         )
 
     def _content(self, results: Results, keys: Collection[str], tables: Collection[str]) -> Results:
@@ -171,13 +196,13 @@ class Exporter:
     ) -> None:
         """`limit`: keys that may wait; `pause_s`: shortest pause between batches; `say`: gets `failure` once."""
         self.store_path, self.sweep, self.failure = store_path, sweep, None
-        self._uri = uri or local_uri(store_path)
+        self._given, self._uri = uri, uri or local_uri(store_path)
         self._session = _Session(store_path, self._uri, leaderboard)
         self._queue: queue.Queue[str | None] = queue.Queue(limit)
         self._pause_s, self._say = pause_s, say
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-exporter", daemon=True)
-        self.summary = Summary(shown_uri(self._uri))
+        self.summary = Summary(without_secrets(self._uri))
 
     failure: str | None
 
@@ -234,9 +259,15 @@ class Exporter:
     def _fail(self, error: BaseException) -> None:
         if self.failure is not None:
             return
+        later = command("harness.store", "export-mlflow", store=self.store_path, mlflow=self._given)
+        hidden = (
+            ""
+            if self._given is None or without_secrets(self._given) == self._given
+            else (" (with the login in place of ***)")
+        )
+        deleted = f"; {how_to_go_on(self._uri, error)}" if _DELETED.search(str(error)) else ""
         self.failure = (
-            f"{failure_text(self._uri, error)}. Runs go on without it; "
-            f"export later with python -m harness.store export-mlflow store={self.store_path}"
+            f"{failure_text(self._uri, error)} Runs go on without it{deleted}; export later with {later}{hidden}"
         )
         if self._say is not None:
             self._say(self.failure)

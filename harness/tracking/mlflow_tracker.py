@@ -7,11 +7,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 import polars as pl
 
+from harness.errors import StoreError
 from harness.files import local_root
 from harness.store.reading import Results
 from harness.tracking.mlflow_names import (
@@ -47,7 +50,14 @@ PER_CLASS = "per_class.json"
 
 def local_uri(store: str | Path) -> str:
     """The SQLite database inside a store, as a tracking URI."""
-    return f"sqlite:///{local_root(store).resolve() / 'mlflow.db'}"
+    return sqlite_uri(local_root(store).resolve() / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """The tracking URI of a SQLite database. Only what would be misread is quoted: MLflow makes a folder of the name as
+    it stands in the address, SQLAlchemy opens the one that it stands for."""
+    text = str(path)
+    return f"sqlite:///{quote(text) if '?' in text or unquote(text) != text else text}"
 
 
 def make_client(uri: str) -> MlflowClient:
@@ -67,6 +77,8 @@ class Tracker:
 
     def __init__(self, client: MlflowClient, store: Path, uri: str, sweep: str) -> None:
         self.client, self.store, self.sweep = client, store, sweep
+        self.left_out = 0
+        """Files that the store names outside itself."""
         self.experiment = self._experiment(uri)
         self.index: dict[tuple[str, str, str], tuple[str, str]] = {}
         """(kind, study, key) -> (MLflow's run id, `exported`)."""
@@ -140,6 +152,8 @@ class Tracker:
 
     def _experiment(self, uri: str) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is not None and found.lifecycle_stage != "active":
+            raise StoreError(f"its experiment {found.experiment_id} ({EXPERIMENT}) was deleted")
         if found is not None:
             return str(found.experiment_id)
         # A server knows where its artefacts lie; a bare database would put them below the current folder.
@@ -244,16 +258,34 @@ class Tracker:
         return sorted({row[at] for row in content["data"]})
 
     def _pictures(self, run_id: str, artifacts: pl.DataFrame) -> None:
+        """Send the examples. A store may come from elsewhere: what it names outside itself stays on this machine."""
         for row in artifacts.filter(pl.col("kind") == EXAMPLE).sort("path").to_dicts():
-            path = self.store / row["path"]  # an absolute path stays what it is
-            if path.is_file():
+            path = self.store / row["path"]
+            if not path.is_file():
+                continue
+            if path.resolve().is_relative_to(self.store.resolve()):
                 self.client.log_artifact(run_id, str(path), "examples")
+            else:
+                self.left_out += 1
 
 
-def make_folder(uri: str) -> None:
-    """Make the folder of a SQLite database, whose absence SQLite reports in riddles."""
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def folder_of(uri: str) -> Iterator[None]:
+    """Make the folder of a SQLite database, whose absence SQLite reports in riddles; drop the one that MLflow makes
+    where it misreads the address."""
+    text = uri.removeprefix("sqlite:///").partition("?")[0]
+    folder, misread = Path(unquote(text)).parent, Path(text).parent
+    local = uri.startswith("sqlite:///")
+    strange = local and not misread.exists()
+    if local:
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if strange and misread != folder:
+            # Not where somebody has put something there.
+            with suppress(OSError):
+                misread.rmdir()
 
 
 def _metric(name: str, value: float, step: int, at: int) -> Metric:

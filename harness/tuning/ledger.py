@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.inference.score import objective_eval
-from harness.errors import StoreError
+from harness.errors import StoreError, without_secrets
 from harness.files import write_json
 from harness.plan.payload import Payload
 from harness.plan.plan import Plan, PlanRow
@@ -134,7 +134,7 @@ class Ledger:
         outline = {
             "sweep": self.plan.sweep,
             "pid": os.getpid(),
-            "words": [dict(part.given) for part in self.plan.parts],
+            "words": [{k: without_secrets(v) for k, v in part.given.items()} for part in self.plan.parts],
             "studies": [
                 {"id": p.study.id, "method": p.study.method, "trials": p.study.trials, "seeds": list(p.study.seeds)}
                 for p in self.plan.studies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -22,7 +24,7 @@ from PIL import Image
 from harness.errors import StoreError
 from harness.store import load
 from harness.tracking import mlflow_export
-from harness.tracking.mlflow_export import Exporter, Summary, export, failure_text, shown_uri
+from harness.tracking.mlflow_export import Exporter, Summary, export, failure_text, how_to_go_on
 from harness.tracking.mlflow_names import eval_name, legal
 from harness.tracking.mlflow_tracker import EXPERIMENT, local_uri, make_client
 
@@ -70,6 +72,9 @@ def _filled(root: Path) -> Any:
     picture = toy.store.work("cam0") / "toy_0.png"
     picture.parent.mkdir(parents=True)
     Image.new("RGB", (8, 8), (200, 30, 30)).save(picture)
+    secret = root.parent / "secret.png"
+    secret.write_text("nobody asked for this")
+    (picture.parent / "link.png").symlink_to(secret)
     toy.store.write(
         "artifacts",
         "cam0",
@@ -77,6 +82,9 @@ def _filled(root: Path) -> Any:
             "artifacts",
             [
                 {"key": "cam0", "kind": "example", "path": str(picture.relative_to(root)), "digest": "d"},
+                {"key": "cam0", "kind": "example", "path": str(secret), "digest": "d"},
+                {"key": "cam0", "kind": "example", "path": "work/cam0/link.png", "digest": "d"},
+                {"key": "cam0", "kind": "example", "path": "../secret.png", "digest": "d"},
                 {"key": "cam0", "kind": "checkpoint", "path": "work/cam0/last.safetensors", "digest": "e"},
             ],
         ),
@@ -105,6 +113,9 @@ def _per_class(root: Path, run_id: str) -> list[dict[str, Any]]:
 def test_runs_are_nested_and_carry_their_status(exported: tuple[Path, Summary]) -> None:
     root, summary = exported
     assert (summary.sweeps, summary.created, summary.updated, summary.known) == (1, 10, 0, 0)
+    assert str(summary).endswith("; 3 files outside the store were not sent")
+    sent = {p.name for p in (root / "mlflow-artifacts").rglob("*.png")}
+    assert sent == {"toy_0.png"}
     runs = _runs(root)
     sweep = runs[f"sweep:{toys.SWEEP}"]
     study = runs[f"study:{toys.SWEEP}/fsr"]
@@ -334,7 +345,10 @@ def test_a_sweep_never_waits_for_a_bad_server(tmp_path: Path, server: str, reque
     assert time.monotonic() - started < 2
     assert exporter.failure is not None
     assert "secret" not in exporter.failure
-    assert "export later with python -m harness.store export-mlflow store=" in exporter.failure
+    uri = request.getfixturevalue(server).replace("user:secret@", "***@")
+    later = shlex.join(["python", "-m", "harness.store", "export-mlflow", f"store={tmp_path}", f"mlflow={uri}"])
+    assert f"export later with {later}" in exporter.failure
+    assert ("with the login in place of ***" in exporter.failure) == (server == "dead_port")
     assert said == [exporter.failure]
     assert not exporter.submit("cam0")
 
@@ -368,7 +382,49 @@ def test_names() -> None:
     }
     assert eval_name(row) == "cam/val/oracle/tags none/teacher/scales 0.5 1 sum/flip/crf coco"
     assert legal("a|b,c(d)") == "a_b_c_d_"
-    assert shown_uri("http://u:p@host:5000/x") == "http://host:5000/x"
-    assert failure_text("http://u:p@h", OSError("bad http://u:p@h\nmore")) == (
-        "MLflow at http://h did not take the results: bad http://h"
-    )
+
+
+@pytest.mark.parametrize("password", ["p", "p@ss/w#rd?", "%70 %40"])
+def test_a_login_never_shows(password: str) -> None:
+    uri = f"postgresql://u:{quote(password)}@host:5432/db?sslpassword=hush&x=1"
+    for error in (
+        OSError(f"bad {uri}\nmore"),
+        OSError(f"no user u:{password}"),
+        OSError(f"password {password} is wrong"),
+    ):
+        text = failure_text(uri, error)
+        assert text.startswith("MLflow at postgresql://***@host:5432/db?sslpassword=***&x=1 did not take the results: ")
+        assert password not in text.partition("results: ")[2].replace("password", "").replace("postgresql", "")
+        assert quote(password) not in text.partition("results: ")[2].replace("password", "").replace("postgresql", "")
+    assert how_to_go_on(uri, OSError("down")) == "the same command goes on"
+
+
+def test_a_database_is_found_in_a_folder_of_any_name(tmp_path: Path, empty_database: Path) -> None:
+    root = tmp_path / "a%41b q?x [1] #* 100%"
+    toys.toy_store(root)
+    shutil.copy(empty_database, root / "mlflow.db")
+    assert export(root).created == 10
+    assert export(root).known == 10
+    assert [p.name for p in tmp_path.iterdir()] == [root.name], "MLflow leaves a folder where it misreads the address"
+
+
+def test_a_deleted_experiment_says_how_to_bring_it_back(toy_root: Path) -> None:
+    export(toy_root)
+    client = make_client(local_uri(toy_root))
+    number = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    client.delete_experiment(number)
+    with pytest.raises(StoreError) as error:
+        export(toy_root)
+    text = str(error.value)
+    assert f"its experiment {number} ({EXPERIMENT}) was deleted" in text
+    uri = shlex.quote(local_uri(toy_root))
+    assert f"MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {number}" in text
+    assert "the same command goes on" not in text
+    client.restore_experiment(number)
+    assert export(toy_root).known == 10
+    exporter = Exporter(toy_root, sweep=toys.SWEEP)
+    client.delete_experiment(number)
+    exporter.start()
+    assert not exporter.close()
+    assert exporter.failure is not None
+    assert "mlflow experiments restore" in exporter.failure
