@@ -9,7 +9,8 @@ DECODERS = ("largefov", "deeplabv2", "deeplabv3plus")
 
 PROTOCOLS = ("fixed", "held-out", "oracle")
 
-LABELS = ("tags", "points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks", "masks")
+LABELS = ("tags", "points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks", "coarse", "masks")
+"""Kinds of labels; coarse are outlines that leave borders open, read where a dataset has them (Cityscapes)."""
 
 VARIANTS = ("default", "released", "paper")
 

@@ -14,6 +14,7 @@ from harness.cli.parsing import word
 from harness.cli.run_words import WhichData
 from harness.datasets import DATASETS, LABEL_OPTIONS
 from harness.datasets.disk.files import FileDataset
+from harness.datasets.weak.scribbling import STYLES, WHOLE
 
 NAMES = tuple(sorted(p.name.removesuffix(".safetensors") for p in (files("methods.parts.nets") / "weights").iterdir()))
 """The tiny backbones of the package."""
@@ -69,7 +70,12 @@ def dataset_help() -> list[str]:
                 words = [f"data.masks{_default(masks)}"] * bool(masks) + words
                 words += [f"data.{option}" for option in LABEL_OPTIONS]
             lines.append(f"    {name:<12} {', '.join(words)}")
-    return [*lines, "    data.weak is a folder of sparse labels, data.tags a file or folder of image-level labels"]
+    return [
+        *lines,
+        "    data.weak is a folder of sparse labels, data.tags a file or folder of image-level labels",
+        f"    data.scribble_length (default {WHOLE.length:g}): share of each scribble that is kept, 0 a point of it",
+        f"    data.scribble_style (default {WHOLE.style}): of scribbles derived from masks, {' or '.join(STYLES)}",
+    ]
 
 
 def _options(module: Any) -> dict[str, Any]:

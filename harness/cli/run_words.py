@@ -45,7 +45,9 @@ class Words:
     methods: str | None = word(None, "list of methods, or all; a plug-in is written base+name", "sweep")
     method: str | None = word(None, "the method", "train", "evaluate")
     data: DataWords = word(DataWords, "dataset; data=voc is data.name=voc; data.<option> per dataset")
-    labels: str | None = word(None, "weak labels, a list: tags, points, scribbles, clicks20/50/100, blocks, masks")
+    labels: str | None = word(
+        None, "weak labels, a list: tags, points, scribbles, clicks20/50/100, blocks, coarse, masks"
+    )
     backbone: BackboneWords = word(BackboneWords, "backbone=x is backbone.name=x")
     decoder: str | None = word(
         None, "largefov, deeplabv2 or deeplabv3plus; default by backbone family", choices=DECODERS

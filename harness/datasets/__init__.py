@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.api.dataset import Dataset
+from harness.datasets.weak.deriving import DerivingDataset
+from harness.datasets.weak.scribbling import OPTIONS, parse_scribbling
 from harness.errors import BadInput, Problem, nearest
 
 
@@ -44,7 +46,7 @@ def open_dataset(
     classes: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """Open a dataset by name; `options` are its own `data.<option>` words, and `LABEL_OPTIONS`.
+    """Open a dataset by name; `options` are its own `data.<option>` words, `LABEL_OPTIONS`, and those of scribbles.
 
     Raises BadInput for unknown names (with the nearest ones), unknown options, and all that the dataset finds.
     """
@@ -52,15 +54,21 @@ def open_dataset(
         raise BadInput(Problem("data.name", f"no dataset {name!r}", nearest(name, DATASETS)))
     opener = importlib.import_module(f"harness.datasets.{name}").open
     labels = {option: text for option, text in (options or {}).items() if option in LABEL_OPTIONS}
-    options = {option: text for option, text in (options or {}).items() if option not in LABEL_OPTIONS}
+    scribbling = {option: text for option, text in (options or {}).items() if option in OPTIONS}
+    options = {k: text for k, text in (options or {}).items() if k not in (*LABEL_OPTIONS, *OPTIONS)}
     own = [word for word in inspect.signature(opener).parameters if word not in ("root", "masks", "classes")]
     unknown = [option for option in options if option not in own]
     if unknown:
         known = {
-            option: nearest(option, [*own, *LABEL_OPTIONS]) if own else f"{name} has no options" for option in unknown
+            option: nearest(option, [*own, *LABEL_OPTIONS, *OPTIONS]) if own else f"{name} has no options"
+            for option in unknown
         }
         raise BadInput([Problem(f"data.{option}", f"{name} has no such option", known[option]) for option in unknown])
     dataset: Dataset = opener(root=root, masks=masks, classes=classes, **options)
+    if scribbling:
+        if not isinstance(dataset, DerivingDataset):
+            raise BadInput([Problem(f"data.{o}", f"{name} draws no scribbles", "leave it out") for o in scribbling])
+        dataset.use_scribbling(parse_scribbling(scribbling))
     if labels:
         dataset.use_labels(**labels)
     return dataset

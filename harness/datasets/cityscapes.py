@@ -15,7 +15,7 @@ from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.layout import Layout, Survey
 from harness.datasets.disk.looking import illegal_labels
-from harness.datasets.io.images import read_mask
+from harness.datasets.io.images import read_mask, some_of
 from harness.datasets.io.listing import (
     disjoint,
     files_of,
@@ -26,7 +26,8 @@ from harness.datasets.io.listing import (
     root_folder,
     subfolders,
 )
-from harness.errors import Problem
+from harness.datasets.weak.files import WeakFiles
+from harness.errors import BadInput, Problem
 
 CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
@@ -38,11 +39,13 @@ TRAIN_IDS = np.full(256, IGNORE, np.uint8)
 TRAIN_IDS[list(LABEL_IDS)] = np.arange(len(LABEL_IDS), dtype=np.uint8)
 SIZES = {"train": 2975, "val": 500, "test": 1525}
 IMAGES, MASKS = "leftImg8bit", "gtFine"
+COARSE, COARSE_FOLDER = "coarse", "gtCoarse"
 BELOW = ("", "cityscapes", "Cityscapes", "CityScapes")
 LIST_FOLDERS = ("splits/cityscapes", "splits", "lists", "ImageSets", "")
 TRAIN_ID_FILE, LABEL_ID_FILE = "_labelTrainIds.png", "_labelIds.png"
 _ID = re.compile(r"([A-Za-z-]+_\d{6}_\d{6})(?:_(?:leftImg8bit|gt(?:Fine|Coarse)_.*))?")
 _IMAGE_FIX = "unpack leftImg8bit_trainvaltest.zip there"
+_COARSE_FIX = "unpack gtCoarse.zip (gtCoarse_trainextra is not needed) beside leftImg8bit"
 _MASK_FIX = (
     "unpack gtFine_trainvaltest.zip (or gtCoarse.zip) there; *_labelTrainIds.png (made by cityscapesscripts' "
     "csCreateTrainIdLabelImgs) or *_labelIds.png are read"
@@ -125,6 +128,14 @@ class Cityscapes(FileDataset):
         mask_HW = read_mask(path)
         return TRAIN_IDS[mask_HW] if path.name.endswith(LABEL_ID_FILE) else mask_HW
 
+    def weak_files(self, kind: str) -> WeakFiles | None:
+        """As of any dataset; `coarse` are the coarse annotations of the training images, never made from fine ones."""
+        if kind != COARSE:
+            return super().weak_files(kind)
+        if COARSE not in self._weak_files:
+            self._weak_files[COARSE] = _coarse_files(self.layout.root)
+        return self._weak_files[COARSE]
+
     def mask_facts(self, image_id: str) -> MaskFacts:
         """Facts of the trainIds of a mask."""
         path, part = self.mask_part(image_id)
@@ -134,6 +145,39 @@ class Cityscapes(FileDataset):
         """Errors and warnings on labels: labelIds under the name of trainIds are named."""
         hint = "the file holds labelIds (0..33): make *_labelTrainIds.png anew, or remove it and keep *_labelIds.png"
         return illegal_labels(self.mask_part(image_id)[0], mask, CLASSES, hint)
+
+
+class CoarseLabels(WeakFiles):
+    """gtCoarse: outlines that leave borders open; void is unlabelled."""
+
+    def __init__(self, root: Path, files: dict[str, str]):
+        super().__init__(COARSE, CLASSES)
+        self.where, self.root, self.files = str(root / COARSE_FOLDER), root, files
+
+    def covers(self, image_id: str) -> bool:
+        return image_id in self.files
+
+    def read(self, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        path = self.root / self.files[image_id]
+        label_HW = read_mask(path)
+        if path.name.endswith(LABEL_ID_FILE):
+            label_HW = TRAIN_IDS[label_HW]
+        illegal = np.flatnonzero(np.bincount(label_HW.ravel(), minlength=256)[len(CLASSES) : IGNORE]) + len(CLASSES)
+        if label_HW.shape != size or len(illegal):
+            found = f"labels {some_of(map(str, illegal.tolist()))}" if len(illegal) else f"{label_HW.shape}, not {size}"
+            raise BadInput(Problem(str(path), found, f"trainIds 0..18 and 255 at the image's size: {_COARSE_FIX}"))
+        return label_HW
+
+
+def _coarse_files(root: Path) -> CoarseLabels:
+    """Raises BadInput where there are none: fine masks are no coarse labels."""
+    found = Survey()
+    for suffix in (TRAIN_ID_FILE, LABEL_ID_FILE):
+        files = _by_city(root, f"{COARSE_FOLDER}/train", f"_{COARSE_FOLDER}{suffix}", found, False, _COARSE_FIX)
+        if files:
+            return CoarseLabels(root, files)
+    fix = f"{_COARSE_FIX}, or other labels"
+    raise BadInput([*found.errors, Problem(str(root / COARSE_FOLDER / "train"), "no coarse annotations there", fix)])
 
 
 def city_id(line: str) -> str | None:

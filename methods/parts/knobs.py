@@ -46,6 +46,11 @@ def list_of(name: str, values: Sequence[float], low: float) -> list[Problem]:
     return [Problem(name, f"{tuple(values)}", f"at least one number, each {low:g} or more")]
 
 
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> list[Problem]:
+    """A problem where a word is not among those allowed."""
+    return [] if value in allowed else [Problem(name, repr(value), f"one of {', '.join(allowed)}")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViewKnobs(MethodConfig):
     """The random crops of fsr.md 2.1."""

@@ -35,8 +35,9 @@ BACKBONES = {
     "ViT-B": "vit_base_patch16_224.orig_in21k_ft_in1k",
     "DeiT-B": "deit_base_patch16_224.fb_in1k",
     "RN101": "resnet101",
+    "RN101s": "resnet101s.gluon_in1k",
 }
-"""Printed names to the timm weights that the papers start from (fsr.md section 1, toco.md section 1)."""
+"""Printed names to the timm weights that the papers start from (fsr.md and toco.md section 1, agmm.md section 3)."""
 
 
 @dataclass(frozen=True)

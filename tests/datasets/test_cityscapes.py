@@ -8,6 +8,7 @@ from pathlib import Path
 import miniatures
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.datasets import cityscapes, open_dataset
 from harness.errors import BadInput, Problem
@@ -137,3 +138,40 @@ def test_coarse_annotations_are_read_by_their_own_names(tmp_path: Path, whole: N
     folder = next((root / "gtCoarse/train").iterdir())
     next(folder.glob(f"*{suffix}")).unlink()
     assert "1 listed ids have no mask (train)" in refusal(root, masks="gtCoarse")[0].found
+
+
+@pytest.mark.parametrize("suffix", ["labelTrainIds", "labelIds"])
+def test_coarse_annotations_are_labels_and_void_is_unlabelled(tmp_path: Path, whole: None, suffix: str) -> None:
+    """Beside fine masks; of either file; colours and instances that lie beside them are left alone."""
+    root = miniatures.cityscapes(tmp_path)
+    fine = {i: miniatures.city_mask(i) for i in TRAIN}
+    for image_id, mask in fine.items():
+        folder = root / "gtCoarse/train" / image_id.split("_")[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = mask.copy()
+        coarse[::2] = 255
+        ids = np.append(np.array(cityscapes.LABEL_IDS, np.uint8), np.zeros(237, np.uint8))
+        ids[255] = 0
+        written = coarse if suffix == "labelTrainIds" else ids[coarse]
+        for name, pixels in ((suffix, written), ("color", written), ("instanceIds", written)):
+            Image.fromarray(pixels).save(folder / f"{image_id}_gtCoarse_{name}.png")
+    dataset = open_dataset("cityscapes", root=str(root))
+    found = dataset.weak(TRAIN[0], "coarse")
+    assert (found[::2] == 255).all()
+    assert np.array_equal(found[1::2], fine[TRAIN[0]][1::2])
+    assert dataset.weak_fingerprint(TRAIN, "coarse").startswith("files ")
+    assert "gtCoarse" in dataset.weak_source("coarse")
+    bad = root / "gtCoarse/train/aachen" / f"{TRAIN[0]}_gtCoarse_{suffix}.png"
+    if suffix == "labelTrainIds":
+        Image.fromarray(np.full(fine[TRAIN[0]].shape, 26, np.uint8)).save(bad)
+        with pytest.raises(BadInput, match="labels 26"):
+            open_dataset("cityscapes", root=str(root)).weak_fingerprint(TRAIN, "coarse")
+
+
+def test_without_coarse_annotations_nothing_stands_for_them(tmp_path: Path, whole: None) -> None:
+    dataset = open_dataset("cityscapes", root=str(miniatures.cityscapes(tmp_path)))
+    with pytest.raises(BadInput, match="no coarse annotations there"):
+        dataset.weak_fingerprint(TRAIN, "coarse")
+    for refuse in (lambda d: d.weak("train/000000", "coarse"), lambda d: d.weak_fingerprint((), "coarse")):
+        with pytest.raises(BadInput, match="coarse are not derived from masks"):
+            refuse(open_dataset("shapes"))

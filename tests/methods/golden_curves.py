@@ -100,7 +100,7 @@ def batch(method: Method, seed: int = 0, *, crop: int = CROP, classes: int = CLA
     if base is not method:
         wanted, views["fsae_strong"] = (*wanted, "fsae_strong"), (0.6 * pixels.flip(1) - mean) / std
     masks = label if getattr(method, "targets", ()) == ("segmentation",) else None
-    return Batch(tuple(map(str, range(images))), {n: views[n] for n in wanted}, tags, masks, None)
+    return Batch(tuple(map(str, range(images))), {n: views.get(n, views["view1"]) for n in wanted}, tags, masks, None)
 
 
 def train(method: Method, steps: int = STEPS, make_batch: Callable[[int], Batch] | None = None) -> Curve:

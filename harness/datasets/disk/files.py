@@ -21,6 +21,7 @@ from harness.datasets.io.listing import given_path
 from harness.datasets.weak.deriving import DerivingDataset
 from harness.datasets.weak.files import WeakFiles
 from harness.datasets.weak.finding import find, find_given, kinds_below, lacking
+from harness.datasets.weak.scribbling import WHOLE
 from harness.errors import BadInput, Problem, nearest
 
 CACHE_BYTES = 256 << 20
@@ -121,10 +122,18 @@ class FileDataset(DerivingDataset):
         if kind not in self._weak_files:
             given = self.weak_root
             names = self.class_names
-            self._weak_files[kind] = (
-                find(self.layout.root, kind, names) if given is None else find_given(given, kind, names)
-            )
+            files = find(self.layout.root, kind, names) if given is None else find_given(given, kind, names)
+            if files is not None and kind == "scribbles":
+                self._draw(files)
+            self._weak_files[kind] = files
         return self._weak_files[kind]
+
+    def _draw(self, scribbles: WeakFiles) -> None:
+        """Draw the scribbles of files as `data.scribble_length` has it; their style is what it is."""
+        if self.scribbling.style != WHOLE.style:
+            found = f"scribbles are read from {scribbles.where}, in the style in which they were drawn"
+            raise BadInput(Problem("data.scribble_style", found, "leave it out, or move that folder"))
+        scribbles.length = self.scribbling.length
 
     def weak_source(self, kind: str) -> str:
         """Where sparse labels of a kind come from, in words. Raises BadInput as `weak_files` does."""

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from harness.api.vocabulary import IGNORE
 from harness.datasets.shapes.objects import CLASSES
 from harness.datasets.shapes.scene import SIDE, generator, render
-from harness.datasets.weak import CLICKS, KINDS, strokes
+from harness.datasets.weak import strokes
+from harness.datasets.weak.curves import curve
+from harness.datasets.weak.derive import check_derivable
 from harness.datasets.weak.deriving import DerivingDataset
+from harness.datasets.weak.scribbling import WHOLE, Scribbling
 from harness.errors import BadInput, Problem, nearest
 
 GENERATOR_VERSION = 1
@@ -75,7 +78,7 @@ def _pictures(seed: int, split: int, index: int) -> tuple[Array, Array, Array]:
 
 
 @lru_cache(maxsize=_CACHED)
-def _sparse(seed: int, split: int, index: int, kind: str, jitter: float) -> Array:
+def _sparse(seed: int, split: int, index: int, kind: str, jitter: float, how: Scribbling = WHOLE) -> Array:
     _, mask, instances = _pictures(seed, split, index)
     if kind.startswith("clicks"):
         return strokes.clicks(mask, int(kind[6:]), generator(seed, split, index, _CLICK_STREAM))
@@ -84,7 +87,8 @@ def _sparse(seed: int, split: int, index: int, kind: str, jitter: float) -> Arra
         return strokes.blocks(mask, strokes.BLOCK_SHARE, rng)
     if kind == "points":
         return strokes.points(mask, strokes.numbered(mask, instances), rng, jitter=jitter)
-    return strokes.scribbles(mask, strokes.numbered(mask, instances), rng)
+    drawn = strokes.numbered(mask, instances)
+    return strokes.scribbles(mask, drawn, rng, length=how.length, curve=curve if how.style == "curve" else None)
 
 
 class Shapes(DerivingDataset):
@@ -143,9 +147,9 @@ class Shapes(DerivingDataset):
     def weak(self, image_id: str, kind: str) -> Array:
         if kind == "masks":
             return self.mask(image_id)
-        if kind not in KINDS and not CLICKS.fullmatch(kind):
-            raise BadInput(Problem("labels", f"shapes has no {kind!r}", nearest(kind, (*KINDS, "masks"))))
-        return _sparse(*self._address(image_id), kind, self.options.point_jitter).copy()
+        check_derivable(kind)
+        how = self.scribbling if kind == "scribbles" else WHOLE
+        return _sparse(*self._address(image_id), kind, self.options.point_jitter, how).copy()
 
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         for image_id in ids:
@@ -160,7 +164,9 @@ class Shapes(DerivingDataset):
         return self.weak(image_id, kind)
 
     def weak_fingerprint(self, ids: tuple[str, ...], kind: str) -> str:
-        return ""  # they come from the generator, whose version is in the fingerprint
+        check_derivable(kind)
+        # They come from the generator, whose version is in the fingerprint.
+        return self.scribbling.text if kind == "scribbles" else ""
 
     def size(self, image_id: str) -> tuple[int, int]:
         self._address(image_id)

@@ -22,6 +22,8 @@ from harness.datasets.io.listing import given_path
 from harness.datasets.splits import plan_splits
 from harness.datasets.tag_questions import tag_warnings
 from harness.datasets.tools.judging import judge_sparse, judge_tags, told_sources
+from harness.datasets.weak.deriving import DerivingDataset
+from harness.datasets.weak.scribbling import OPTIONS, parse_scribbling
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
 
 
@@ -116,18 +118,22 @@ def survey(
     if not hasattr(module, "survey"):
         return Survey(open_dataset(name, root=root, masks=masks, classes=classes, options=options))
     labels = {option: text for option, text in (options or {}).items() if option in LABEL_OPTIONS}
-    options = {option: text for option, text in (options or {}).items() if option not in LABEL_OPTIONS}
+    scribbling = {option: text for option, text in (options or {}).items() if option in OPTIONS}
+    options = {k: text for k, text in (options or {}).items() if k not in (*LABEL_OPTIONS, *OPTIONS)}
     own = [word for word in module.survey.__kwdefaults__ or {} if word not in ("root", "masks", "classes")]
     unknown = [option for option in options if option not in own]
     if unknown:
-        words = ["root", "masks", "classes", *own, *LABEL_OPTIONS]
+        words = ["root", "masks", "classes", *own, *LABEL_OPTIONS, *OPTIONS]
         raise BadInput(
             [Problem(f"data.{option}", f"{name} has no such option", nearest(option, words)) for option in unknown]
         )
+    how = parse_scribbling(scribbling)
     early = [problem for option, text in labels.items() for problem in _nowhere(f"data.{option}", text, root)]
     if early:
         raise BadInput(early)
     found: Survey = module.survey(root=root, masks=masks, classes=classes, **options)
+    if isinstance(found.dataset, DerivingDataset):
+        found.dataset.use_scribbling(how)
     if labels and found.dataset is not None:
         try:
             found.dataset.use_labels(**labels)

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from harness.api.vocabulary import IGNORE
+from harness.api.vocabulary import IGNORE, LABELS
 from harness.datasets.weak import CLICKS, KINDS
+from harness.datasets.weak.curves import curve
+from harness.datasets.weak.scribbling import WHOLE, Scribbling
 from harness.datasets.weak.strokes import BLOCK_SHARE, Instance, blocks, clicks, points, scribbles
 from harness.errors import BadInput, Problem, nearest
 
@@ -31,6 +33,13 @@ def version(kind: str) -> int:
     return VERSIONS.get(kind, 1)
 
 
+def check_derivable(kind: str) -> None:
+    """Raises BadInput for a kind that is not made from masks: coarse outlines are read where a dataset has them."""
+    if kind not in KINDS and not CLICKS.fullmatch(kind):
+        found = f"no weak labels are called {kind!r}" if kind not in LABELS else f"{kind} are not derived from masks"
+        raise BadInput(Problem("labels", found, nearest(kind, (*KINDS, "masks"))))
+
+
 def pieces(mask_HW: NDArray[np.uint8], has_background: bool) -> list[Instance]:
     """The connected pieces (8 neighbours) of every class, class by class in reading order.
 
@@ -50,17 +59,22 @@ def pieces(mask_HW: NDArray[np.uint8], has_background: bool) -> list[Instance]:
 
 
 def derive(
-    mask_HW: NDArray[np.uint8], kind: str, image_id: str, *, has_background: bool, seed: int = 0
+    mask_HW: NDArray[np.uint8],
+    kind: str,
+    image_id: str,
+    *,
+    has_background: bool,
+    seed: int = 0,
+    how: Scribbling = WHOLE,
 ) -> NDArray[np.uint8]:
     """Sparse labels (H,W) of `kind`, 255 = unlabelled; what they name is what the mask holds there.
 
     points: a dot of 3 pixels in every piece (`pieces`), 2 on the background. scribbles: a stroke 3 pixels wide
     along every piece, 2 on the background. clicks<n>: n pixels drawn uniformly. blocks: a tenth of a 10x10 grid.
-    Raises BadInput for an unknown kind.
+    `how` says which share of a stroke is drawn and in which style. Raises BadInput for an unknown kind.
     """
+    check_derivable(kind)
     number = CLICKS.fullmatch(kind)
-    if kind not in KINDS and not number:
-        raise BadInput(Problem("labels", f"no weak labels are called {kind!r}", nearest(kind, (*KINDS, "masks"))))
     rng = _generator(kind, image_id, seed)
     if number:
         return clicks(mask_HW, int(number[1]), rng)
@@ -71,7 +85,16 @@ def derive(
         deepest = max(4, round(4 * min(mask_HW.shape) / GRID))
         dots = BACKGROUND_POINTS if has_background else 0
         return points(mask_HW, found, rng, deepest=deepest, diameter=STROKE, background=dots)
-    return scribbles(mask_HW, found, rng, width=STROKE, largest=GRID, background=2 if has_background else 0)
+    return scribbles(
+        mask_HW,
+        found,
+        rng,
+        width=STROKE,
+        largest=GRID,
+        background=2 if has_background else 0,
+        length=how.length,
+        curve=curve if how.style == "curve" else None,
+    )
 
 
 def _generator(kind: str, image_id: str, seed: int) -> np.random.Generator:

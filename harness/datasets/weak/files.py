@@ -25,6 +25,8 @@ from harness.datasets.io.reading import read_many
 from harness.datasets.weak import CLICKS
 from harness.datasets.weak.drawn import MAX_XML_BYTES, Stroke, draw, parse_scribbles, read_points
 from harness.datasets.weak.manifest import MANIFEST
+from harness.datasets.weak.shorten import shorten
+from harness.datasets.weak.shortened import shortened
 from harness.errors import BadInput, Problem
 
 MOST = {"points": 0.1, "clicks": 0.1, "scribbles": 0.5, "blocks": 0.75}
@@ -51,6 +53,8 @@ class WeakFiles(ABC):
 
     where: str
     """File or folder, for messages."""
+    length: float = 1.0
+    """Share of each stroke that is kept; scribbles only."""
 
     def __init__(self, kind: str, class_names: Sequence[str]):
         self.kind = kind
@@ -131,7 +135,8 @@ class PngLabels(WeakFiles):
                 found = f"is not in {MANIFEST}" if listed is None else f"differs from what {MANIFEST} says of it"
                 fix = f"write the labels anew (weak-labels), or remove {self.folder / MANIFEST} if this file is meant"
                 raise BadInput(Problem(str(path), found, fix))
-        return checked(label_HW, str(path), size, self.kind, len(self.class_names))
+        label_HW = checked(label_HW, str(path), size, self.kind, len(self.class_names))
+        return shortened(label_HW, self.length) if self.length < 1.0 else label_HW
 
 
 class XmlScribbles(WeakFiles):
@@ -149,6 +154,8 @@ class XmlScribbles(WeakFiles):
         name = self.files[image_id]
         where = str(self.source / name)
         strokes = parse_scribbles(self._bytes(name, where), where, self.class_names, size)
+        if self.length < 1.0:
+            strokes = [Stroke(one.label, tuple(map(tuple, shorten(one.points, self.length)))) for one in strokes]
         return checked(draw(strokes, size), where, size, self.kind, len(self.class_names))
 
     def _bytes(self, name: str, where: str) -> bytes:

@@ -6,7 +6,7 @@ Axes: H W pixels. Every function draws only from the generator that it is given.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from harness.api.vocabulary import IGNORE
+from harness.datasets.weak.shorten import middle
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.uint8]
-
 Pixel = tuple[int, int]
+Curve = Callable[[Mask, np.random.Generator], list[Pixel]]
 BLOCKS_A_SIDE = 10
 """Blocks are cells of a grid of this many a side, the block annotation of Lin, Upchurch and Bala (ICCV 2019)."""
 BLOCK_SHARE = 0.1
@@ -212,29 +213,35 @@ def scribbles(
     width: int = 2,
     largest: int | None = None,
     background: int = 2,
+    length: float = 1.0,
+    curve: Curve | None = None,
 ) -> Labels:
     """A stroke along the middle line of each instance, and `background` of them on label 0, `width` pixels wide.
 
-    Middle lines of instances longer than `largest` pixels are found on a coarser grid. The background is halved
-    at least once, and the neighbourhood of its first stroke is left out of the next.
+    Middle lines of instances longer than `largest` pixels are found on a coarser grid, that of the background on half
+    of it at most; its strokes keep apart. The middle `length` (share) of each is drawn. `curve` finds other paths.
     """
     out = np.full(mask_HW.shape, IGNORE, np.uint8)
+    background_factor = 2 if largest is None else max(2, -(-max(mask_HW.shape) // largest))
+
+    def drawn(onto: Labels, stroke: NDArray[np.int64], factor: int, pixels: Mask, label: int) -> None:
+        _brush(onto, _fine(stroke[list(middle(range(len(stroke)), length))], factor, width), pixels, label, width)
+
     for instance in instances:
         pixels = instance.pixels_hw
         factor = 1 if largest is None else -(-max(pixels.shape) // largest)
-        path, factor = _middle_line(pixels, factor)
-        _brush(out[instance.box], _fine(_stretch(rng, path), factor, width), pixels, instance.label, width)
+        path, factor = (curve(pixels, rng), 1) if curve else _middle_line(pixels, factor)
+        drawn(out[instance.box], _stretch(rng, path), factor, pixels, instance.label)
     free = mask_HW == 0
-    factor = 2 if largest is None else max(2, -(-max(free.shape) // largest))
-    skeleton = thin(erode(coarse(free, factor)))
+    left = free.copy() if curve else thin(erode(coarse(free, background_factor)))
     for _ in range(background):
-        path = longest_path(skeleton)
+        path, factor = (curve(left, rng), 1) if curve else (longest_path(left), background_factor)
         if not path:
             break
         stroke = _stretch(rng, path)
-        _brush(out, _fine(stroke, factor, width), free, 0, width)
+        drawn(out, stroke, factor, free, 0)
         for y, x in stroke:
-            skeleton[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = False
+            left[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = False
     return out
 
 
