@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset, knob
 from harness.errors import Problem
 from methods.parts.knobs import DecoderKnobs, SegmenterKnobs, between, list_of, not_negative, one_of, positive
@@ -148,7 +149,7 @@ def _paper(backbone: str, scoring: str, sizes: dict[str, Any], knobs: dict[str, 
         backbone=backbone,
         decoder="deeplabv3plus",
         card_iterations=sizes["iterations"],
-        scoring=scoring,
+        inference=PROTOCOLS[scoring],
         trials=20,
         seeds=3,
         knobs=dict(knobs),
