@@ -188,10 +188,10 @@ class Released:
         s_BNK, patches = student.projected_BNK, student.patches_BND
         top_BC = net.top(patches.amax(dim=1)[..., None, None]).flatten(1)
         aux_BC = net.classifier_aux(student.aux_BND.amax(dim=1)[..., None, None]).flatten(1)
-        logits = net.segment(patches, student.hw)
+        logits = net.segment(patches, student.hw, None)
         with torch.no_grad():
             seen = self.forward(self.teacher, both)
-            self.teacher.segment(seen.patches_BND, seen.hw)
+            self.teacher.segment(seen.patches_BND, seen.hw, None)
             t_BNK = seen.projected_BNK
         half = len(view1)
         label_BHW = self.pseudo_label(view1, top1_BCHW, tags_BC)

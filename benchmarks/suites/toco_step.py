@@ -33,7 +33,7 @@ class TocoStep(method_step.MethodStep):
         with torch.no_grad():
             teacher = method.projector_teacher(class_BD)
         found = [net.both_maps_of(tokens), tokens.top_BND @ tokens.top_BND.transpose(1, 2), teacher @ student.T]
-        return [*found, net.segment(tokens.top_BND, tokens.hw)] if with_seg else found
+        return [*found, net.segment(tokens.top_BND, tokens.hw, tokens.skip_BSHW)] if with_seg else found
 
 
 def cases(quick: bool) -> list[Case]:

@@ -25,7 +25,9 @@ class UniaStep(method_step.MethodStep):
         self.method.cams(images, self.batch.tags_BC, tokens, with_top=route.top)
         found = [net.both_maps_of(tokens), tokens.top_BND @ tokens.top_BND.transpose(1, 2)]
         found += [t for t in (tokens.affinity_BNN, tokens.mean_BND) if t is not None]
-        return [*found, net.segment(tokens.top_BND, tokens.hw)] if route.terms & {"seg", "reg"} else found
+        if route.terms & {"seg", "reg"}:
+            found.append(net.segment(tokens.top_BND, tokens.hw, tokens.skip_BSHW))
+        return found
 
 
 def cases(quick: bool) -> list[Case]:

@@ -9,4 +9,6 @@ from methods.parts.sizes import card_knobs, sized_preset, small_knobs
 def preset(family: str, tier: str, variant: str) -> Preset:
     """The values of one dataset family and tier; there is one variant."""
     small = small_knobs(family, tier, tags=True)
-    return sized_preset(family, tier, {**card_knobs(family), **small}, smoke_iterations=120, lab_iterations=300)
+    if family == "shapes":
+        small |= {"w_seg": 0.2}
+    return sized_preset(family, tier, {**card_knobs(family), **small}, smoke_iterations=140, lab_iterations=300)

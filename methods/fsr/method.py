@@ -22,6 +22,7 @@ from methods.fsr.views import FsrViews
 from methods.parts.bases.aux_segmenter import AuxTagSegmenter
 from methods.parts.bases.teacher import ema_update, make_teacher
 from methods.parts.nets.backbones import Encoder
+from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.projector import Projector
 from methods.parts.nets.vit_segmenter import pooled_logits
 from methods.parts.ops.distillation import class_loss, ema_centre, ema_momentum, teacher_temperature
@@ -62,8 +63,7 @@ class Fsr(AuxTagSegmenter):
             encoder,
             num_classes=info.num_classes,
             num_labels=info.num_labels,
-            decoder=info.decoder,
-            width=config.decoder_width,
+            **self.decoder_sizes(encoder),
             projector=projector,
             aux_block=self.aux_block(encoder),
             aggregation=config.aggregation,
@@ -114,7 +114,7 @@ class Fsr(AuxTagSegmenter):
                 label_BHW = self.pseudo_mask(images, top_BCHW, group.tags_BC, group.content_BHW)
                 losses |= self.decode(tokens, images, label_BHW, group, terms)
         weighted = {name: getattr(self.config, f"w_{name}") * loss for name, loss in losses.items()}
-        return StepOutput(weighted, stats)
+        return StepOutput(weighted, {**stats, **take_stats(self.net)})
 
     def student_forward(self, group: Batch, terms: frozenset[str], progress: Progress) -> StudentPasses:
         """View 1 clean and, where a distillation term is on, the view to mask masked (fsr.md 2.4).
@@ -195,6 +195,7 @@ class Fsr(AuxTagSegmenter):
 
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
         """Centres, then the teacher's parameters (fsr.md 2.5, 2.6)."""
+        super().update(stats, progress)
         for name, centre_K in (("centre_class", self.centre_class_K), ("centre_patch", self.centre_patch_K)):
             if name in stats:
                 centre_K.copy_(ema_centre(centre_K, stats[name], self.config.centre_momentum))

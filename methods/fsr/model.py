@@ -100,7 +100,8 @@ class Tokens(CamTokens):
     def halves(self) -> tuple[Tokens, Tokens]:
         """The tokens of the first and of the second half of the images."""
         (aux, aux2), (top, top2), (raw, raw2) = (x.chunk(2) for x in (self.aux_BND, self.top_BND, self.raw_BND))
-        return Tokens(self.hw, aux, top, raw), Tokens(self.hw, aux2, top2, raw2)
+        skip, skip2 = (None, None) if self.skip_BSHW is None else self.skip_BSHW.chunk(2)
+        return Tokens(self.hw, aux, top, raw, skip_BSHW=skip), Tokens(self.hw, aux2, top2, raw2, skip_BSHW=skip2)
 
 
 class FsrNet(AuxViTSegmenter):
@@ -126,7 +127,8 @@ class FsrNet(AuxViTSegmenter):
             self.encoder, images_B3HW, tap=self.aux_block, masked_BN=masked_BN, mask_token_11D=self.mask_token
         )
         assert encoded.tapped_BND is not None
-        return Tokens(encoded.hw, encoded.tapped_BND, self.encoder.norm(encoded.last_BND), encoded.last_BND)
+        top_BND = self.encoder.norm(encoded.last_BND)
+        return Tokens(encoded.hw, encoded.tapped_BND, top_BND, encoded.last_BND, skip_BSHW=encoded.skip_BSHW)
 
     def top_cam_maps(self, images_B3HW: Tensor) -> Tensor:
         """Raw class maps (B,C,h,w) of the top head."""

@@ -22,7 +22,7 @@ PAPER: dict[str, Any] = {
 """fsr.md "Paper vs code" 1-6."""
 VARIANTS: dict[str, dict[str, Any]] = {"default": {}, "released": RELEASED, "paper": PAPER}
 COCO_PTC_START = 12000 / 80000
-SHAPES_FASTER: dict[str, Any] = {"lr": 1e-3, "seg_start": 0.1}
+SHAPES_FASTER: dict[str, Any] = {"lr": 1e-3, "w_seg": 0.2}
 """A step costs three of `cam`'s, so its smoke run has a third of the steps."""
 
 
@@ -36,4 +36,4 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     if family == "shapes":
         knobs |= SHAPES_FASTER
     knobs |= VARIANTS[variant]
-    return sized_preset(family, tier, knobs, smoke_iterations=45, lab_iterations=300)
+    return sized_preset(family, tier, knobs, smoke_iterations=50, lab_iterations=300)

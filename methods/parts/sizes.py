@@ -13,6 +13,8 @@ VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
 """The timm weights equal to the checkpoint that the papers start from (fsr.md section 1)."""
 VIT_TINY = "vit_tiny_patch16_224"
 SHAPES_VIT = "shapes_vit"
+SHAPES_DECODER = "deeplabv3plus"
+"""Its stride-4 skip brings `full` from 31 to 52 mIoU in the same 160 steps: objects are small on `shapes`."""
 CARD_ITERATIONS = {"voc": 20000, "coco": 80000}
 """T of the card, by family."""
 CAM_THRESHOLD = {"voc": 0.5, "coco": 0.45}
@@ -42,7 +44,8 @@ SHAPES_KNOBS: dict[str, Any] = {
 LAB_PSEUDO: dict[str, Any] = {"seg_start": 0.4, "pseudo_low": 0.15, "pseudo_high": 0.5}
 """After hundreds of steps CAMs still have narrow peaks: the card's thresholds call nearly all pixels background, and
 a decoder that starts on such labels drags the CAMs down with it."""
-SHAPES_PSEUDO: dict[str, Any] = {"seg_start": 0.2, "par_dilations": (1, 2, 4)}
+SHAPES_PSEUDO: dict[str, Any] = {"seg_start": 0.3, "par_dilations": (1, 2, 4), "par_iterations": 3}
+"""A decoder that starts earlier, or weighs more, drags the CAMs of so short a run down with it."""
 
 
 def small_knobs(family: str, tier: str, *, tags: bool) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def sized_preset(
     """
     card = card_family(family)
     common: dict[str, Any] = {
-        "decoder": "largefov",
+        "decoder": SHAPES_DECODER if family == "shapes" else "largefov",
         "card_iterations": CARD_ITERATIONS[card],
         "cam_threshold": CAM_THRESHOLD[card],
         "knobs": dict(knobs),

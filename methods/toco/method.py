@@ -17,6 +17,7 @@ from harness.errors import BadInput, Problem
 from methods.parts.bases.aux_segmenter import PowerAuxSegmenter, Tokens, has_started
 from methods.parts.bases.teacher import ema_update, make_teacher
 from methods.parts.nets.backbones import Encoder
+from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.projector import Projector
 from methods.parts.nets.vit_segmenter import pooled_logits
 from methods.parts.ops.crops import certainty_map, cut_windows, object_windows, pick_windows
@@ -58,8 +59,7 @@ class Toco(PowerAuxSegmenter):
             encoder,
             num_classes=info.num_classes,
             num_labels=info.num_labels,
-            decoder=info.decoder,
-            width=config.decoder_width,
+            **self.decoder_sizes(encoder),
             aux_block=self.aux_block(encoder),
             projector=Projector(
                 encoder.dim, config.projector_hidden, config.projector_bottleneck, config.projector_out
@@ -91,7 +91,8 @@ class Toco(PowerAuxSegmenter):
         globals_B3HW = torch.cat([images, group.views["view2"]]) if "ctc" in terms else images
         read, class_BD = net.read(globals_B3HW)
         size = len(images)
-        tokens = Tokens(read.hw, read.aux_BND[:size], read.top_BND[:size])
+        skip_BSHW = None if read.skip_BSHW is None else read.skip_BSHW[:size]
+        tokens = Tokens(read.hw, read.aux_BND[:size], read.top_BND[:size], skip_BSHW=skip_BSHW)
         losses: dict[str, Tensor] = {}
         if "cls" in terms:
             losses["cls"] = multilabel_soft_margin(pooled_logits(net.top, tokens.top_BND), tags_BC)
@@ -108,7 +109,7 @@ class Toco(PowerAuxSegmenter):
                 cam_BCHW = aux_BCHW if top_BCHW is None else top_BCHW
                 label_BHW = self.pseudo_mask(images, cam_BCHW, tags_BC, group.content_BHW)
                 losses |= self.decode(tokens, images, label_BHW, group, terms)
-        return StepOutput(self.weighted(losses, {"ctc": net.projector}))
+        return StepOutput(self.weighted(losses, {"ctc": net.projector}), take_stats(net))
 
     def top_makes_labels(self, progress: Progress) -> bool:
         """Whether pseudo labels come from the top CAM by now, not from the auxiliary one (toco.md 2.7)."""
@@ -145,6 +146,7 @@ class Toco(PowerAuxSegmenter):
 
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
         """The teacher's projection head moves after a step, which is before the next loss (toco.md 2.5)."""
+        super().update(stats, progress)
         ema_update(self.projector_teacher, self.net.projector, self.config.head_momentum)
 
     def describe(self) -> dict[str, Any]:

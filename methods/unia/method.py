@@ -14,6 +14,7 @@ from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.parts.bases.aux_segmenter import PowerAuxSegmenter
 from methods.parts.nets.backbones import Encoder
+from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.vit_segmenter import pooled_logits
 from methods.parts.ops.affinity import affinity_pairs, contrastive_affinity_loss, radius_mask
 from methods.parts.ops.losses import multilabel_soft_margin
@@ -48,8 +49,7 @@ class Unia(PowerAuxSegmenter):
             encoder,
             num_classes=info.num_classes,
             num_labels=info.num_labels,
-            decoder=info.decoder,
-            width=config.decoder_width,
+            **self.decoder_sizes(encoder),
             aux_block=self.aux_block(encoder),
             uncertainty=module,
             attention_logits=config.aff_source == "logits",
@@ -88,7 +88,7 @@ class Unia(PowerAuxSegmenter):
             label_BHW = labels.mcr_BHW if refined else labels.par_BHW
             assert label_BHW is not None
             losses |= self.decode(tokens, images, self.segmentation_ids(label_BHW), group, terms)
-        return StepOutput(self.weighted(losses, {"aff": self.net.affinity}))
+        return StepOutput(self.weighted(losses, {"aff": self.net.affinity}), take_stats(self.net))
 
     @torch.no_grad()
     def labels(self, group: Batch, tokens: Tokens, route: Routing) -> Labels:

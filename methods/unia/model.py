@@ -84,12 +84,13 @@ class UniaNet(AuxViTSegmenter):
         log_var_BND = mean_BND = None
         if self.uncertainty is not None:
             top_BND, log_var_BND, mean_BND = self.uncertainty(top_BND, encoded.hw, with_mean=with_mean)
-        return Tokens(encoded.hw, encoded.tapped_BND, top_BND, log_var_BND, mean_BND, affinity_BNN)
+        skip_BSHW = encoded.skip_BSHW
+        return Tokens(encoded.hw, encoded.tapped_BND, top_BND, log_var_BND, mean_BND, affinity_BNN, skip_BSHW=skip_BSHW)
 
-    def tokens(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """F, the tokens (B,N,D) that classifier and decoder read, and their grid."""
+    def features(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        """F, the tokens (B,N,D) that classifier and decoder read, their grid, and the stride-4 map."""
         read = self.cam_tokens(images_B3HW)
-        return read.top_BND, read.hw
+        return read.top_BND, read.hw, read.skip_BSHW
 
     def cam_tokens(self, images_B3HW: Tensor) -> Tokens:
         """What both classifiers read of these images."""

@@ -37,8 +37,6 @@ RELEASED: dict[str, Any] = {
 }
 CARD_BATCH = {"voc": (4, 4), "coco": (8, 2)}
 """Global batch and images per GPU (unia.md 3)."""
-SHAPES_FASTER: dict[str, Any] = {"lr": 1e-3, "seg_start": 0.1}
-"""A step costs several of `cam`'s, so its smoke run has fewer steps."""
 
 
 def preset(family: str, tier: str, variant: str) -> Preset:
@@ -50,11 +48,9 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     if family == "acdc":
         knobs |= ACDC
     knobs |= small_knobs(family, tier, tags=True)
-    if family == "shapes":
-        knobs |= SHAPES_FASTER
     if variant == "released":
         knobs |= RELEASED
-    sized = sized_preset(family, tier, knobs, smoke_iterations=70, lab_iterations=300)
+    sized = sized_preset(family, tier, knobs, smoke_iterations=80, lab_iterations=300)
     if tier == "paper" and family != "shapes":
         batch, group = CARD_BATCH[card]
         sized = dataclasses.replace(sized, batch=batch, group=group, inference=PROTOCOLS["unia"])

@@ -50,6 +50,7 @@ def make(
     """A method at a small size on a random `shapes_vit`, seeded; `knobs` replace the card's, `base_knobs` those of a
     plug-in's base."""
     info_words = {"has_background": True, "num_classes": CLASSES, "decoder": "largefov", "weights": "random"}
+    info_words["backbone"] = "shapes_vit"
     words = {key: knobs.pop(key, value) for key, value in info_words.items()}
     chosen = registry().choose(name)
     spec = chosen.spec
@@ -63,7 +64,7 @@ def make(
         tier="smoke",
         variant=variant,
         labels=spec.labels[0],
-        backbone="shapes_vit",
+        backbone=words["backbone"],
         backbone_weights=words["weights"],
         decoder=words["decoder"],
     )

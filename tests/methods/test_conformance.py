@@ -17,7 +17,6 @@ class TestFull(MethodTests):
 
 class TestFullDeepLab(TestFull):
     words = {"decoder": "deeplabv3plus"}
-    refused = frozenset({"class_token"})
 
 
 class TestPce(MethodTests):

@@ -90,6 +90,10 @@ def test_presets_are_those_of_full_and_inside_the_search_space(family, tier):
     assert SPACE.check(PceConfig, values) == []
 
 
-def test_the_class_token_needs_a_decoder_on_tokens():
-    with pytest.raises(BadInput, match="deeplabv3plus reads maps, not tokens"):
-        golden.make("pce", class_token=True, decoder="deeplabv3plus")
+def test_the_class_token_runs_under_either_decoder_and_needs_a_vit():
+    net = golden.make("pce", class_token=True, decoder="deeplabv3plus").net
+    assert net.encoder.with_class_token
+    side = golden.CROP // 4
+    assert net.logits(torch.zeros(1, 3, golden.CROP, golden.CROP)).shape[-2:] == (side, side)
+    with pytest.raises(BadInput, match="is a CNN, and this method works on tokens"):
+        golden.make("pce", class_token=True, decoder="deeplabv3plus", backbone="shapes_cnn")

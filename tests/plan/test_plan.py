@@ -62,7 +62,7 @@ def test_words_that_are_no_part_of_a_key(base, words):
     "words",
     [
         ["seed=1"],
-        ["cam.w_seg=.2"],
+        ["cam.w_seg=.3"],
         ["iterations=3"],
         ["fidelity=.5"],
         ["crop=64"],
@@ -115,7 +115,7 @@ def test_all_is_every_registered_method():
 def test_a_plugin_brings_its_base_and_works_at_its_sizes():
     beside, alone = (study.run for study in plan("methods=toco+fsae").studies)
     assert (beside.method, alone.method) == ("toco+fsae", "toco")
-    assert (beside.iterations, beside.crop, beside.batch, beside.decoder) == (70, 96, 16, "largefov")
+    assert (beside.iterations, beside.crop, beside.batch, beside.decoder) == (80, 96, 16, "deeplabv3plus")
     assert beside.base_knobs == alone.knobs, "trial 0 of the base"
     assert set(beside.knobs) == set(registry().spec("fsae").config.knobs())
     assert key("methods=toco") == plan("methods=toco+fsae").resolve(

@@ -8,7 +8,7 @@ N tokens, D channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,12 +38,14 @@ class Tokens:
     hw: tuple[int, int]
     aux_BND: Tensor
     top_BND: Tensor
+    skip_BSHW: Tensor | None = field(default=None, kw_only=True)
+    """The encoder's stride-4 map, where it has one."""
 
 
 class AuxViTSegmenter(ViTSegmenter):
     """`ViTSegmenter` with an auxiliary classifier behind block `aux_block` (1-based).
 
-    `kaiming` false starts the LargeFOV decoder as PyTorch does (operators.md A9).
+    `kaiming` false starts the decoder as PyTorch does (operators.md A9).
     """
 
     def __init__(
@@ -52,12 +54,11 @@ class AuxViTSegmenter(ViTSegmenter):
         *,
         num_classes: int,
         num_labels: int,
-        decoder: str,
-        width: int,
         aux_block: int,
         kaiming: bool = True,
+        **decoder: Any,
     ):
-        super().__init__(encoder, num_classes=num_classes, num_labels=num_labels, decoder=decoder, width=width)
+        super().__init__(encoder, num_classes=num_classes, num_labels=num_labels, **decoder)
         self.aux_block = aux_block
         self.classifier_aux = class_maps(encoder.dim, num_classes)
         if not kaiming:
@@ -72,7 +73,8 @@ class AuxViTSegmenter(ViTSegmenter):
     def tokens_of(self, encoded: Encoded) -> Tokens:
         """What both classifiers read of a forward that was tapped."""
         assert encoded.tapped_BND is not None
-        return Tokens(encoded.hw, encoded.tapped_BND, self.encoder.norm(encoded.last_BND))
+        top_BND = self.encoder.norm(encoded.last_BND)
+        return Tokens(encoded.hw, encoded.tapped_BND, top_BND, skip_BSHW=encoded.skip_BSHW)
 
     def aux_cam_maps(self, images_B3HW: Tensor) -> Tensor:
         """Raw class maps (B,C,h,w) of the auxiliary classifier; the blocks behind it are not run."""
@@ -156,7 +158,7 @@ class AuxTagSegmenter(TagSegmenter):
         self, tokens: Tokens, images_B3HW: Tensor, label_BHW: Tensor, group: Batch, terms: frozenset[str]
     ) -> dict[str, Tensor]:
         """L_seg and L_reg, as far as they are among `terms`, on the decoder's label values (A7, A8)."""
-        logits_BKhw = self.net.segment(tokens.top_BND, tokens.hw)
+        logits_BKhw = self.net.segment(tokens.top_BND, tokens.hw, tokens.skip_BSHW)
         losses: dict[str, Tensor] = {}
         if "seg" in terms:
             losses["seg"] = self.segmentation_loss(logits_BKhw, label_BHW)

@@ -5,17 +5,19 @@ Axes: B images, C classes, K labels, H W pixels, h w tokens a side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.api.fitting import fit_widths
-from harness.api.method import BuildInfo, Method, OptimizerPlan, Prediction
+from harness.api.fitting import FITTED_TIERS, fit_widths
+from harness.api.method import BuildInfo, Method, OptimizerPlan, Prediction, Progress
 from harness.api.vocabulary import IGNORE
 from methods.parts.bases.schedules import NO_DECAY, decay_groups, warmup_cosine
 from methods.parts.knobs import SegmenterKnobs, TagSegmenterKnobs
 from methods.parts.nets.backbones import Encoder, build_encoder
+from methods.parts.nets.deeplab import CARD_DROPOUT, absorb_stats
 from methods.parts.nets.vit_segmenter import ViTSegmenter, mode
 from methods.parts.ops.cam import multi_scale_cam
 from methods.parts.ops.losses import balanced_segmentation_loss, cross_entropy_ignore
@@ -63,9 +65,18 @@ class Segmenter(Method):
             encoder,
             num_classes=classes,
             num_labels=self.info.num_labels,
-            decoder=self.info.decoder,
-            width=self.config.decoder_width,
+            **self.decoder_sizes(encoder),
         )
+
+    def decoder_sizes(self, encoder: Encoder) -> dict[str, Any]:
+        """What a `ViTSegmenter` is told of its decoder. Channel dropout is the card's at tier paper; hundreds of steps
+        on narrow decoders go without."""
+        return {
+            "decoder": self.info.decoder,
+            "width": self.config.decoder_width,
+            "grid": max(1, self.info.crop // encoder.stride),
+            "dropout": 0.0 if self.info.tier in FITTED_TIERS else CARD_DROPOUT,
+        }
 
     def transform(self) -> CropViews:
         """The random crops of fsr.md 2.1, one per view name."""
@@ -98,6 +109,12 @@ class Segmenter(Method):
         warmup = self.warmup_steps
         optimizer = torch.optim.AdamW(groups, fused=True)
         return [OptimizerPlan(optimizer, lambda step: warmup_cosine(step, total, warmup, config.warmup_start))]
+
+    def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
+        """Running statistics of the decoder's batch norm, the teacher's as well."""
+        for net in (self.net, self.teacher):
+            if net is not None:
+                absorb_stats(net, stats)
 
     def weights(self, name: str) -> Any:
         """The student's or the teacher's network. Raises ValueError for weights that this method has not."""
@@ -219,8 +236,8 @@ class TagSegmenter(Segmenter):
         cam_BCHW = pseudo_BCHW = logits_BKhw = first_BChw = None
         with mode(net, training=False):
             if "segmentation" in want:
-                tokens_BND, hw = net.tokens(images_B3HW)
-                logits_BKhw = net.segment(tokens_BND, hw).float()
+                tokens_BND, hw, skip_BSHW = net.features(images_B3HW)
+                logits_BKhw = net.segment(tokens_BND, hw, skip_BSHW).float()
                 first_BChw = net.top_maps(tokens_BND, hw)
             if want & {"cam", "pseudo"}:
                 cam_BCHW = self.top_cam(net, images_B3HW, tags_BC, first_BChw)

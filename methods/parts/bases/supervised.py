@@ -5,17 +5,15 @@ Axes: B images, K labels, H W pixels, h w cells of the network's own resolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from harness.api.fitting import FITTED_TIERS, fit_widths
 from harness.api.method import Batch, BuildInfo, Method, Progress, StepOutput
-from harness.errors import BadInput, Problem
 from methods.parts.bases.single_stage import Segmenter
 from methods.parts.knobs import SegmenterKnobs
-from methods.parts.nets.deeplab import CARD_DROPOUT, CARD_WIDTH, DeepLabV3Plus, absorb_stats, fitted_rates, take_stats
+from methods.parts.nets.deeplab import CARD_DROPOUT, CARD_WIDTH, DeepLabV3Plus, fitted_rates, take_stats
 from methods.parts.nets.pyramids import Pyramid, build_pyramid
 from methods.parts.nets.vit_segmenter import SegmentationNet, ViTSegmenter
 from methods.parts.ops.losses import cross_entropy_ignore
@@ -67,11 +65,9 @@ class Supervised(Segmenter):
     net: ViTSegmenter | DeepLabSegmenter  # type: ignore[assignment]
 
     def __init__(self, config: SegmenterKnobs, info: BuildInfo):
-        if info.decoder != DEEPLAB:
+        if info.decoder != DEEPLAB or self.with_class_token(config):
             super().__init__(config, info)
             return
-        if self.with_class_token(config):
-            raise BadInput(Problem("class_token", f"{DEEPLAB} reads maps, not tokens", "class_token=false"))
         Method.__init__(self)
         self.info = info
         self.config, self.net = deeplab_segmenter(config, info)
@@ -85,10 +81,6 @@ class Supervised(Segmenter):
             raise ValueError(f"{type(self).__name__} needs labels={self.wanted}")
         logits_BKhw = self.net.logits(group.views["view1"])
         return StepOutput({"seg": cross_entropy_ignore(logits_BKhw, group.label_BHW)}, take_stats(self.net))
-
-    def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
-        """Running statistics of the decoder's batch norm."""
-        absorb_stats(self.net, stats)
 
     def describe(self) -> dict[str, Any]:
         """Values fitted to this size."""

@@ -45,6 +45,8 @@ class Encoded:
     attention: tuple[Tensor, ...] = ()
     """(B,heads,N,N) of the blocks that were asked for, in their order; where a class token runs along it is token 0
     of N (`methods.parts.nets.attention.between_patches` cuts it off)."""
+    skip_BSHW: Tensor | None = None
+    """The stride-4 map of networks that have one."""
 
 
 def encode(
@@ -70,7 +72,7 @@ def encode(
     last = tap if stop_at_tap and tap is not None else encoder.depth
     if any(not 1 <= block <= last for block in attention):
         raise ValueError(f"attention of blocks {tuple(attention)}: blocks 1 to {last} are run")
-    x_BND, hw = encoder.embed(whole_patches(images_B3HW, encoder.stride))
+    x_BND, hw, skip_BSHW = encoder.embed_with_skip(whole_patches(images_B3HW, encoder.stride))
     if masked_BN is not None and mask_token_11D is not None:
         x_BND = torch.where(masked_BN[..., None], mask_token_11D.to(x_BND.dtype), x_BND)
     x_BND = x_BND + encoder.position(*hw)
@@ -89,7 +91,7 @@ def encode(
         if i + 1 == tap:
             tapped_BND = x_BND[:, prefix:]
     class_BD = x_BND[:, 0] if prefix else None
-    return Encoded(hw, x_BND[:, prefix:], tapped_BND, class_BD, tuple(maps[block] for block in attention))
+    return Encoded(hw, x_BND[:, prefix:], tapped_BND, class_BD, tuple(maps[block] for block in attention), skip_BSHW)
 
 
 def whole_patches(images_B3HW: Tensor, stride: int) -> Tensor:

@@ -5,6 +5,7 @@ Axes: B images, D S channels, K labels, h w cells of the deep map, H W cells of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -22,6 +23,7 @@ CARD_WIDTH = 256
 CARD_SKIP = 48
 CARD_DROPOUT = 0.5
 BN_MOMENTUM = 0.1
+SKIP_STRIDE = 4
 
 
 class GroupBatchNorm(nn.BatchNorm2d):
@@ -85,6 +87,11 @@ def fitted_rates(grid: int) -> tuple[int, ...]:
     448 pixels at stride 16 give 6, 12, 18 and at stride 8 the doubled ones, as DeepLab has it.
     """
     return tuple(tokens(rate, grid) for rate in CARD_RATES)
+
+
+def doublings(stride: int) -> int:
+    """Doublings from a deep map of this stride to about stride 4."""
+    return max(0, round(math.log2(stride / SKIP_STRIDE)))
 
 
 class ASPP(nn.Module):

@@ -35,6 +35,8 @@ class Encoder(nn.Module):
     mean: Floats3
     std: Floats3
     """Normalisation that the weights were trained with, of pixels in [0,1]."""
+    skip_dim: int | None = None
+    """Channels of the stride-4 map on the way to the tokens; None where there is none."""
     cls_token: nn.Parameter | None
     """(1,1,D) without position, or None where the weights have none."""
     with_class_token: bool
@@ -44,6 +46,10 @@ class Encoder(nn.Module):
     @abstractmethod
     def embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Patch tokens (B,N,D) without position, and their grid; sides are multiples of `stride`."""
+
+    def embed_with_skip(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        """As `embed`, and the stride-4 map (B,S,H,W) of networks that have one."""
+        return *self.embed(images_B3HW), None
 
     @abstractmethod
     def position(self, h: int, w: int) -> Tensor:
@@ -154,11 +160,15 @@ class ShapesEncoder(Encoder):
             table_1ND = net.position(grid, grid).detach()
             net.table = grid
             net.position_table = nn.Parameter(table_1ND.transpose(1, 2).unflatten(2, (grid, grid)).contiguous())
-        self.net = net
+        self.net, self.skip_dim = net, net.skip_dim
         self.drop = tuple(drop * i / max(1, net.depth - 1) for i in range(net.depth))
 
     def embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return self.net.embed(images_B3HW)
+
+    def embed_with_skip(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        skip_BSHW = self.net.stride4(images_B3HW)
+        return *self.net.embed_stride4(skip_BSHW), skip_BSHW
 
     def position(self, h: int, w: int) -> Tensor:
         return self.net.position(h, w)

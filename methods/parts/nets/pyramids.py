@@ -5,7 +5,6 @@ Axes: B images, D S channels, h w cells of the deep map, H W cells of the stride
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -23,10 +22,10 @@ from methods.parts.nets.backbones import (
     encode,
     first_line,
     foreign,
-    whole_patches,
 )
-from methods.parts.nets.encoders import Floats3, ShapesEncoder
-from methods.parts.nets.shapes_nets import ShapesCNN, ShapesViT, load_shapes_backbone
+from methods.parts.nets.deeplab import SKIP_STRIDE, doublings
+from methods.parts.nets.encoders import Floats3
+from methods.parts.nets.shapes_nets import ShapesCNN, load_shapes_backbone
 from methods.parts.nets.timm_nets import REFUSED, Sizes, check_name, create, sizes_taken
 
 VERSION = 1
@@ -35,7 +34,6 @@ VIT_MODULES = {"vision_transformer", "deit"}
 """timm's modules of plain ViTs; every other model is asked for maps."""
 OUTPUT_STRIDE = 16
 """Asked of networks of stages that can be dilated, as DeepLabV3+ has it."""
-SKIP_STRIDE = 4
 
 
 class Pyramid(nn.Module):
@@ -58,7 +56,7 @@ class Pyramid(nn.Module):
     @property
     def lift(self) -> int:
         """Doublings from the deep map to about stride 4."""
-        return max(0, round(math.log2(self.stride / SKIP_STRIDE)))
+        return doublings(self.stride)
 
     def train(self, mode: bool = True) -> Pyramid:
         """As `nn.Module.train`, but batch norm keeps the statistics of its pretraining."""
@@ -79,23 +77,11 @@ class ViTPyramid(Pyramid):
             encoder.cls_token.requires_grad_(False)  # not in self-attention here, fsr.md 2.2
         self.dim, self.depth, self.stride = encoder.dim, encoder.depth, encoder.stride
         self.mean, self.std = encoder.mean, encoder.std
-        self.shapes = isinstance(encoder, ShapesEncoder)
-        self.skip_dim = ShapesViT.skip_dim if self.shapes else None
+        self.skip_dim = encoder.skip_dim
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
-        encoder = self.encoder
-        skip = None
-        if self.shapes:
-            net = cast(ShapesViT, encoder.net)
-            skip = net.stride4(whole_patches(images_B3HW, self.stride))
-            x_BND, hw = net.embed_stride4(skip)
-            x_BND = x_BND + encoder.position(*hw)
-            for i in range(encoder.depth):
-                x_BND = encoder.run_block(i, x_BND, hw, class_token=False)
-        else:
-            encoded = encode(encoder, images_B3HW)
-            x_BND, hw = encoded.last_BND, encoded.hw
-        return encoder.norm(x_BND).transpose(1, 2).unflatten(2, hw), skip
+        encoded = encode(self.encoder, images_B3HW)
+        return self.encoder.norm(encoded.last_BND).transpose(1, 2).unflatten(2, encoded.hw), encoded.skip_BSHW
 
 
 class ShapesPyramid(Pyramid):

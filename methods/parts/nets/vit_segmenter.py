@@ -6,7 +6,7 @@ Axes: B images, C classes, K labels, h w tokens a side, N tokens, D channels.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from harness.errors import BadInput, Problem
 from methods.parts.nets.backbones import Encoder, encode
 from methods.parts.nets.decoders import LargeFOV
+from methods.parts.nets.deeplab import CARD_WIDTH, DeepLabV3Plus, doublings, fitted_rates
 
 VERSION = 1
 """Raised when the network computes something else."""
-DECODERS: dict[str, Callable[[int, int, int], nn.Module]] = {"largefov": LargeFOV}
-"""Decoders on tokens by command-line word, called as (dim, labels, width)."""
+LARGEFOV, DEEPLAB = "largefov", "deeplabv3plus"
+"""Decoders on tokens by command-line word."""
 
 
 class SegmentationNet(nn.Module):
@@ -32,30 +33,57 @@ class SegmentationNet(nn.Module):
 class ViTSegmenter(SegmentationNet):
     """Encoder, top classifier on globally max-pooled normalised patch tokens, decoder on the same.
 
-    `num_classes` None leaves the classifier out (full supervision). Raises BadInput for a decoder that
-    does not work on the tokens of a ViT.
+    `num_classes` None leaves the classifier out (full supervision). `grid` (cells a side of a crop) and `dropout` are
+    DeepLabV3+'s, whose stride-4 map comes from the encoder, or from the tokens where it has none. Raises BadInput for
+    a decoder that does not work on the tokens of a ViT.
     """
 
-    def __init__(self, encoder: Encoder, *, num_classes: int | None, num_labels: int, decoder: str, width: int):
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        num_classes: int | None,
+        num_labels: int,
+        decoder: str,
+        width: int,
+        grid: int,
+        dropout: float = 0.0,
+    ):
         super().__init__()
-        if decoder not in DECODERS:
+        if decoder not in (LARGEFOV, DEEPLAB):
             raise BadInput(
                 Problem(
                     "decoder",
                     f"{decoder} does not work on the tokens of a ViT",
-                    "decoder=" + " or ".join(DECODERS),
+                    f"decoder={LARGEFOV} or {DEEPLAB}",
                 )
             )
         self.encoder = encoder
         if encoder.cls_token is not None and not encoder.with_class_token:
             encoder.cls_token.requires_grad_(False)  # not in self-attention then, fsr.md 2.2
         self.classifier_top = class_maps(encoder.dim, num_classes) if num_classes else None
-        self.decoder = DECODERS[decoder](encoder.dim, num_labels, width)
+        self.decoder: LargeFOV | DeepLabV3Plus
+        if decoder == LARGEFOV:
+            self.decoder = LargeFOV(encoder.dim, num_labels, width)
+        else:
+            self.decoder = DeepLabV3Plus(
+                encoder.dim,
+                encoder.skip_dim,
+                num_labels,
+                min(CARD_WIDTH, width),
+                fitted_rates(grid),
+                dropout,
+                lift=doublings(encoder.stride),
+            )
+
+    def features(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        """What `segment` reads: normalised patch tokens (B,N,D), their grid, the stride-4 map where there is one."""
+        encoded = encode(self.encoder, images_B3HW)
+        return self.encoder.norm(encoded.last_BND), encoded.hw, encoded.skip_BSHW
 
     def tokens(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Normalised patch tokens (B,N,D) and their grid."""
-        encoded = encode(self.encoder, images_B3HW)
-        return self.encoder.norm(encoded.last_BND), encoded.hw
+        return self.features(images_B3HW)[:2]
 
     @property
     def top(self) -> nn.Conv2d:
@@ -69,12 +97,13 @@ class ViTSegmenter(SegmentationNet):
         return self.top(as_map(tokens_BND, hw))
 
     def logits(self, images_B3HW: Tensor) -> Tensor:
-        """Segmentation logits (B,K,h,w) at token resolution."""
-        return self.segment(*self.tokens(images_B3HW))
+        """Segmentation logits (B,K,h,w) at the decoder's resolution: that of the tokens, or stride 4."""
+        return self.segment(*self.features(images_B3HW))
 
-    def segment(self, tokens_BND: Tensor, hw: tuple[int, int]) -> Tensor:
+    def segment(self, tokens_BND: Tensor, hw: tuple[int, int], skip_BSHW: Tensor | None) -> Tensor:
         """Decoder logits (B,K,h,w)."""
-        return self.decoder(as_map(tokens_BND, hw))
+        deep_BDhw = as_map(tokens_BND, hw)
+        return self.decoder(deep_BDhw) if isinstance(self.decoder, LargeFOV) else self.decoder(deep_BDhw, skip_BSHW)
 
 
 def class_maps(dim: int, num_classes: int) -> nn.Conv2d:
