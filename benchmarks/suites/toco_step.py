@@ -7,7 +7,6 @@ from torch import Tensor
 
 from benchmarks import Case, method_step
 from harness.api.method import Progress
-from methods.parts.bases.aux_segmenter import Tokens
 from methods.parts.ops.crops import cut_windows
 
 PHASES = {"before-seg": 50, "all": 900}
@@ -25,7 +24,7 @@ class TocoStep(method_step.MethodStep):
         method, net, views = self.method, self.method.net, self.batch.views
         count, with_seg = len(self.batch.ids), "seg" in method.active(progress)
         both, class_BD = net.read(torch.cat([views["view1"], views["view2"]]))
-        tokens = Tokens(both.hw, both.aux_BND[:count], both.top_BND[:count])
+        tokens = both.first(count)
         method.cams(views["view1"], self.batch.tags_BC, tokens, with_top=with_seg)
         corner_Bn2 = torch.zeros(count, method.config.local_crops, 2, dtype=torch.int64)
         local = cut_windows(views["local"], corner_Bn2, method.local_side).flatten(0, 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from harness.errors import BadInput, Problem
-from methods.parts.bases.aux_segmenter import PowerAuxSegmenter, Tokens, has_started
+from methods.parts.bases.aux_segmenter import PowerAuxSegmenter, has_started
 from methods.parts.bases.teacher import ema_update, make_teacher
 from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
@@ -91,8 +91,7 @@ class Toco(PowerAuxSegmenter):
         globals_B3HW = torch.cat([images, group.views["view2"]]) if "ctc" in terms else images
         read, class_BD = net.read(globals_B3HW)
         size = len(images)
-        skip_BSHW = None if read.skip_BSHW is None else read.skip_BSHW[:size]
-        tokens = Tokens(read.hw, read.aux_BND[:size], read.top_BND[:size], skip_BSHW=skip_BSHW)
+        tokens = read.first(size)
         losses: dict[str, Tensor] = {}
         if "cls" in terms:
             losses["cls"] = multilabel_soft_margin(pooled_logits(net.top, tokens.top_BND), tags_BC)

@@ -132,7 +132,7 @@ def test_damaged_cached_weights_are_made_again(tmp_path, capsys, damage):
         clean = payload_of(tmp_path / "clean", *more)
         execute(clean, LocalSession())
         results = [harness.store.load(store) for store in (tmp_path, tmp_path / "clean")]
-        assert harness.store.digest(results[0], clean["key"]) == harness.store.digest(results[1], clean["key"])
+        assert harness.store.digest(results[0], clean.key) == harness.store.digest(results[1], clean.key)
 
 
 def test_training_reads_all_but_scoring(tmp_path):

@@ -41,6 +41,11 @@ class Tokens:
     skip_BSHW: Tensor | None = field(default=None, kw_only=True)
     """The encoder's stride-4 map, where it has one."""
 
+    def first(self, count: int) -> Tokens:
+        """What both classifiers and the decoder read of the first `count` images."""
+        skip_BSHW = None if self.skip_BSHW is None else self.skip_BSHW[:count]
+        return Tokens(self.hw, self.aux_BND[:count], self.top_BND[:count], skip_BSHW=skip_BSHW)
+
 
 class AuxViTSegmenter(ViTSegmenter):
     """`ViTSegmenter` with an auxiliary classifier behind block `aux_block` (1-based).
