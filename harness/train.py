@@ -29,14 +29,15 @@ def run(argv: list[str]) -> int:
     if parsed.words.dry_run:
         print(plan_text(plan, full=True))
         return EXIT_DONE
-    from harness.store import load
+    from harness.store import latest_runs, load
     from harness.tuning.run_plan import run_plan
 
     failed = run_plan(plan, mlflow="off")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
-    key = plan.resolve(plan.studies[0].study, {}, parsed.words.seed).key
-    print(run_text(load(plan.machine.store), key))
+    results = load(plan.machine.store)
+    rows = {row["key"]: row for row in latest_runs(results.runs).iter_rows(named=True)}
+    print(run_text(results, plan.resolve(plan.studies[0].study, {}, parsed.words.seed).stands_as(rows)))
     return EXIT_FAILED if failed else EXIT_DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,6 +110,17 @@ class Dataset(metaclass=Contract):
     @abstractmethod
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """Digest of these images' ids, order and labels; equal data gives an equal digest wherever it lies."""
+
+    def image_fingerprint(self, ids: tuple[str, ...]) -> str:
+        """Digest of what these images' pixels are read from; empty where `fingerprint` decides them, as of generated
+        pictures. As written here all pixels are read. Raises BadInput where an image cannot be read.
+        """
+        digest = hashlib.sha256()
+        for image_id in ids:
+            image_HW3 = np.ascontiguousarray(self.image(image_id))
+            digest.update(f"\n{image_id!r} {image_HW3.shape} ".encode())
+            digest.update(image_HW3.data)
+        return digest.hexdigest()
 
     def check(self, ids: tuple[str, ...]) -> None:
         """Read what can be read cheaply of these images before training. Raises BadInput with all problems."""

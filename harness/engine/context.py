@@ -19,9 +19,10 @@ from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
 from harness.engine.scorer import Scorer
 from harness.engine.session import Session
+from harness.errors import BadInput
 from harness.plan.build import build_method
 from harness.plan.config import Machine, RunConfig
-from harness.plan.payload import Origin
+from harness.plan.payload import Origin, PlannedData
 from harness.store import Store
 
 
@@ -50,6 +51,8 @@ class Context:
     phases: Phases
     heartbeat: Heartbeat
     store: Store
+    data: PlannedData
+    """As it was planned."""
     origin: Origin = field(default_factory=Origin)
     in_use: ExitStack = field(default_factory=ExitStack)
     """Locks on the stages' folders that this run reads; closing it lets others remove them."""
@@ -69,6 +72,13 @@ class Context:
                 **asdict(self.origin),
                 **extra,
             )
+
+    def check_data(self) -> None:
+        """Raises BadInput naming what of the data is not as it was planned; what is read here is remembered by file."""
+        with self.phases.of("start"):
+            changes = self.data.changes(self.dataset, self.splits, self.run.labels)
+        if changes:
+            raise BadInput(changes)
 
     def scorer(self) -> Scorer:
         """What scoring sees of this run."""

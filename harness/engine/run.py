@@ -49,10 +49,12 @@ def execute(payload: Payload, session: Session) -> Outcome:
     if session.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     context.beat("start", 0, context.run.total)
-    base = {
+    context.check_data()
+    base: dict[str, Any] = {
         "train": payload.data.train,
         "weights": context.machine.weights_digest,
         "versions": payload.versions,
+        "images": payload.data.images,
     }
     stages = resolve(context.run.chosen.trained.recipe)(context.run)
     with context.in_use:
@@ -88,7 +90,7 @@ def open_context(payload: Payload, session: Session, phases: Phases) -> Context:
         run = dataclasses.replace(run, group=_smaller_group(run))
     store = Store(machine.store)
     heartbeat = Heartbeat(store.work(key))
-    return Context(run, key, machine, dataset, splits, session, phases, heartbeat, store, payload.origin)
+    return Context(run, key, machine, dataset, splits, session, phases, heartbeat, store, payload.data, payload.origin)
 
 
 def _smaller_group(run: RunConfig) -> int:

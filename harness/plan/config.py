@@ -159,15 +159,20 @@ def _checked(values: dict[str, Any], known: set[str]) -> dict[str, Any]:
     return {**values, "scales": tuple(values["scales"])}
 
 
-def content_key(run: RunConfig, *, train_fingerprint: str, weights_digest: str, versions: Mapping[str, int]) -> str:
-    """A run's key: digest of config, training data, pretrained weights, seed and versions (design section 4)."""
+def content_key(
+    run: RunConfig, *, train_fingerprint: str, weights_digest: str, versions: Mapping[str, int], data: str = ""
+) -> str:
+    """A run's key: digest of config, training data, pretrained weights, seed and versions (design section 4).
+
+    `data` is `PlannedData.every`: labels and pixels of all images; keys from before it was there have none.
+    """
     identity = {
         "config": _identity(run),
         "train": train_fingerprint,
         "weights": weights_digest,
         "versions": dict(versions),
     }
-    return digest_of(identity)
+    return digest_of(identity | ({"data": data} if data else {}))
 
 
 def _identity(run: RunConfig) -> dict[str, Any]:

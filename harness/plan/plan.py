@@ -86,17 +86,22 @@ class Plan:
         run = planned.run.with_knobs(knobs, seed)
         typed_knobs(run.chosen.spec, run.knobs)
         data = part.data(run.labels)
-        key = content_key(
-            run,
-            train_fingerprint=data.train,
-            weights_digest=planned.pretrained.digest,
-            versions=planned.versions,
-        )
+
+        def key(every: str) -> str:
+            return content_key(
+                run,
+                train_fingerprint=data.train,
+                weights_digest=planned.pretrained.digest,
+                versions=planned.versions,
+                data=every,
+            )
+
         machine = dataclasses.replace(
             part.machine, weights=planned.pretrained.path, weights_digest=planned.pretrained.digest
         )
         return Payload(
-            key=key,
+            key=key(data.every),
+            earlier_key=key("") if data.every else "",
             run=run,
             machine=machine,
             data=data,
@@ -141,7 +146,9 @@ def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False) -> Pla
 def _add(studies: dict[str, PlannedStudy], planned: PlannedStudy) -> None:
     """Add a study unless an equal one is there; one that differs in its data alone gets an id of its own."""
     old = studies.get(planned.study.id)
-    if old is not None and (old.part.fingerprints, old.pretrained) != (planned.part.fingerprints, planned.pretrained):
-        end = digest_of([dict(planned.part.fingerprints), planned.pretrained.digest])[:4]
+    if old is not None and (old.part.all_data, old.pretrained) != (planned.part.all_data, planned.pretrained):
+        # Pixels tell studies apart only where nothing else does: ids of studies without their digest stay.
+        pixels = [planned.part.all_data.every] * (old.part.fingerprints == planned.part.fingerprints)
+        end = digest_of([dict(planned.part.fingerprints), planned.pretrained.digest, *pixels])[:4]
         planned = dataclasses.replace(planned, study=dataclasses.replace(planned.study, id=f"{planned.study.id}{end}"))
     studies.setdefault(planned.study.id, planned)

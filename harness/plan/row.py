@@ -40,7 +40,8 @@ class PlanRow:
     machine: Machine
     dataset: Dataset
     splits: SplitPlan
-    fingerprints: Mapping[str, str]
+    all_data: PlannedData
+    """As a run has it that reads no sparse labels."""
     weak_fingerprints: Mapping[str, str] = field(default_factory=dict)
     """By kind of labels, for those that are neither tags nor masks."""
     notes: tuple[str, ...] = ()
@@ -50,8 +51,12 @@ class PlanRow:
 
     def data(self, labels: str) -> PlannedData:
         """The data of a run that reads these labels."""
-        weak = {"weak": self.weak_fingerprints[labels]} if labels in self.weak_fingerprints else {}
-        return PlannedData.of(self.dataset, {**self.fingerprints, **weak})
+        return self.all_data.with_weak(self.weak_fingerprints.get(labels))
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Ids, order and labels by role (`train`, `tune`, `report`)."""
+        return self.all_data.fingerprints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +76,17 @@ class OpenDatasets:
     """Datasets that are open already: several sets of words mostly name the same one."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[Dataset, SplitPlan, Mapping[str, str]] | None] = {}
+        self._found: dict[str, tuple[Dataset, SplitPlan, PlannedData] | None] = {}
 
-    def get(self, parsed: Parsed, problems: list[Problem]) -> tuple[Dataset, SplitPlan, Mapping[str, str]] | None:
-        """Dataset, splits and their fingerprints; None where they cannot be had, with problems the first time."""
+    def get(self, parsed: Parsed, problems: list[Problem]) -> tuple[Dataset, SplitPlan, PlannedData] | None:
+        """Dataset, splits and their digests; None where they cannot be had, with problems the first time."""
         words: Words = parsed.words
         data = words.data
         name = digest_of([data.name, data.root, data.masks, data.classes, data.tune, sorted(parsed.options.items()),
                           words.protocol, words.split])  # fmt: skip
         if name not in self._found:
             opened = open_data(words, parsed.options, problems)
-            self._found[name] = None if opened is None else (*opened, _fingerprints(*opened))
+            self._found[name] = None if opened is None else (*opened, PlannedData.of(*opened))
         return self._found[name]
 
 
@@ -104,7 +109,7 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
     threads = _threads(words, gpus, problems)
     if found is None or problems:
         raise BadInput(problems)
-    dataset, splits, fingerprints = found
+    dataset, splits, all_data = found
     precision = words.precision if words.precision != "auto" else ("bf16" if gpus else "fp32")
     runs = [dataclasses.replace(run, precision=precision) for run in runs]
     weak: dict[str, str] = {}
@@ -119,7 +124,7 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
         machine=_machine(words, gpus, threads),
         dataset=dataset,
         splits=splits,
-        fingerprints=fingerprints,
+        all_data=all_data,
         weak_fingerprints=weak,
         notes=tuple(notes),
         warnings=tuple(data_warnings(dataset, splits, {run.labels for run in runs})),
@@ -134,11 +139,6 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
     if problems:
         raise BadInput(problems)
     return part, studies
-
-
-def _fingerprints(dataset: Dataset, splits: SplitPlan) -> dict[str, str]:
-    ids = {"train": splits.train, "tune": splits.tune, "report": splits.report}
-    return {name: dataset.fingerprint(of) for name, of in ids.items()}
 
 
 def _threads(words: Words, gpus: float, problems: list[Problem]) -> int:

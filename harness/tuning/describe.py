@@ -26,14 +26,15 @@ CHECKPOINTS_IN_FLIGHT = 4
 def plan_text(plan: Plan, *, full: bool = False) -> str:
     """The plan in words; `full` adds resolved configs, fitted values and what each knob is searched over."""
     runs = latest_runs(load(plan.machine.store, ["runs"]).runs)
-    done = set(runs.filter(pl.col("status") == "done")["key"])
+    rows = {row["key"]: row for row in runs.iter_rows(named=True)}
     names = ", ".join(dict.fromkeys(part.dataset.name for part in plan.parts))
     lines = [f"sweep {plan.sweep}: {len(plan.studies)} studies on {names}, store {plan.machine.store}"]
     lines.extend(dict.fromkeys(line for part in plan.parts for line in _part_lines(part)))
     seconds, unknown, parallel = 0.0, 0, 1
     for planned in plan.studies:
         study = planned.study
-        key = plan.resolve(study, {}, planned.run.seed).key
+        payload = plan.resolve(study, {}, planned.run.seed)
+        key = payload.stands_as(rows)
         each = seconds_per_run(planned, runs)
         n = runs_of(planned)
         if each is None:
@@ -41,7 +42,9 @@ def plan_text(plan: Plan, *, full: bool = False) -> str:
         else:
             at_once = _at_once(planned)
             seconds, parallel = seconds + n * each / at_once, max(parallel, at_once)
-        state = "trial 0 is done" if key in done else "to be run"
+        state = "to be run"
+        if key in rows and rows[key]["status"] == "done":
+            state = "trial 0 is done" + ("; pixels not recorded" if key != payload.key else "")
         time = "time unknown" if each is None else f"about {each:.0f} s a run"
         ablation = f", ablation {planned.ablation}" if planned.ablation else ""
         lines.append(

@@ -47,10 +47,15 @@ class Ledger:
 
     def resolve(self, study: Study, knobs: Mapping[str, Any], seed: int) -> Payload:
         """The run with these knobs and seed."""
-        found = self.plan.resolve(study, knobs, seed)
-        self._payloads[found.key] = found
-        self._parts[found.key] = self.plan.planned(study.id).part
-        return found
+        planned = self.plan.resolve(study, knobs, seed)
+        for one in (planned, planned.under_earlier_key()):
+            if one is not None:
+                self._payloads[one.key] = one
+                self._parts[one.key] = self.plan.planned(study.id).part
+        key = planned.stands_as(self._known_runs())
+        if key != planned.key and self.known(key) is None:
+            return planned  # its scores are lost: it is made again as a run of today
+        return self._payloads[key]
 
     def known(self, key: str) -> Outcome | None:
         """What the store already says of a run; None where it has to be run, again where its scores are lost."""

@@ -18,6 +18,8 @@ class Data:
     """Sparse labels that were read from files; their path in stores that know no digest of them."""
     report: str = ""
     """Images, tags and masks of the split that the row shows."""
+    images: str = ""
+    """Pixels of all that was trained and scored on; empty for runs from before they were recorded."""
     options: tuple[tuple[str, str], ...] = ()
     """Words `data.<name>` and their values as they were given, by name."""
 
@@ -27,12 +29,19 @@ class Data:
         return self.train, self.weak
 
     @property
-    def kind(self) -> tuple[str, str, str]:
-        """What rows of one section share."""
+    def labels(self) -> tuple[str, str, str]:
+        """All but the pixels."""
         return self.train, self.weak, self.report
 
+    @property
+    def kind(self) -> tuple[str, str, str, str]:
+        """What rows of one section share."""
+        return *self.labels, self.images
+
     def may_be(self, other: Data) -> bool:
-        """Whether results of unknown training (another program's) may be of the data of `other`."""
+        """Whether results of unknown training (another program's) or pixels may be of the data of `other`."""
+        if self.train:
+            return not self.images and self.labels == other.labels
         return not self.report or not other.report or self.report == other.report
 
 
@@ -46,17 +55,26 @@ def data_of(run: Mapping[str, Any], *, reported: bool = True) -> Data:
     sparse = run["supervision"] not in ("tags", "masks")
     weak = str(found.get("weak") or words.get("weak") or "") if sparse else ""
     report = str(found.get("report") or "") if reported else ""
-    return Data(str(found.get("train") or ""), weak, report, tuple(sorted(words.items())))
+    images = str(found.get("images") or "") if reported else ""
+    return Data(str(found.get("train") or ""), weak, report, images, tuple(sorted(words.items())))
+
+
+def pixels_unknown(run: Mapping[str, Any]) -> bool:
+    """Whether a run of ours was trained before pixels were recorded; those of generated pictures are known."""
+    found = from_json(run["split_fingerprints"])
+    return bool(found.get("train")) and "images" not in found and run["dataset"] != "shapes"
 
 
 def sorted_apart(data: Sequence[Data]) -> list[int]:
-    """A group number for each of several rows. One of unknown training stands with the only data that it may be of,
-    and where there are several, with its like."""
-    known = {d.kind: d for d in data if d.train}
+    """A group number for each of several rows. One of unknown training or pixels stands with the only data that it may
+    be of, and where there are several, with its like."""
+    trained = {d.kind: d for d in data if d.train}
+    whole = [d for d in trained.values() if d.images]
+    known = {kind: d for kind, d in trained.items() if not any(d.may_be(other) for other in whole)}
     numbers = {kind: n for n, kind in enumerate(known)}
     out = []
     for d in data:
-        fits = [] if d.train else [kind for kind, other in known.items() if d.may_be(other)]
+        fits = [] if d.kind in known else [kind for kind, other in known.items() if d.may_be(other)]
         out.append(numbers.setdefault(fits[0] if len(fits) == 1 else d.kind, len(numbers)))
     return out
 
@@ -75,6 +93,7 @@ def differences(data: Sequence[Data], images: Sequence[str]) -> list[str]:
         ("training data", [d.train[:8] for d in data]),
         ("sparse labels", [d.weak[-8:] for d in data]),
         ("reported data", [d.report[:8] for d in data]),
+        ("pixels", [d.images[:8] for d in data]),
         ("images", [digest[:8] for digest in images]),
     )
     for name, values in digests:

@@ -82,6 +82,8 @@ class Row:
     scores: Mapping[Setting, Scored]
     retried: bool
     """An out-of-memory retry changed a normaliser: shown, never ranked."""
+    pixels_unknown: bool
+    """Whether some run of it is from before the pixels of its images were recorded."""
     untimed: int
     """Failed and pruned runs of the study whose time the store does not know."""
     class_names: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import polars as pl
 
 from harness.api.vocabulary import TARGETS
 from harness.store import Results
-from reports.rows.data import Data, data_of, from_json
+from reports.rows.data import Data, data_of, from_json, pixels_unknown
 from reports.rows.row import Filters, Row, Scored, ScoringOptions, Setting
 from reports.rows.studies import Runs, StoredStudy, by_key, chosen_runs, hours, studies_of, untimed, widest
 
@@ -123,6 +123,7 @@ def _row(
         core_hours=core,
         scores=scores,
         retried=any(runs[k]["error_class"] for k in have),
+        pixels_unknown=any(pixels_unknown(runs[k]) for k in have),
         untimed=sum(untimed(runs[k]) for k in study.spent),
         class_names=names,
         has_background=bool(config.get("has_background", not names or names[0] == "background")),

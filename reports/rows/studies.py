@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
+from harness.plan.config import migrated
 from harness.plan.studies import preference
 from harness.store import Results, latest_runs
 from reports.rows.data import data_of, from_json
@@ -98,18 +99,22 @@ def studies_of(results: Results, runs: Runs, filters: Filters) -> list[StoredStu
 def _parts(group: pl.DataFrame, runs: Runs) -> list[pl.DataFrame]:
     """The trials of a study by the code and the data of their runs; those that left no run stand with the newest."""
     ran = sorted((runs[k] for k in group["key"].unique() if k in runs), key=lambda r: str(r["started"]))
-    marks = list(dict.fromkeys(_made_of(r) for r in reversed(ran)))
+    pixels = {data_of(r).images for r in ran} - {""}
+    # Runs from before pixels were recorded stand with the only ones that there are.
+    usual = pixels.pop() if len(pixels) == 1 else ""
+    marks = list(dict.fromkeys(_made_of(r, usual) for r in reversed(ran)))
     if len(marks) < 2:
         return [group]
-    of = [marks.index(_made_of(runs[k])) if k in runs else 0 for k in group["key"]]
+    of = [marks.index(_made_of(runs[k], usual)) if k in runs else 0 for k in group["key"]]
     marked = group.with_columns(mark=pl.Series(of))
     return [marked.filter(pl.col("mark") == n).drop("mark") for n in range(len(marks))]
 
 
-def _made_of(run: Mapping[str, Any]) -> tuple[object, ...]:
-    """Code, data and pretrained weights: runs that differ here are no seeds of one row."""
+def _made_of(run: Mapping[str, Any], images: str = "") -> tuple[object, ...]:
+    """Code, data and pretrained weights: runs that differ here are no seeds of one row. `images` stands for unknown
+    pixels."""
     data = data_of(run)
-    return run["versions"], data.train, data.weak, data.report, run["pretraining"]
+    return run["versions"], *data.labels, data.images or images, run["pretraining"]
 
 
 def _study(group: pl.DataFrame, runs: Runs) -> StoredStudy | None:
@@ -131,7 +136,7 @@ def _study(group: pl.DataFrame, runs: Runs) -> StoredStudy | None:
 
 def _config(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config without its seed and the name that it was called by."""
-    return {k: v for k, v in from_json(run["config"]).items() if k not in ("seed", "ablation")}
+    return {k: v for k, v in migrated(from_json(run["config"])).items() if k not in ("seed", "ablation")}
 
 
 def _by_seed(keys: Iterable[str], runs: Runs) -> tuple[str, ...]:

@@ -152,6 +152,8 @@ def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
         notes.append(f"{BELOW} not significantly above {floor_name(board.group.head)}")
     if any(r.retried for r in rows):
         notes.append("not ranked: an out-of-memory retry changed a normaliser")
+    if old := dict.fromkeys(r.method for r in rows if r.pixels_unknown):
+        notes.append(f"pixels not recorded: {', '.join(old)} ran before keys held a digest of the images")
     lost = sum(r.untimed for r in rows)
     if lost:
         notes.append(f"hours leave out {_plural(lost, 'run')} that stopped without saying how long they took")

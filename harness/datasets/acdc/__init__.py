@@ -137,10 +137,13 @@ class Acdc(FileDataset):
         return super().mask_part(image_id)[0], image_id.rpartition("_slice")[2]
 
     def image_facts(self, image_id: str) -> ImageFacts:
-        """Size of a slice of a volume that can be read whole."""
-        return facts.remembered(
-            *self.image_part(image_id), ImageFacts, lambda: ImageFacts(self._slice_HW(image_id, False).shape)
-        )
+        """Size and digest of a slice of a volume that can be read whole."""
+
+        def read() -> ImageFacts:
+            slice_HW = np.ascontiguousarray(self._slice_HW(image_id, False))
+            return ImageFacts(slice_HW.shape, hashlib.sha256(slice_HW.data).hexdigest())
+
+        return facts.remembered(*self.image_part(image_id), ImageFacts, read)
 
     def mask_facts(self, image_id: str) -> MaskFacts:
         """Facts of the labels of a slice."""

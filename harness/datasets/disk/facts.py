@@ -19,21 +19,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.datasets.io.images import read_index, stat_of, verify_image
-from harness.files import write_json
+from harness.files import file_digest, write_json
 
 F = TypeVar("F", bound="ImageFacts | MaskFacts")
 Colours = tuple[tuple[int, int, int], ...]
 NO_COLOUR = (-1, -1, -1)
 """Of a label that the palette is too short for."""
-FORMAT = 2
+FORMAT = 3
 """Raised when what is remembered, or how it is found, changes."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """(H,W) of the stored pixels, and the EXIF orientation (1 = as stored)."""
+    """(H,W) of the stored pixels, digest of what they are decoded from, and the EXIF orientation (1 = as stored)."""
 
     size: tuple[int, int]
+    digest: str
     orientation: int = 1
 
 
@@ -51,7 +52,13 @@ class MaskFacts:
 
 def image_facts(path: str | Path) -> ImageFacts:
     """Facts of an image whose bytes decode to the last one. Raises BadInput as `read_image` does."""
-    return remembered(path, "", ImageFacts, lambda: ImageFacts(*verify_image(path)))
+
+    def read() -> ImageFacts:
+        size, orientation = verify_image(path)
+        # Of the file: the pixels of a JPEG differ by a hair from decoder to decoder, and machines share keys.
+        return ImageFacts(size, file_digest(Path(path)), orientation)
+
+    return remembered(path, "", ImageFacts, read)
 
 
 def mask_facts(path: str | Path) -> MaskFacts:
@@ -168,8 +175,8 @@ def _kept(root: Path) -> Path:
 
 
 def _image_of(values: list[Any]) -> ImageFacts:
-    (height, width), orientation = values
-    return ImageFacts((int(height), int(width)), int(orientation))
+    (height, width), digest, orientation = values
+    return ImageFacts((int(height), int(width)), str(digest), int(orientation))
 
 
 def _mask_of(values: list[Any]) -> MaskFacts:

@@ -26,6 +26,7 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
     Segmenters are reported by the run's inference protocol, with its CRF beside without; the tuning split, whose
     scores only choose, is seen at a single scale and without CRF.
     """
+    context.check_data()
     tables = Tables()
     best_on_tune: dict[Target, float] = {}
     for role, name, ids in _splits(context):
@@ -52,6 +53,7 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
 
 def objective_now(context: Context, method: Method) -> float:
     """The objective with the weights as they are: the last target on the tuning split, student, single scale."""
+    context.check_data()
     target = Target(context.run.chosen.targets[-1], "student")
     role, name, ids = _splits(context)[0]
     method.eval()

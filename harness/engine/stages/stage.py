@@ -14,7 +14,7 @@ from typing import Any
 from harness.engine.checkpoint import Artifact
 from harness.engine.context import Context
 from harness.engine.parallel import barrier, gather_objects
-from harness.errors import HarnessError, StoreError
+from harness.errors import BadInput, HarnessError, StoreError
 from harness.files import Lease, content_digest, digest_of, plain_words, sync_tree, write_json
 from harness.plan.config import INFERENCE_FIELDS, RunConfig
 
@@ -71,19 +71,22 @@ def stage_key(stage: Stage, context: Context, inputs: Mapping[str, Artifact], ba
         "fields": fields_read(context.run, stage.reads),
         "inputs": {k: inputs[k].digest for k in stage.inputs},
     }
+    images = base.get("images") or {}
     if stage.training:
         versions = {name: version for name, version in base["versions"].items() if name != "scoring"}
-        identity.update({**base, "versions": versions})
+        identity |= {name: value for name, value in base.items() if name != "images"} | {"versions": versions}
+        identity |= {"pixels": images["train"]} if images else {}
     else:
         identity["images"] = digest_of([*context.splits.tune, "|", *context.splits.report])
+        identity |= {"pixels": [images["tune"], images["report"]]} if images else {}
     return digest_of(identity)
 
 
 def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any]) -> dict[str, Artifact]:
     """Run a recipe's stages in order, taking finished ones from the cache; returns all outputs by name.
 
-    `base` holds what training stages add to their key: train fingerprint, weights digest, versions. A stage that
-    another process works on is waited for.
+    `base` holds what stages add to their key: train fingerprint, weights digest, versions, and digests of the images
+    by role. A stage that another process works on is waited for.
     """
     done: dict[str, Artifact] = {}
     for stage in stages:
@@ -97,7 +100,7 @@ def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any
             if context.session.rank == 0:
                 _use(folder, stage, context)
             if found is None:
-                stage.run(context, {n: done[n] for n in stage.inputs}, folder)
+                _make(stage, context, {n: done[n] for n in stage.inputs}, folder)
                 barrier(context.session)
                 made = _finish(folder, stage) if context.session.rank == 0 else None
                 found = gather_objects(made, context.session)[0]
@@ -105,6 +108,20 @@ def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any
             raise HarnessError(f"stage {stage.name} did not leave {list(stage.outputs.values())} in {folder}")
         done.update(found)
     return done
+
+
+def _make(stage: Stage, context: Context, inputs: Mapping[str, Artifact], folder: Path) -> None:
+    """Run a stage. What it made of data that changed under it is dropped, its checkpoints too: no retry goes on from
+    there."""
+    try:
+        stage.run(context, inputs, folder)
+        context.check_data()
+    except BadInput:
+        if context.session.rank == 0:
+            for path in folder.iterdir():
+                if path.name not in (TURN, USERS):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def kept(context: Context, name: str) -> bool:
