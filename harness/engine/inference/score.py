@@ -40,6 +40,7 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
         for target in targets:
             found = [results[target][i] for i in ids]
             _add(tables, context, target, name, role, found, ids, best_on_tune, seconds, how)
+    context.check_data()
     tables.objective = objective_from_evals(
         pl.DataFrame(tables.evals),
         pl.concat(tables.counts),
