@@ -3,6 +3,8 @@
 `WSSS_REAL_DATA=<folder> python -m tests.results.stored_keys` writes it anew; the folder holds `msrc21/`, `camvid11/`
 and `weights/`. A row that turns from `equal` yes to no, or from `done` to anything else, is a result lost.
 
+Keys are those without the pixels of images, which these runs did not record: a plan counts them as done and says so.
+
 Columns: `study`, `trial`, `seed`, `role`, `key` as stored; `today`: the key of the stored config with today's
 versions, images, labels and weights; `equal`: whether it is the stored one; `dry_run`: what the plan of the commands of
 docs/results.md says of it (`done`; `not planned` where no trial 0 of theirs has this key). Runs that those commands
@@ -25,6 +27,7 @@ from harness.api.registry import registry
 from harness.cli.parsing import parse_rows
 from harness.cli.run_words import Words
 from harness.plan.config import RunConfig, content_key
+from harness.plan.payload import Payload
 from harness.plan.plan import Plan, make_plan
 from harness.plan.versions import versions
 from harness.store import Results, latest_runs, load
@@ -154,10 +157,15 @@ def _planned(store: str, plan: Plan) -> Iterator[Row]:
                 "seed": str(seed),
                 "role": "",
                 "key": "",
-                "today": plan.resolve(one.study, {}, seed).key,
+                "today": first_key(plan.resolve(one.study, {}, seed)),
                 "equal": "",
                 "dry_run": "missing",
             }
+
+
+def first_key(payload: Payload) -> str:
+    """The key that a run has without the pixels of its images, which the stored runs did not record."""
+    return payload.earlier_key or payload.key
 
 
 def _sorted(rows: list[Row]) -> list[Row]:

@@ -43,9 +43,12 @@ def test_a_dry_run_says_of_each_trial_0_what_the_table_says(store, plans_of):
     for plan in plans_of(store):
         text = plan_text(plan)
         for one in plan.studies:
-            (state,) = re.findall(rf"^  {re.escape(one.study.id)}: .*\[(trial 0 is done|to be run);", text, re.M)
-            key = plan.resolve(one.study, {}, one.run.seed).key
+            (state, pixels) = re.findall(
+                rf"^  {re.escape(one.study.id)}: .*\[(trial 0 is done|to be run); (pixels not recorded)?", text, re.M
+            )[0]
+            key = stored_keys.first_key(plan.resolve(one.study, {}, one.run.seed))
             assert said[key] == {"trial 0 is done": "done", "to be run": "missing"}[state], one.study.id
+            assert bool(pixels) == (state == "trial 0 is done" and store != "shapes_sparse")
 
 
 def test_a_version_that_moves_is_seen_in_every_row(plans_of, monkeypatch):
