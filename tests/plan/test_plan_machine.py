@@ -9,6 +9,7 @@ from harness.cli.parsing import parse
 from harness.cli.run_words import Words
 from harness.errors import BadInput
 from harness.plan import row as planning
+from harness.plan.payload import PlannedData
 from harness.plan.plan import Plan, make_plan
 
 SMALL = ["data.n_train=64", "data.n_val=8", "data.n_test=8"]
@@ -21,10 +22,18 @@ def plan(*words: str) -> Plan:
 def test_the_same_words_over_other_data_or_weights_are_another_study(tmp_path, monkeypatch):
     one = plan("methods=cam").studies[0]
     assert plan("methods=cam", f"store={tmp_path}", "keep=none").studies[0].study.id == one.study.id
-    real = planning._fingerprints
+    real = PlannedData.of
+
+    def moved(split):
+        def of(dataset, splits):
+            found = real(dataset, splits)
+            return dataclasses.replace(found, fingerprints={**found.fingerprints, split: "other"})
+
+        return of
+
     for split in ("train", "tune"):
         with monkeypatch.context() as patch:
-            patch.setattr(planning, "_fingerprints", lambda *given, split=split: {**real(*given), split: "other"})
+            patch.setattr(PlannedData, "of", moved(split))
             assert plan("methods=cam").studies[0].study.id != one.study.id, split
     other = dataclasses.replace(one.pretrained, digest="other")
     monkeypatch.setattr(planning, "find", lambda backbone, weights: other)
