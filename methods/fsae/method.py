@@ -40,6 +40,7 @@ class Fsae(Method):
         self.base = info.base
         self.teacher = make_teacher(self.base)
         self.stats_concat = self.base.stats_concat
+        self.background_tags = self.base.background_tags
 
     def transform(self) -> Transform:
         """The base's views, and the strong one where the consistency has weight."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from harness.api.dataset import Sample
 from harness.api.method import Batch, BuildInfo, Method, Progress, StepOutput
+from harness.api.registry import registry
 from harness.testing import MethodTests
 from methods.fsae.config import FsaeConfig
 from methods.fsae.labels import teacher_labels
@@ -45,6 +46,16 @@ class TestCamFsae(MethodTests):
         """With stochastic depth in the base, without which a teacher in train mode is the same as in eval mode."""
         run = super().run_config(knobs, steps)
         return dataclasses.replace(run, base_knobs={**run.base_knobs, "drop_path": 0.5})
+
+    def test_without_its_consistency_it_is_its_base(self, tmp_path):
+        """Ablation `base`: a whole run ends with the bytes of the base alone."""
+        beside = super().run_config(dict(registry().spec("fsae").ablations["base"]))
+        alone = super().run_config()
+        alone = dataclasses.replace(alone, method="cam", knobs=alone.base_knobs, base_knobs=None)
+        trained, losses = self.train(beside, tmp_path / "beside")
+        expected, curve = self.train(alone, tmp_path / "alone")
+        assert losses.steps == curve.steps
+        assert all(torch.equal(trained.base.state_dict()[n], v) for n, v in expected.state_dict().items())
 
 
 class TestTocoFsae(MethodTests):
@@ -179,6 +190,9 @@ def test_ema_is_fitted_to_the_run():
 class Literal(Method):
     """A base with a background channel at 0."""
 
+    background_tags = True
+    stats_concat = frozenset({"seen"})
+
     def __init__(self) -> None:
         super().__init__()
         self.top = nn.Conv2d(3, 4, 1)
@@ -215,6 +229,8 @@ def test_a_base_with_a_background_channel_is_read_literally():
     torch.manual_seed(0)
     config = FsaeConfig(absent="zero", p_cutoff=0.6, bdry_cutoff=0.4)
     method = built(config, Literal())
+    assert method.background_tags
+    assert method.stats_concat == {"seen"}
     images = 3 * torch.randn(2, 3, 6, 6)
     tags = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     expected = teacher_labels(method.base.top(images), tags, absent="zero", p_cutoff=0.6, bdry_cutoff=0.4)
