@@ -161,12 +161,20 @@ def preset_of(chosen: Chosen, family: str, tier: str, variant: str) -> Preset | 
 
 
 def changed_knobs(config: Mapping[str, Any], row: Row, chosen: Chosen) -> dict[str, Any]:
-    """Knobs of a run that are not at the value of its preset."""
-    preset = preset_of(chosen, family_of(config, row.dataset), row.tier, row.variant)
+    """Knobs of a run that are not at the value of its preset; those of a plug-in's base as `base.knob`."""
+    family = family_of(config, row.dataset)
+    preset = preset_of(chosen, family, row.tier, row.variant)
     if preset is None:
         return {}
-    usual = preset_knobs(chosen.spec, preset)
-    return {k: v for k, v in dict(config.get("knobs") or {}).items() if k in usual and v != usual[k]}
+    changed = _changed(config.get("knobs"), preset_knobs(chosen.spec, preset))
+    if chosen.base is not None:
+        usual = preset_knobs(chosen.base, chosen.base_preset(family, row.tier, row.variant))
+        changed |= {f"{chosen.base.name}.{k}": v for k, v in _changed(config.get("base_knobs"), usual).items()}
+    return changed
+
+
+def _changed(knobs: Mapping[str, Any] | None, usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in (knobs or {}).items() if k in usual and v != usual[k]}
 
 
 def _work_reasons(claim: Claim, row: Row, config: Mapping[str, Any], chosen: Chosen) -> list[str]:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -23,7 +24,7 @@ from harness.store import load
 from reports.format.render import FORMATS
 from reports.format.table import Score
 from reports.main_results import SCHEMA, build, frame, run
-from reports.papers.verdicts import VERDICTS, Judge, t_interval, verdict_of
+from reports.papers.verdicts import VERDICTS, Judge, changed_knobs, t_interval, verdict_of
 
 VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
 SCORED = {"crf": "toco", "scales": "1,1.25,1.5", "flip": True, "split": "val"}
@@ -143,6 +144,19 @@ def test_ablated_and_pinned_runs_are_not_the_method(toy: ToyStore) -> None:
     knobs = preset_knobs(spec, resolve(spec.preset)("voc", "paper", "default"))
     seeds(toy, "fsr-none", "fsr", [NEAR] * 3, config={"knobs": {**knobs, "w_class": 0.0, "w_patch": 0.0}})
     assert of(toy, "FSR")["why"] == "knobs w_class w_patch"
+
+
+def test_pinned_knobs_of_a_plugins_base_are_named() -> None:
+    chosen = registry().choose("cam+fsae")
+    row = SimpleNamespace(dataset="voc", tier="lab", variant="default")
+    usual = {
+        "family": "voc",
+        "knobs": preset_knobs(chosen.spec, chosen.preset("voc", "lab", "default")),
+        "base_knobs": preset_knobs(chosen.base, chosen.base_preset("voc", "lab", "default")),
+    }
+    assert changed_knobs(usual, row, chosen) == {}
+    pinned = {**usual, "base_knobs": {**usual["base_knobs"], "lr": 0.5}, "knobs": {**usual["knobs"], "rings": 2}}
+    assert changed_knobs(pinned, row, chosen) == {"rings": 2, "cam.lr": 0.5}
 
 
 def test_the_run_with_fewest_differences_and_most_seeds_stands_beside_the_claim(toy: ToyStore) -> None:
