@@ -1,6 +1,7 @@
 """What is searched for `fsae`: fsae.md section 6, but for knobs that change cost.
 
-The ring's cutoff lies below the confident one: it is drawn as that one minus a gap.
+`con_start` reaches up to the .6 of small presets, further than the card's .2. The cutoff of the ring lies below the
+confident one: drawn are itself and the gap.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SPACE = Space(
         "temperature": Float(0.05, 0.3, log=True),
         "over": Choice("all", "selected"),
         "label_filter": Choice("all", "foreground"),
-        "con_start": Float(0, 0.4),
+        "con_start": Float(0, 0.7),
         "ema": Choice(0.99, 0.999, 0.9995, 0.9999),
     }
 )

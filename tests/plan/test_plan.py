@@ -132,8 +132,9 @@ def test_knobs_of_a_plugin_and_of_its_base_are_apart():
     assert (beside.base_knobs["seg_start"], alone.knobs["seg_start"]) == (0.5, 0.5)
     assert (beside.knobs["p_cutoff"], beside.base_knobs.get("p_cutoff")) == (0.9, None)
     assert key("methods=cam+fsae") != key("methods=cam+fsae", "cam.seg_start=0.5"), "the base is part of the key"
-    study = plan("methods=cam+fsae", "cam.seg_start=0.5").studies[0].study
-    assert study.first_rung == pytest.approx(0.6), "no run stops before the last loss of either has started"
+    for started, rung in ((["fsae.con_start=0.1"], 0.6), (["fsae.con_start=0.65"], 0.75)):
+        study = plan("methods=cam+fsae", "cam.seg_start=0.5", *started).studies[0].study
+        assert study.first_rung == pytest.approx(rung), "no run stops before the last loss of either has started"
     with pytest.raises(BadInput, match=r"cam\.lr"):
         plan("methods=cam+fsae", "cam.lr=-1")
 
