@@ -30,6 +30,7 @@ CARD_BATCH = {"voc": 4, "coco": 8}
 LAB_VIEWS: dict[str, Any] = {"scale_to_crop": True, "blur_radius_max": 0.7}
 """The card's views on smaller crops: the same share of the image, and of its detail."""
 SHAPES: dict[str, Any] = {
+    "head_lr_scale": 10.0,
     "w_ctc": 0.1,
     "ctc_start": 0.5,
     "scale_to_crop": True,
