@@ -50,7 +50,7 @@ def run(argv: list[str]) -> int:
 
 
 def _where_next(store: str, sweep: str, mlflow: str | None) -> str:
-    from harness.tracking.mlflow_tracker import local_uri
+    from harness.tracking.mlflow_client import local_uri
 
     tracking = without_secrets(mlflow or local_uri(store))
     return "\n".join(

@@ -26,6 +26,7 @@ class Heartbeat:
         self._every_s = every_s
         self._clock = clock
         self._last: float | None = None
+        self._stepped: tuple[int, float] | None = None
         self.before = _read(self.path)
         """The last beat of an attempt that ended without a result; empty where there was none."""
         self.earlier = max(0.0, float(self.before.get("updated", 0.0)) - float(self.before.get("started", 0.0)))
@@ -38,11 +39,14 @@ class Heartbeat:
         """Remembers `fields` (JSON values) and writes all of them when due; answers whether it wrote.
 
         Known fields: key, study, trial, role, seed, method, stage, step, total, losses.
-        `force` writes at once (change of stage, end). Times are seconds since the epoch; `stage_started` is kept here.
+        `force` writes at once (change of stage, end). Times are seconds since the epoch. Kept here: `stage_started`,
+        and `pace`, the seconds that a step of this stage takes (a mean of about the last ten; 0 before the second).
         """
         now = self._clock()
         if "stage" in fields and fields["stage"] != self._fields.get("stage"):
-            self._fields["stage_started"] = now
+            self._fields.update(stage_started=now, pace=0.0)
+            self._stepped = None
+        self._keep_pace(now, fields.get("step"))
         self._fields.update(fields)
         if not force and self._last is not None and now - self._last < self._every_s:
             return False
@@ -54,6 +58,15 @@ class Heartbeat:
             return True
         return False
 
+    def _keep_pace(self, now: float, step: int | None) -> None:
+        if step is None:
+            return
+        if self._stepped is not None and step > self._stepped[0]:
+            each = (now - self._stepped[1]) / (step - self._stepped[0])
+            before = self._fields.get("pace") or each
+            self._fields["pace"] = 0.9 * before + 0.1 * each
+        self._stepped = (step, now)
+
     def clear(self) -> None:
         """Removes the file: the run is over."""
         self.path.unlink(missing_ok=True)
@@ -63,15 +76,17 @@ def _read(path: Path) -> dict[str, Any]:
     """What the file says; nothing where it is not there or half gone."""
     try:
         return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
+
+
+def read_heartbeat(store_root: str | Path, key: str) -> dict[str, Any]:
+    """The latest heartbeat of a run; empty where there is none."""
+    return _read(Path(store_root) / "work" / key / FILE)
 
 
 def read_heartbeats(store_root: str | Path) -> list[dict[str, Any]]:
     """All heartbeats under `<store_root>/work/<key>/`, newest first; half-gone files are left out."""
-    beats = []
-    for path in sorted(Path(store_root).glob(f"work/*/{FILE}")):
-        # A run may end (and remove its file) while we look.
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            beats.append(json.loads(path.read_text()))
-    return sorted(beats, key=lambda b: -float(b.get("updated", 0.0)))
+    # A run may end (and remove its file) while we look.
+    beats = [_read(path) for path in sorted(Path(store_root).glob(f"work/*/{FILE}"))]
+    return sorted((b for b in beats if "key" in b), key=lambda b: -float(b.get("updated", 0.0)))

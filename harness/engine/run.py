@@ -174,7 +174,7 @@ def _resumed_at(outputs: Mapping[str, Artifact]) -> int:
 
 def _reached(beat: Mapping[str, Any]) -> int:
     """The training step of the last heartbeat of an earlier attempt; 0 where there was none."""
-    return int(beat.get("step", 0)) if beat.get("stage") == "train" else 0
+    return int(beat.get("step", 0)) if beat.get("stage") in ("train", "rung") else 0
 
 
 def _fresh_state(session: Session, threads: int) -> None:

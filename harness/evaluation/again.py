@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,14 @@ from harness.engine.checkpoint import best_meta, load_weights
 from harness.engine.inference.counting import Target
 from harness.engine.inference.evals import NO_RULE, Tables, eval_columns
 from harness.engine.inference.predictions import MAPS
-from harness.errors import BadInput, Problem, nearest
+from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.evaluation.job import ScoringJob, device_of, precision_of, score, scored_ids, threads_of
 from harness.files import file_digest
 from harness.plan.build import build_method
 from harness.plan.config import RunConfig
 from harness.plan.pretrained import RANDOM
 from harness.store import Results, Store, latest_runs, load
+from harness.store.rows import json_object, json_of
 
 SHORTEST_KEY = 4
 
@@ -56,7 +56,7 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
     words: EvaluateWords = parsed.words
     results = load(store.root, ["runs", "evals", "artifacts"])
     row = _find(results, str(words.run))
-    config = json.loads(row["config"])
+    config = json_of(row, "config")
     if {"foreign", "published"} & set(config):
         fix = "score its files again with preds= or cams=, or the weights file with weights="
         raise BadInput(Problem("run", f"{row['key']} is {row['method']}, which was not trained here", fix))
@@ -174,11 +174,11 @@ def _open(
     except BadInput as e:
         problems.extend(e.problems)
         return None
-    known = json.loads(row["config"]).get("class_names")
+    known = json_of(row, "config").get("class_names")
     if known and list(dataset.class_names) != known:
         names = ", ".join(dataset.class_names[:5])
         problems.append(Problem("data", f"has classes {names}, ..., not those of the run", "name the run's own data"))
-    before = json.loads(row["split_fingerprints"] or "{}").get("report")
+    before = json_of(row, "split_fingerprints").get("report")
     if split == splits.report_name and before and dataset.fingerprint(splits.report) != before:
         found = f"{split} of {dataset.name} is not what the run was reported on: images or labels differ"
         problems.append(Problem("data", found, "data.root=<the folder that it was trained on>"))
@@ -188,12 +188,13 @@ def _open(
 def _given(store: Store, sweep: str, dataset: str) -> Mapping[str, str]:
     """The words of the sweep that made a run, for where its data lies; empty where nobody knows."""
     try:
-        rows = json.loads((store.root / "sweeps" / f"{sweep}.json").read_text())["words"]
-    except (OSError, ValueError, KeyError):
+        outline = json_object((store.root / "sweeps" / f"{sweep}.json").read_text(), f"the plan of sweep {sweep}")
+    except (OSError, ValueError, StoreError):
         return {}
+    rows = outline.get("words", [])
     for given in rows if isinstance(rows, list) else [rows]:
-        if given.get("data", given.get("data.name", "shapes")) == dataset:
-            return dict(given)
+        if isinstance(given, dict) and given.get("data", given.get("data.name", "shapes")) == dataset:
+            return given
     return {}
 
 

@@ -14,6 +14,7 @@ from harness.api.spec import MethodConfig
 from harness.errors import StoreError
 from harness.files import digest_of
 from harness.plan.knobs import plain, typed_knobs
+from harness.store.rows import json_object
 
 INFERENCE_FIELDS = frozenset({"scales", "flip", "fusion", "crf", "split", "scoring"})
 """Fields of a run that say how its network is scored, and nothing of how it is made."""
@@ -118,7 +119,7 @@ class RunConfig:
     @classmethod
     def from_stored(cls, text: str) -> RunConfig:
         """The config in a column `config` of whatever schema. Raises StoreError as `from_dict` does."""
-        values = json.loads(text)
+        values = json_object(text, "the config of a run")
         return cls.from_dict({k: v for k, v in values.items() if k not in DESCRIBED})
 
     def with_knobs(self, knobs: Mapping[str, Any], seed: int) -> RunConfig:

@@ -82,6 +82,8 @@ def _verify(words: StoreWords) -> int:
     report = verify(words.store)
     for item in report.damaged:
         print(f"damaged: {item.path}: {item.reason}")
+    for why in report.left_out:
+        print(f"left out: {why}")
     for name in report.incomplete:
         print(f"incomplete: eval {name} has no counts")
     print(f"{report.files} files read, {len(report.damaged)} damaged, {len(report.incomplete)} evals incomplete")

@@ -53,11 +53,34 @@ def list_files(root: Path, table: str) -> list[Path]:
     return [root / table / name for name in names]
 
 
+class NewerFile(StoreError):
+    """A newer version of the harness wrote this file: it is neither read nor written over."""
+
+
 def check_version(file: Path) -> None:
-    """StoreError when a newer version of the harness wrote `file`; polars errors when it is unreadable."""
+    """NewerFile when a newer version of the harness wrote `file`; polars errors when it is unreadable."""
     version = str(pl.read_parquet_metadata(file).get(VERSION_FIELD, SCHEMA_VERSION))
     if not version.isdigit() or int(version) > SCHEMA_VERSION:
-        raise StoreError(f"{file} has schema version {version}, this harness reads up to {SCHEMA_VERSION}: update it")
+        raise NewerFile(f"{file} has schema version {version}, this harness reads up to {SCHEMA_VERSION}: update it")
+
+
+def why_left_out(file: Path) -> str:
+    """Why a file is left alone, which blocks no other: a link to nothing, or a newer version; else empty.
+
+    Polars errors when it is damaged.
+    """
+    if is_dangling(file):
+        return f"{file} is a link to {os.readlink(file)}, where there is nothing"
+    try:
+        check_version(file)
+    except NewerFile as error:
+        return str(error)
+    return ""
+
+
+def is_dangling(file: Path) -> bool:
+    """Whether it is a link to nothing: of a disk that is not mounted, for instance."""
+    return file.is_symlink() and not file.exists()
 
 
 def members(file: Path) -> dict[str, int]:
@@ -79,6 +102,6 @@ def _merged(file: str) -> dict[str, int]:
 def member_of(root: Path, table: str, name: str) -> Path | None:
     """The merged file that holds `name`, if any."""
     for file in list_files(root, table):
-        if file.name.startswith(COMPACT_PREFIX) and name in members(file):
+        if file.name.startswith(COMPACT_PREFIX) and not is_dangling(file) and name in members(file):
             return file
     return None

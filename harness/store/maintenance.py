@@ -18,7 +18,7 @@ import polars as pl
 from harness.api.vocabulary import KEEP
 from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.files import TMP_SUFFIX, Lease, local_root, plain_words
-from harness.store.files import list_files
+from harness.store.files import list_files, why_left_out
 from harness.store.merging import merge, take_out
 from harness.store.reading import Damaged, find_damaged, latest_runs, load, read_files, set_damaged_aside
 from harness.store.schema import SCHEMAS
@@ -42,16 +42,17 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found: files read, unreadable ones, and evals that have lost their counts."""
+    """What `verify` found: files read, unreadable ones, evals that have lost their counts, files that are left out."""
 
     files: int
     damaged: tuple[Damaged, ...]
     incomplete: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not self.damaged and not self.incomplete
+        return not self.damaged and not self.incomplete and not self.left_out
 
 
 def compact(path: str | Path) -> list[Path]:
@@ -88,7 +89,7 @@ def gc(path: str | Path, keep: str | Iterable[str] = ("last", "best"), *, idle_s
 
     Weights stay with last or best, other outputs of stages with maps, pictures always; so does everything of runs
     that are not done. Cached outputs that no run names go once they are older than `idle_seconds`.
-    Raises BadInput for an unknown word of `keep`.
+    Raises BadInput for an unknown word of `keep`, StoreError where files are left out (`verify` names them).
     """
     root = local_root(path)
     words = {w.strip() for w in (keep.split(",") if isinstance(keep, str) else keep)} - {""}
@@ -97,6 +98,9 @@ def gc(path: str | Path, keep: str | Iterable[str] = ("last", "best"), *, idle_s
         raise BadInput([Problem("keep", f"{w!r} is unknown", nearest(w, KEEP)) for w in unknown])
     with _alone(root):
         results = load(root, ["runs", "artifacts"])
+        left_out = [why for file in _files(root) if (why := why_left_out(file))]
+        if left_out:
+            raise StoreError(f"nothing is dropped while it is not known what runs need: {left_out[0]}")
         done = _done_keys(results.runs)
         dropped, kept = _artifact_paths(root, results.artifacts, words, done)
         dropped |= {root / "work" / key for key in done if (root / "work" / key).is_dir()}
@@ -109,16 +113,22 @@ def gc(path: str | Path, keep: str | Iterable[str] = ("last", "best"), *, idle_s
 
 
 def verify(path: str | Path) -> Report:
-    """Read every file of the store and change nothing. Raises StoreError for files of a newer version."""
+    """Read every file of the store and change nothing."""
     root = local_root(path)
     files = sum(len(list_files(root, table)) for table in SCHEMAS)
     damaged = [item for table in SCHEMAS for item in find_damaged(root, table)]
     bad = {item.path for item in damaged}
+    left_out = {file: why for file in _files(root) if file not in bad and (why := why_left_out(file))}
+    bad |= set(left_out)
     sound = {
         table: read_files(table, [f for f in list_files(root, table) if f not in bad]) for table in ("evals", "counts")
     }
     lost = sound["evals"].filter(pl.col("images") > 0).join(sound["counts"], on="eval", how="anti")
-    return Report(files, tuple(damaged), tuple(sorted(lost["eval"])))
+    return Report(files, tuple(damaged), tuple(sorted(lost["eval"])), tuple(left_out.values()))
+
+
+def _files(root: Path) -> list[Path]:
+    return [file for table in SCHEMAS for file in list_files(root, table)]
 
 
 def _done_keys(runs: pl.DataFrame) -> set[str]:

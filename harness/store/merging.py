@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.errors import StoreError
-from harness.store.files import COMPACT_PREFIX, MEMBERS_FIELD, list_files, members, write_atomic
+from harness.store.files import COMPACT_PREFIX, MEMBERS_FIELD, list_files, members, why_left_out, write_atomic
 from harness.store.reading import read_files, set_damaged_aside
 from harness.store.schema import SCHEMAS
 
@@ -21,7 +21,8 @@ _FILE = "file of the row"
 
 def merge(root: Path, table: str, done: set[str], owner: Mapping[str, str]) -> list[Path]:
     """Merge the small files of a table whose runs are `done`; the new files. `owner` maps evals to runs."""
-    merged = (_merge(root, table, files, done, owner) for files in _pieces(list_files(root, table)))
+    own = [file for file in list_files(root, table) if not why_left_out(file)]
+    merged = (_merge(root, table, files, done, owner) for files in _pieces(own))
     return [file for file in merged if file is not None]
 
 
@@ -46,7 +47,7 @@ def take_out(root: Path, table: str, name: str) -> Path | None:
 
 def _holding(root: Path, table: str, name: str) -> dict[Path, dict[str, pl.DataFrame]]:
     """The merged files that hold `name`, with the rows of all their members."""
-    merged = [f for f in list_files(root, table) if f.name.startswith(COMPACT_PREFIX)]
+    merged = [f for f in list_files(root, table) if f.name.startswith(COMPACT_PREFIX) and not why_left_out(f)]
     return {f: _by_member(read_files(table, [f], _FILE)) for f in merged if name in members(f)}
 
 

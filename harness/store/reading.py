@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.errors import StoreError
 from harness.files import local_root, plain_words
-from harness.store.files import check_version, list_files, member_of, members
+from harness.store.files import check_version, list_files, member_of, members, why_left_out
 from harness.store.schema import SCHEMAS, empty, table_schema
 
 STATUS_ORDER = ("done", "pruned", "failed")
@@ -25,7 +25,7 @@ _CAST = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast=["
 
 
 class StoreWarning(UserWarning):
-    """A file of the store is damaged and was set aside."""
+    """A file of the store is damaged and was set aside, or is left out."""
 
 
 class MissingRows(StoreError):
@@ -90,8 +90,8 @@ def load(path: str | Path, tables: Iterable[str] | None = None, only: Mapping[st
     yet is an empty one.
 
     `only` names for a table what its rows must fulfil; others never fill the memory. A damaged file is named in a
-    StoreWarning and moved to `<path>/damaged/`; the rest loads. Raises StoreError for a store of a newer version or
-    one that the system refuses to read.
+    StoreWarning and moved to `<path>/damaged/`, a file of a newer version or a link to nothing is named and left where
+    it is; the rest loads. Raises StoreError for a store that the system refuses to read.
     """
     root = local_root(path)
     wanted = dict.fromkeys(SCHEMAS if tables is None else tables)
@@ -182,9 +182,12 @@ def scan_files(table: str, files: list[Path], path_column: str | None = None) ->
 
 def _live_files(root: Path, table: str) -> list[Path]:
     """The files whose rows no other merged file holds; they overlap when a `compact` died before removing."""
-    files = list_files(root, table)
-    for file in files:
-        check_version(file)
+    files = []
+    for file in list_files(root, table):
+        if why := why_left_out(file):
+            warnings.warn(f"{why}; left out", StoreWarning, stacklevel=5)
+        else:
+            files.append(file)
     contents = {f: members(f) for f in files}
     live: list[Path] = []
     covered: set[str] = set()
@@ -222,6 +225,7 @@ def _scan_one(root: Path, table: str, name: str) -> pl.LazyFrame:
     merged = member_of(root, table, name)
     if merged is None:
         raise MissingRows(f"the store has no {table}/{name}")
+    check_version(merged)
     start = 0
     for member, rows in members(merged).items():
         if member == name:
@@ -235,9 +239,9 @@ def find_damaged(root: Path, table: str) -> list[Damaged]:
     damaged = []
     for file in list_files(root, table):
         try:
-            check_version(file)
-            members(file)
-            read_files(table, [file])
+            if not why_left_out(file):
+                members(file)
+                read_files(table, [file])
         except pl.exceptions.PolarsError as error:
             damaged.append(Damaged(file, _first_line(error)))
         except FileNotFoundError:

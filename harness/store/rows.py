@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from harness.errors import StoreError
+
 
 def run_row(status: str, **columns: Any) -> dict[str, Any]:
     """A row of `runs`: `columns`, and for those that nobody gives what holds of a run outside any sweep, on a CPU,
@@ -72,3 +74,21 @@ def git_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return head.stdout.strip()
+
+
+def json_of(row: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """The JSON object in a column of `runs`, empty where there is none. Raises StoreError where it is no such thing."""
+    return json_object(row[column], f"run {row['key']}: its {column}")
+
+
+def json_object(text: str | None, what: str) -> dict[str, Any]:
+    """The JSON object in a text of the store, empty where there is none. Raises StoreError that names `what` it is."""
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"{what} is no JSON ({type(error).__name__}: {error})") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{what} is JSON, but a {type(value).__name__} and no object")
+    return value

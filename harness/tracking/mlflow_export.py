@@ -21,7 +21,8 @@ import polars as pl
 from harness.errors import HIDDEN, StoreError, command, without_secrets
 from harness.files import local_root
 from harness.store.reading import Results, latest_runs, load
-from harness.tracking.mlflow_tracker import Tracker, folder_of, local_uri, make_client
+from harness.tracking.mlflow_client import folder_of, local_uri, make_client
+from harness.tracking.mlflow_tracker import Tracker
 
 Leaderboard = str | Callable[[Results, str], str]
 """Text, or a function of (results, sweep id) that renders it: the store never imports reports."""

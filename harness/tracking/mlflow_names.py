@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from harness.store.rows import json_of
+
 STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 FACTS = (
     "method",
@@ -91,7 +93,7 @@ def started_ms(run: Mapping[str, Any]) -> int:
 
 def phase_seconds(run: Mapping[str, Any]) -> dict[str, float]:
     """Seconds by phase; the reached share that a stopped run leaves among them is none."""
-    values = json.loads(run["seconds"]) if run.get("seconds") else {}
+    values = json_of(run, "seconds") if "seconds" in run else {}
     return {str(k): float(v) for k, v in values.items() if k != "reached"}
 
 

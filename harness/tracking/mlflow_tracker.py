@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
 
 import polars as pl
 
 from harness.errors import StoreError
-from harness.files import local_root
 from harness.store.reading import Results
+from harness.store.rows import json_of
 from harness.tracking.mlflow_names import (
     STATUS,
     TAGS,
@@ -33,42 +29,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 EXPERIMENT = "wsss-harness"
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-"""Without these a dead server blocks a call for four minutes, one that hangs for two (MLflow 3.17)."""
 _METRICS_A_CALL = 900
 _PARAMS_A_CALL = 100
 """MLflow takes 1000 metrics, params and tags together, of which 100 params."""
 EXAMPLE = "example"
 PER_CLASS = "per_class.json"
-
-
-def local_uri(store: str | Path) -> str:
-    """The SQLite database inside a store, as a tracking URI."""
-    return sqlite_uri(local_root(store).resolve() / "mlflow.db")
-
-
-def sqlite_uri(path: Path) -> str:
-    """The tracking URI of a SQLite database. Only what would be misread is quoted: MLflow makes a folder of the name as
-    it stands in the address, SQLAlchemy opens the one that it stands for."""
-    text = str(path)
-    return f"sqlite:///{quote(text) if '?' in text or unquote(text) != text else text}"
-
-
-def make_client(uri: str) -> MlflowClient:
-    """A client that gives up quickly. Values that the user set in the environment win."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(uri)
 
 
 class Tracker:
@@ -269,25 +234,6 @@ class Tracker:
                 self.left_out += 1
 
 
-@contextmanager
-def folder_of(uri: str) -> Iterator[None]:
-    """Make the folder of a SQLite database, whose absence SQLite reports in riddles; drop the one that MLflow makes
-    where it misreads the address."""
-    text = uri.removeprefix("sqlite:///").partition("?")[0]
-    folder, misread = Path(unquote(text)).parent, Path(text).parent
-    local = uri.startswith("sqlite:///")
-    strange = local and not misread.exists()
-    if local:
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        if strange and misread != folder:
-            # Not where somebody has put something there.
-            with suppress(OSError):
-                misread.rmdir()
-
-
 def _metric(name: str, value: float, step: int, at: int) -> Metric:
     from mlflow.entities import Metric
 
@@ -321,5 +267,5 @@ def _one(runs: pl.DataFrame, key: str) -> dict[str, Any] | None:
 
 
 def _class_names(run: Mapping[str, Any] | None) -> tuple[str, ...]:
-    config = json.loads(run["config"]) if run and run["config"] else {}
+    config = json_of(run, "config") if run else {}
     return tuple(str(n) for n in config.get("class_names") or ())

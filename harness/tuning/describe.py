@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,9 +11,11 @@ import polars as pl
 
 from harness.datasets.tools.judging import label_source
 from harness.engine.phases import phase_table
+from harness.errors import StoreError
 from harness.plan.plan import Plan, PlannedStudy, PlanRow
 from harness.scoring.metrics import miou_of
 from harness.store import Results, latest_runs, load
+from harness.store.rows import json_of
 from harness.tuning.progress import clock_text
 
 TIER_CORE_SECONDS = {"smoke": 60.0, "lab": 600.0}
@@ -100,9 +101,12 @@ def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
     )
     per_step = []
     for row in like.iter_rows(named=True):
-        config = json.loads(row["config"])
+        try:
+            config, spent_by = json_of(row, "config"), json_of(row, "seconds")
+        except StoreError:
+            continue  # one row less to learn from
         if config["crop"] == run.crop and config["batch"] == run.batch:
-            spent = sum(v for k, v in json.loads(row["seconds"]).items() if k != "train_all_attempts")
+            spent = sum(v for k, v in spent_by.items() if k != "train_all_attempts")
             per_step.append(spent / max(1, int(row["iterations"])))
     if per_step:
         return sum(per_step) / len(per_step) * run.total
@@ -153,7 +157,7 @@ def run_text(results: Results, key: str) -> str:
             f"  {e['target']:<13}{e['weights']:<8} on {e['split']:<6} tags {e['tags']:<6}"
             f" mIoU {100 * miou_of(results, e['eval']):5.1f}{threshold}{_way(e)}"
         )
-    seconds = {k: v for k, v in json.loads(row["seconds"]).items() if k != "train_all_attempts"}
+    seconds = {k: v for k, v in json_of(row, "seconds").items() if k != "train_all_attempts"}
     return "\n".join([*lines, phase_table(seconds)])
 
 

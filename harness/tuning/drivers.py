@@ -68,7 +68,7 @@ def _opened(
     studies: Sequence[Study], hooks: Hooks, store_root: Path | None, retry: str | None
 ) -> tuple[Scheduler, ProgressDisplay]:
     """The sweep as it stands before anything runs, and its display."""
-    progress = ProgressDisplay(store_root)
+    progress = ProgressDisplay()
     conductor = Scheduler(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
     return conductor, progress
 
@@ -83,6 +83,7 @@ def run_in_process(
             stack.enter_context(progress.watching(conductor, parallel=lambda: 1))
         while (job := conductor.next()) is not NoJob.FINISHED:
             assert isinstance(job, Job), "with one run at a time nothing can be waited for"
+            conductor.begin(job.id)
             conductor.finish(job.id, _run(conductor, job, function, session))
 
 

@@ -23,6 +23,8 @@ from harness.plan.studies import Outcome
 
 PREEMPTED = "preempted"
 """Process, node, GPU or disk were taken away or full: run again for free, at the latest by the same command."""
+NODE = "node"
+"""The whole machine went away: a death that says nothing of the run. Stored as preempted."""
 OOM = "oom"
 """Out of memory: run again once with `low_memory`."""
 BAD_INPUT = "bad_input"
@@ -33,8 +35,10 @@ BUG = "bug"
 MESSAGE_LIMIT = 20_000
 _NO_MEMORY = re.compile(
     r"can't allocate memory|(CUDA|HIP)( driver)?( error:)? out of memory|CU[A-Z]+_STATUS_(\w+_)?ALLOC(ATION)?_FAILED"
+    r"|running low on memory|exceeds the memory usage threshold"
 )
-"""What comes as a plain RuntimeError."""
+"""What comes as a plain RuntimeError; and how Ray puts that its memory monitor ended a process."""
+_NODE_DIED = re.compile(r"\bnode (has died|was terminated|is dead|.{0,40}preempt)", re.IGNORECASE)
 _PASSING = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE})
 _TAKEN = re.compile(
     r"DataLoader worker \(pid.*\) is killed by signal|\(os error (" + "|".join(map(str, sorted(_PASSING))) + r")\)"
@@ -51,13 +55,35 @@ def classify(error: BaseException) -> str:
         if names & {"OutOfMemoryError", "MemoryError"} or _NO_MEMORY.search(text):
             return OOM
         if names & {"ActorDiedError", "RayActorError", "WorkerCrashedError", "NodeDiedError"} or _TAKEN.search(text):
-            return PREEMPTED
+            # Ray wraps why it ended a process: for its memory, for instance.
+            inner = _inner(seen)
+            return OOM if inner is not None and classify(inner) == OOM else PREEMPTED
         if isinstance(seen, OSError) and seen.errno in _PASSING:
             return PREEMPTED
         if isinstance(seen, BadInput):
             return BAD_INPUT
-        seen = seen.__cause__
+        seen = _inner(seen)
     return BUG
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    """What lies behind an exception: its cause, or what Ray Train keeps in fields of its own."""
+    for name in ("__cause__", "health_check_failure", "controller_failure"):
+        found = getattr(error, name, None)
+        if isinstance(found, BaseException):
+            return found
+    return None
+
+
+def death_of(error: BaseException) -> str:
+    """Why a run's process ended: its fault class, or NODE where the machine went with it."""
+    fault = classify(error)
+    seen: BaseException | None = error
+    while fault == PREEMPTED and seen is not None:
+        if "NodeDiedError" in {c.__name__ for c in type(seen).__mro__} or _NODE_DIED.search(str(seen)):
+            return NODE
+        seen = _inner(seen)
+    return fault
 
 
 def worst(errors: Iterable[BaseException]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,13 @@ from harness.plan.payload import Payload
 from harness.plan.plan import Plan, PlanRow
 from harness.plan.studies import ClosedTrial, Outcome, Study, key_now
 from harness.scoring.metrics import miou
-from harness.store import MissingRows, Store, latest_runs, load
+from harness.store import MissingRows, Store, StoreWarning, latest_runs, load
+from harness.store.files import NewerFile
+from harness.store.lost import lost_tables
 from harness.store.maintenance import reopen
-from harness.store.rows import param_rows
+from harness.store.rows import json_of, param_rows
 from harness.tuning.asha import Asha
+from harness.tuning.faults import BAD_INPUT
 
 SWEEPS = "sweeps"
 """Folder of the store with the plan of each sweep, for `harness.sweep status`."""
@@ -59,6 +63,13 @@ class Ledger:
 
     def known(self, key: str) -> Outcome | None:
         """What the store already says of a run; None where it has to be run, again where its scores are lost."""
+        try:
+            return self._known(key)
+        except NewerFile as newer:
+            # One row is blocked: run again it would write over what it cannot read.
+            return Outcome(status="failed", reached=0.0, error_class=BAD_INPUT, error_message=str(newer))
+
+    def _known(self, key: str) -> Outcome | None:
         row = self._known_runs().get(key)
         if row is None:
             row = self._written_since(key)
@@ -71,7 +82,10 @@ class Ledger:
         if row["status"] == "pruned":
             return self._pruned(key)
         try:
-            return Outcome(status="done", objective=self._objective(key, row))
+            objective = self._objective(key, row)
+            if gone := lost_tables(self.store.root, key, row["started"] or ""):
+                raise MissingRows(f"damaged files took its {', '.join(gone)}")
+            return Outcome(status="done", objective=objective)
         except MissingRows as lost:
             if key not in self._lost:
                 self._lost.add(key)
@@ -85,7 +99,12 @@ class Ledger:
         mine = [r for rows in self._trials().values() for r in rows if r["study"] == study.id and r["role"] == "trial"]
         for trial, key in sorted({(int(r["trial"]), str(r["key"])) for r in mine}):
             run = self._known_runs().get(key)
-            if run is None or key_now(self, study, knobs := json.loads(run["config"])["knobs"]) != key:
+            try:
+                knobs = {} if run is None else json_of(run, "config").get("knobs", {})
+            except StoreError as error:
+                warnings.warn(f"{error}; left out", StoreWarning, stacklevel=2)
+                continue
+            if run is None or key_now(self, study, knobs) != key:
                 continue
             outcome = self.known(key)
             if outcome is not None:
@@ -234,4 +253,13 @@ def _rung_name(key: str, reached: float) -> str:
 def sweeps(store: Path) -> list[dict[str, Any]]:
     """The outlines of all sweeps of a store, newest first."""
     found = sorted((store / SWEEPS).glob("*.json"), key=lambda p: -p.stat().st_mtime)
-    return [json.loads(p.read_text()) for p in found]
+    outlines = []
+    for path in found:
+        try:
+            outline = json.loads(path.read_text())
+            outlines.append({name: outline[name] for name in ("sweep", "pid", "words", "studies")})
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            warnings.warn(f"{path} is no plan of a sweep ({error!r}); left out", StoreWarning, stacklevel=2)
+    return outlines

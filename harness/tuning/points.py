@@ -35,7 +35,8 @@ def read_points(store_root: Path, study: str) -> dict[str, tuple[int, dict[str, 
     """Trial number and knob values of the study's open trials, by the key that they run under."""
     points = {}
     for path in sorted(store_root.glob(f"work/*/{FILE}")):
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        # Gone meanwhile, or no point: the trial is proposed anew.
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             point = json.loads(path.read_text())
             if point["study"] == study:
                 points[path.parent.name] = (int(point["trial"]), dict(point["knobs"]))

@@ -8,14 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 from typing import Any, TextIO
 
-from harness.engine.heartbeat import read_heartbeats
 from harness.plan.studies import Record
 from harness.tuning.scheduler import Scheduler
 
+DEATHS = {
+    "oom": "it was ended for the memory that it took, with smaller groups",
+    "hung": "it made no step for too long",
+    "node": "its machine went away",
+}
+"""Why a run starts again, by what it died of."""
+SILENT_S = 30.0
+"""A run that was not heard for longer says so."""
 PLAIN_EVERY_S = 30.0
 LIVE_EVERY_S = 1.0
 
@@ -31,6 +37,8 @@ class RunView:
     beat: Mapping[str, Any]
     in_stage: float
     """Seconds since the stage that the heartbeat names began."""
+    silent: float = 0.0
+    """Seconds since it was last heard."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class View:
 
     studies: tuple[StudyView, ...]
     runs: tuple[RunView, ...]
+    queued: int = 0
+    """Runs that were handed out and wait for a process."""
 
     @property
     def closed(self) -> int:
@@ -63,28 +73,27 @@ class View:
         return sum(s.total for s in self.studies)
 
 
-def view_of(conductor: Scheduler, store_root: Path | None, now: float) -> View:
+def view_of(conductor: Scheduler, now: float) -> View:
     """The sweep as conductor and heartbeats show it."""
-    beats = {b.get("key"): b for b in read_heartbeats(store_root)} if store_root is not None else {}
+    jobs = conductor.jobs()
     runs = []
-    for job in conductor.jobs():
-        beat = beats.get(job.key, {})
-        # A heartbeat from before this job started was left by an interrupted attempt.
-        fresh = beat if beat.get("updated", 0.0) >= job.started else {}
-        in_stage = now - fresh.get("stage_started", job.started)
-        runs.append(RunView(job.study.id, job.slot.trial, job.slot.role, now - job.started, fresh, in_stage))
+    for job in (j for j in jobs if j.begun):
+        beat = conductor.beat(job)
+        in_stage = now - beat.get("stage_started", job.started)
+        silent = max(0.0, now - beat.get("updated", job.started))
+        runs.append(RunView(job.study.id, job.slot.trial, job.slot.role, now - job.started, beat, in_stage, silent))
     studies = tuple(
         StudyView(
             s.study.id,
             s.closed,
             s.total,
-            s.running,
+            sum(r.study == s.study.id for r in runs),
             mean(s.seconds) if s.seconds else None,
             s.best.outcome.objective if s.best is not None else None,
         )
         for s in conductor.states
     )
-    return View(studies, tuple(runs))
+    return View(studies, tuple(runs), len(jobs) - len(runs))
 
 
 def seconds_left(view: View, parallel: int) -> float | None:
@@ -135,7 +144,8 @@ def run_text(run: RunView) -> str:
     if beat.get("total"):
         where += f" {beat.get('step', 0)}/{beat['total']}"
     losses = "  ".join(f"{k} {v:.3g}" for k, v in (beat.get("losses") or {}).items())
-    return f"{run.study}  {run.role} {run.trial}  {where}  {clock_text(run.elapsed)}  {losses}".rstrip()
+    silent = f"  last heard {clock_text(run.silent)} ago" if run.silent > SILENT_S else ""
+    return f"{run.study}  {run.role} {run.trial}  {where}  {clock_text(run.elapsed)}{silent}  {losses}".rstrip()
 
 
 def record_text(record: Record) -> str:
@@ -155,14 +165,15 @@ def record_text(record: Record) -> str:
 def summary_text(view: View, parallel: int) -> str:
     """The sweep in one line."""
     left = seconds_left(view, parallel)
-    return f"{view.closed}/{view.total} runs closed, {len(view.runs)} running, time left {clock_text(left)}"
+    queued = f", {view.queued} queued" if view.queued else ""
+    running = f"{len(view.runs)} running{queued}"
+    return f"{view.closed}/{view.total} runs closed, {running}, time left {clock_text(left)}"
 
 
 class ProgressDisplay:
     """Shows a sweep: a live table on a terminal, else a line per closed run and one every 30 s."""
 
-    def __init__(self, store_root: Path | None, stream: TextIO | None = None):
-        self._root = store_root
+    def __init__(self, stream: TextIO | None = None):
         self._stream = stream if stream is not None else sys.stdout
         self._live: Any = None
         self._shown = False
@@ -174,10 +185,11 @@ class ProgressDisplay:
         if self._shown and record.ran:
             self._print(record_text(record))
 
-    def restarted(self, study: str, role: str, trial: int) -> None:
-        """Prints that the process of a run died and that the run goes on from its checkpoint."""
+    def restarted(self, study: str, role: str, trial: int, cause: str) -> None:
+        """Prints that the process of a run died, and that the run starts again from its newest checkpoint."""
         if self._shown:
-            self._print(f"{study}  {role} {trial}: its process died, the run starts again from its checkpoint")
+            why = DEATHS.get(cause, "its process died")
+            self._print(f"{study}  {role} {trial}: {why}, the run starts again from its newest checkpoint")
 
     @contextmanager
     def watching(self, conductor: Scheduler, parallel: Callable[[], int]) -> Iterator[None]:
@@ -205,7 +217,7 @@ class ProgressDisplay:
 
     def _view(self) -> View:
         assert self._conductor is not None
-        return view_of(self._conductor, self._root, time.time())
+        return view_of(self._conductor, time.time())
 
     def _tick(self, stop: threading.Event, every: float) -> None:
         while not stop.wait(every):

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+import pickle
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import ray
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from harness.plan.studies import Outcome
-from harness.tuning.faults import PREEMPTED
+from harness.tuning.faults import PREEMPTED, death_of
+from harness.tuning.restarts import HUNG, Watch
 from harness.tuning.scheduler import Job, NoJob, Scheduler
+
+WATCH_EVERY_S = 2.0
 
 
 class Routing(Searcher):
@@ -28,10 +38,15 @@ class Routing(Searcher):
         only: Collection[str],
         ticket: Callable[[Job], dict[str, Any]],
         limit: Callable[[], int],
+        say: Callable[[str, str, int, str], None],
     ):
+        """`say(study, role, trial, cause)` hears of runs that start again."""
         super().__init__(metric="objective", mode="max")
         self._conductor, self._only, self._ticket, self._limit = conductor, only, ticket, limit
+        self._say = say
         self._jobs: dict[str, int] = {}
+        self.deaths: dict[str, tuple[str, str]] = {}
+        """By trial that is about to be told as ended in error: of what it died, and Ray's words."""
         self.error: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -51,23 +66,33 @@ class Routing(Searcher):
         self._jobs[trial_id] = job.id
         return config
 
+    def on_trial_start(self, trial_id: str) -> None:
+        """A process has taken the trial's job."""
+        if trial_id in self._jobs and self.error is None:
+            self._conductor.begin(self._jobs[trial_id])
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Closes the job: by its outcome, as pruned where it has none, as preempted where its process died."""
+        """Closes the job by its outcome, or as pruned where it has none; hands it back where its process died."""
         job_id = self._jobs.pop(trial_id, None)
+        cause, why = self.deaths.pop(trial_id, (PREEMPTED, ""))
         if job_id is None or self.error is not None:
             return
         try:
-            self._conductor.finish(job_id, self._outcome(job_id, None if error else result))
+            job = self._conductor.running[job_id]
+            if error or result is None:
+                if self._conductor.died(job_id, cause, why):
+                    self._say(job.study.id, job.slot.role, job.slot.trial, cause)
+            else:
+                self._conductor.finish(job_id, self._outcome(job_id, result))
         except Exception as failure:
             self.error = failure
 
-    def _outcome(self, job_id: int, result: dict[str, Any] | None) -> Outcome:
-        if result is None:
-            text = "the process of the run died more often than it is restarted for free"
-            return Outcome("failed", None, 0.0, PREEMPTED, text)
-        if "outcome" in result:
-            return Outcome(**json.loads(result["outcome"]))
-        return self._conductor.pruned(job_id)
+    def job_of(self, trial_id: str) -> int | None:
+        """The job that a trial runs."""
+        return self._jobs.get(trial_id)
+
+    def _outcome(self, job_id: int, result: dict[str, Any]) -> Outcome:
+        return Outcome(**json.loads(result["outcome"])) if "outcome" in result else self._conductor.pruned(job_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
@@ -97,6 +122,13 @@ class Rungs(FIFOScheduler):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
         return {}
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Called by Tune just before the searcher hears that the trial ended: only here is the error at hand."""
+        path = trial.pickled_error_file
+        error = pickle.loads(Path(path).read_bytes()) if path and Path(path).is_file() else None
+        if error is not None:
+            self._search.deaths.setdefault(trial.trial_id, (death_of(error), str(error)))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """STOP or CONTINUE for a report of a rung; the report with the outcome always passes."""
@@ -129,18 +161,59 @@ class Abort(Stopper):
         return getattr(self, "_search", None) is not None and self._search.error is not None
 
 
-class Restarts(Callback):
-    """Tells `say(study, role, trial)` of runs whose process died and that start again."""
+class Watchdog(Callback):
+    """Tells the conductor which trials have begun, and kills those that hang."""
 
-    def __init__(self, conductor: Scheduler, say: Callable[[str, str, int], None]):
-        self._conductor, self._say = conductor, say
+    def __init__(self, conductor: Scheduler, search: Routing):
+        self._conductor, self._search = conductor, search
+        self._watch = Watch(conductor.beat)
+        self._last = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
         return {}
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Called by Tune before it restarts a trial."""
-        job = self._conductor.running.get(trial.config["id"])
-        if job is not None:
-            self._say(job.study.id, job.slot.role, job.slot.trial)
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Called by Tune when an actor has taken the trial."""
+        self._search.on_trial_start(trial.trial_id)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Called by Tune after each round of its loop."""
+        if time.monotonic() - self._last < WATCH_EVERY_S:
+            return
+        self._last = time.monotonic()
+        hung = {job.id: why for job, why in self._watch.hung(j for j in self._conductor.jobs() if j.begun)}
+        for trial in trials if hung else ():
+            job, actor = self._search.job_of(trial.trial_id), trial.temporary_state.ray_actor
+            if job is not None and actor is not None and (why := hung.get(job)):
+                self._search.deaths[trial.trial_id] = (HUNG, why)
+                ray.kill(actor)
+
+
+class LostActor(RayActorError):
+    """An actor that ended for a reason which Ray's Tune does not take for the death of an actor."""
+
+    def __init__(self, origin: Exception):
+        super().__init__(error_msg=str(origin))
+        self.__cause__ = origin
+
+
+@contextmanager
+def every_death_is_told() -> Iterator[None]:
+    """While this lasts an actor that Ray ended for memory, or with its node, is a dead actor to Tune.
+
+    Ray 2.60 raises classes of their own for these (`OutOfMemoryError`, ...), which Tune takes for a fault of its own
+    machinery: the whole sweep would end.
+    """
+    told = RayActorManager._actor_task_failed
+
+    def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        known = isinstance(exception, RayActorError | RayTaskError) or not isinstance(exception, RayError)
+        told(manager, tracked_actor_task, exception if known else LostActor(exception))
+
+    manager_class: Any = RayActorManager
+    manager_class._actor_task_failed = failed
+    try:
+        yield
+    finally:
+        manager_class._actor_task_failed = told

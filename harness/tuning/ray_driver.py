@@ -158,7 +158,7 @@ def _tune(
 ) -> None:
     """One Tuner over all studies of one shape. Raises what plan or store raised in the meantime."""
     from harness.tuning.janitor import remove_orphans
-    from harness.tuning.ray_adapters import Routing
+    from harness.tuning.ray_adapters import Routing, every_death_is_told
     from harness.tuning.ray_worker import JobMessage
 
     # A process that died is told by the progress display and, where it stays dead, as data.
@@ -173,9 +173,10 @@ def _tune(
                 job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers, str(shared)
             ).to_config()
 
-        search = Routing(conductor, frozenset(only), ticket, limit)
+        search = Routing(conductor, frozenset(only), ticket, limit, progress.restarted)
         try:
-            _tuner(conductor, search, shape, scratch, progress).fit()
+            with every_death_is_told():
+                _tuner(conductor, search, shape, scratch).fit()
         finally:
             if workers > 1:
                 remove_orphans()
@@ -199,17 +200,17 @@ def _scratch_folders(store_root: Path, workers: int) -> Iterator[tuple[Path, Pat
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tuner(conductor: Scheduler, search: Any, shape: Shape, scratch: Path, progress: ProgressDisplay) -> Any:
+def _tuner(conductor: Scheduler, search: Any, shape: Shape, scratch: Path) -> Any:
     from ray import tune
 
     from harness.tuning.janitor import Janitor
-    from harness.tuning.ray_adapters import Abort, Restarts, Rungs
-    from harness.tuning.ray_worker import DRIVER_CPU, FREE_RESTARTS, run_trial
+    from harness.tuning.ray_adapters import Abort, Rungs, Watchdog
+    from harness.tuning.ray_worker import DRIVER_CPU, run_trial
 
     workers, cpus, gpus = shape
     nested = workers > 1
     resources = {"CPU": DRIVER_CPU} if nested else {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
-    callbacks: list[Any] = [Restarts(conductor, progress.restarted), *([Janitor()] if nested else [])]
+    callbacks: list[Any] = [Watchdog(conductor, search), *([Janitor()] if nested else [])]
     return tune.Tuner(
         tune.with_resources(run_trial, resources),
         tune_config=tune.TuneConfig(
@@ -228,6 +229,7 @@ def _tuner(conductor: Scheduler, search: Any, shape: Shape, scratch: Path, progr
             verbose=0,
             stop=Abort(search),
             callbacks=callbacks,
-            failure_config=tune.FailureConfig(max_failures=FREE_RESTARTS),
+            # A dead run goes back to the conductor, which knows where it died.
+            failure_config=tune.FailureConfig(max_failures=0),
         ),
     )

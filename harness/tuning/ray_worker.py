@@ -18,25 +18,28 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from harness.api.spec import resolve
+from harness.engine.heartbeat import read_heartbeat
 from harness.engine.session import Session
 from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
 from harness.tuning.faults import (
     BUG,
+    NODE,
     OOM,
     PREEMPTED,
     attempt,
     clean_process,
+    death_of,
     failed,
     leave_without_gpu,
     worst,
 )
+from harness.tuning.restarts import Deaths, Place
 
 Trainer: Any = TorchTrainer
 """Train V2, which this Ray runs; the annotations of the package are those of V1."""
 DRIVER_CPU = 0.01
 """What the Tune actor of a nested trainer holds while its workers run; taken off its workers' share."""
-FREE_RESTARTS = 3
 
 
 @dataclass(frozen=True)
@@ -122,22 +125,30 @@ def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nested(ticket: JobMessage) -> Outcome:
-    """Starts the workers, once more after running out of memory, a few times when they were taken away."""
-    deaths = 0
+    """Starts the workers, and again as `Deaths` allows where they died."""
+    payload, deaths = ticket.payload, Deaths()
     while True:
+        before = _heard(payload).get("updated")
         try:
-            return _fit(ticket)
+            return _fit(replace(ticket, payload=payload))
         except Exception as error:
             # A failed run, or machinery that broke under it. When Tune stops the trial, its report never arrives.
             causes = list(getattr(error, "worker_failures", {}).values()) or [error]
             fault = worst(causes)
             outcome = failed(causes[0] if fault == BUG else error, fault)
-        if outcome.error_class == OOM and not ticket.payload.machine.low_memory:
-            ticket = replace(ticket, payload=ticket.payload.with_low_memory())
-        elif outcome.error_class == PREEMPTED and deaths < FREE_RESTARTS:
-            deaths += 1
-        else:
+            cause = NODE if fault == PREEMPTED and NODE in map(death_of, causes) else fault
+        if fault not in (OOM, PREEMPTED):
             return outcome
+        beat = _heard(payload)
+        end = deaths.after(cause, Place.of(beat) if beat.get("updated") != before else None, outcome.error_message)
+        if end is not None:
+            return end
+        if fault == OOM:
+            payload = payload.with_low_memory()
+
+
+def _heard(payload: Payload) -> Mapping[str, Any]:
+    return read_heartbeat(payload.machine.store, payload.key)
 
 
 def _fit(ticket: JobMessage) -> Outcome:

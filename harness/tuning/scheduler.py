@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
+from harness.engine.heartbeat import read_heartbeat
 from harness.plan.payload import Payload
 from harness.plan.studies import Hooks, Outcome, Record, Study, check_studies, key_now
-from harness.tuning.faults import BUG, PREEMPTED, finite
+from harness.tuning.faults import BUG, OOM, PREEMPTED, finite
 from harness.tuning.points import read_points, remove_point, write_point
+from harness.tuning.restarts import Deaths, Place
 from harness.tuning.study_state import PlannedTrial, StudyState
 
 
@@ -35,6 +38,10 @@ class Job:
     payload: Payload
     rungs: tuple[float, ...]
     started: float
+    begun: bool = False
+    """False while it waits for a process or for its resources: queued, not running."""
+    heard_before: float = 0.0
+    """`updated` of the heartbeat that was there when it began: that of an earlier attempt."""
 
     @property
     def study(self) -> Study:
@@ -70,6 +77,7 @@ class Scheduler:
         self._followers: dict[str, list[PlannedTrial]] = {}
         self._last_report: dict[int, tuple[float, float]] = {}
         self._ready: list[Job] = []
+        self._deaths: dict[int, Deaths] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._ids = 0
 
@@ -100,9 +108,37 @@ class Scheduler:
             return job is NoJob.FINISHED
 
     def jobs(self) -> list[Job]:
-        """The running jobs, for displays in other threads."""
+        """The jobs that were handed out, for displays in other threads; not all have begun."""
         with self._lock:
             return list(self.running.values())
+
+    def begin(self, job_id: int) -> None:
+        """A process has taken the job: until now it was queued."""
+        with self._lock:
+            job = self.running[job_id]
+            before = float(self._heard(job.key).get("updated", 0.0))
+            self.running[job_id] = replace(job, started=self._clock(), begun=True, heard_before=before)
+
+    def beat(self, job: Job) -> Mapping[str, Any]:
+        """The latest heartbeat of a job in its present attempt; empty before the first."""
+        beat = self._heard(job.key)
+        return beat if job.begun and beat.get("updated", 0.0) != job.heard_before else {}
+
+    def died(self, job_id: int, cause: str, why: str) -> bool:
+        """Whether the job starts again after its process died; else it is closed as failed (`restarts.Deaths`)."""
+        with self._lock:
+            job = self.running[job_id]
+            outcome = self._deaths.setdefault(job_id, Deaths()).after(cause, Place.of(self.beat(job)), why)
+            if outcome is not None:
+                self.finish(job_id, outcome)
+                return False
+            del self.running[job_id]
+            payload = job.payload.with_low_memory() if cause == OOM else job.payload
+            self._ready.insert(0, replace(job, payload=payload, begun=False))
+            return True
+
+    def _heard(self, key: str) -> Mapping[str, Any]:
+        return {} if self._root is None else read_heartbeat(self._root, key)
 
     def report(self, job_id: int, reached: float, objective: float) -> bool:
         """Whether the job goes on after this report of a rung."""
@@ -129,6 +165,7 @@ class Scheduler:
         """Takes the outcome of a running job."""
         with self._lock:
             job = self.running.pop(job_id)
+            self._deaths.pop(job_id, None)
             outcome = finite(outcome)
             self._outcomes[job.key] = outcome
             del self._leaders[job.key]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from harness.store.rows import json_object
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,5 @@ def differences(data: Sequence[Data], images: Sequence[str]) -> list[str]:
 
 
 def from_json(text: str | None) -> dict[str, Any]:
-    """A JSON object of the store; empty where there is none."""
-    values = json.loads(text) if text else {}
-    return values if isinstance(values, dict) else {}
+    """A JSON object of the store; empty where there is none. Raises StoreError where it is no such thing."""
+    return json_object(text, f"{(text or '')[:40]!r} in the table runs")

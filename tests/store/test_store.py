@@ -17,6 +17,9 @@ from store_samples import counts, files_of, sample
 
 from harness.errors import BadInput, StoreError
 from harness.store import SCHEMA_VERSION, SCHEMAS, Results, Store, StoreWarning, digest, latest_runs, load
+from harness.store.files import NewerFile
+from harness.store.maintenance import compact, gc, verify
+from harness.store.rows import json_of
 
 V1 = Path(__file__).parent / "schema_v1"
 
@@ -74,13 +77,70 @@ def test_older_version_with_a_missing_column(tmp_path: Path) -> None:
     assert sorted(found["step"]) == sorted(sample("evals", 4)["step"])
 
 
-def test_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "evals").mkdir()
-    sample("evals").write_parquet(tmp_path / "evals" / "a.parquet", metadata={"schema_version": "99"})
-    before = files_of(tmp_path)
-    with pytest.raises(StoreError, match="schema version 99"):
-        load(tmp_path)
-    assert files_of(tmp_path) == before
+def foreign(root: Path, kind: str) -> Path:
+    """A file of the table evals that this harness cannot read, and that is not damaged."""
+    (root / "evals").mkdir(parents=True, exist_ok=True)
+    path = root / "evals" / "a.parquet"
+    if kind == "newer":
+        sample("evals").with_columns(more=pl.lit(1)).write_parquet(path, metadata={"schema_version": "99"})
+    else:
+        path.symlink_to(root / "not mounted" / "a.parquet")
+    return path
+
+
+@pytest.mark.parametrize(("kind", "says"), [("newer", "schema version 99"), ("link", "not mounted/a.parquet, where")])
+def test_one_foreign_file_blocks_no_other_and_is_left_alone(tmp_path: Path, kind: str, says: str) -> None:
+    path = foreign(tmp_path, kind)
+    store, before = Store(tmp_path), path.lstat()
+    for name in ("b", "c"):
+        rows = sample("evals", 1).with_columns(eval=pl.lit(name), key=pl.lit(name))
+        store.write("evals", name, rows)
+        store.write("runs", name, sample("runs", 1).with_columns(key=pl.lit(name), status=pl.lit("done")))
+    with pytest.warns(StoreWarning, match=says):
+        assert sorted(load(tmp_path).evals["eval"]) == ["b", "c"]
+    with pytest.warns(StoreWarning, match=says):
+        assert [p.parent.name for p in compact(tmp_path)] == ["runs", "evals"]
+    with pytest.warns(StoreWarning, match=says):
+        assert sorted(load(tmp_path).evals["eval"]) == ["b", "c"]
+    assert path.lstat() == before
+    report = verify(tmp_path)
+    assert [says in why for why in report.left_out] == [True]
+    assert (report.damaged, report.sound) == ((), False)
+    with pytest.raises(StoreError, match=f"nothing is dropped while .*{says}"):
+        gc(tmp_path, "none")
+
+
+def test_a_newer_file_is_not_read_by_name_nor_written_over(tmp_path: Path) -> None:
+    path = foreign(tmp_path, "newer")
+    before = path.read_bytes()
+    with pytest.raises(NewerFile, match="update it"):
+        Store(tmp_path).read("evals", "a")
+    with pytest.raises(NewerFile, match="update it"):
+        Store(tmp_path).write("evals", "a", sample("evals"), again=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"a"', "[" * 100_000, "nul", '{"a": 1}}'])
+def test_json_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(StoreError, match=r"run k7: its config is (no JSON|JSON, but a \w+ and no object)"):
+        json_of({"key": "k7", "config": text}, "config")
+    assert json_of({"key": "k7", "config": None}, "config") == {}
+    assert json_of({"key": "k7", "config": '{"a": 1}'}, "config") == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["st [1]", "gl_*", "gl_?", "100%", "a#b", "a b"])
+def test_a_store_of_any_name_is_read_by_its_name(tmp_path: Path, name: str) -> None:
+    """Beside stores whose names the pattern would match."""
+    for folder in (name, "gl_a", "gl_b", "st 1"):
+        Store(tmp_path / folder).write("counts", "e", counts(folder))
+        Store(tmp_path / folder).write("runs", "k", sample("runs", 1).with_columns(status=pl.lit("done")))
+    for place in (tmp_path / name, (tmp_path / name).as_uri()):
+        assert set(load(place).counts["eval"]) == {name}
+        assert Store(place).read("counts", "e").height == 3
+    Store(tmp_path / name).write("counts", "f", counts("f"))
+    compact(tmp_path / name)
+    assert load(tmp_path / name).counts.height == 6
+    assert verify(tmp_path / name).files == 3
 
 
 def test_written_once(tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ from PIL import Image
 from harness.errors import StoreError
 from harness.store import load
 from harness.tracking import mlflow_export
+from harness.tracking.mlflow_client import local_uri, make_client
 from harness.tracking.mlflow_export import Exporter, Summary, export, failure_text, how_to_go_on
 from harness.tracking.mlflow_names import eval_name, legal
-from harness.tracking.mlflow_tracker import EXPERIMENT, local_uri, make_client
+from harness.tracking.mlflow_tracker import EXPERIMENT
 
 
 def _fixture_module() -> ModuleType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +24,12 @@ from harness.tuning import faults
 from harness.tuning.faults import (
     BAD_INPUT,
     BUG,
+    NODE,
     OOM,
     PREEMPTED,
     attempt,
     classify,
+    death_of,
     failed,
     leave_without_gpu,
     lost_gpu,
@@ -53,6 +56,8 @@ class ActorDiedError(Exception):
         (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), OOM),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), BUG),
         (RuntimeError("CUDA error: device-side assert triggered"), BUG),
+        (ActorDiedError("The actor died. Task was killed due to the node running low on memory."), OOM),
+        (ActorDiedError("Some common causes include: (1) the process was killed by the OOM killer"), PREEMPTED),
         (RuntimeError("DataLoader worker (pid 4711) is killed by signal: Killed. "), PREEMPTED),
         (ValueError("Caught ValueError in DataLoader worker process 0."), BUG),
         (OSError(errno.ENOSPC, "No space left on device"), PREEMPTED),
@@ -166,3 +171,48 @@ def test_low_memory_reaches_the_machine() -> None:
     payload = toy_payload("k", {})
     assert payload.with_low_memory().machine == replace(payload.machine, low_memory=True)
     assert not payload.machine.low_memory
+
+
+def test_why_a_process_ended() -> None:
+    """Through what Ray wraps around it: Tune's actor that the memory monitor ended, Train's workers, a node."""
+    from ray.exceptions import ActorDiedError as Died
+    from ray.exceptions import NodeDiedError
+    from ray.exceptions import OutOfMemoryError as Monitor
+
+    from harness.tuning.ray_adapters import LostActor
+
+    monitor = pickle.loads(pickle.dumps(LostActor(Monitor("the node was low on memory"))))
+    assert (classify(monitor), death_of(monitor)) == (OOM, OOM)
+    assert "low on memory" in str(monitor)
+    assert death_of(LostActor(NodeDiedError("gone"))) == NODE
+    assert death_of(Died()) == PREEMPTED
+    health = RuntimeError("health check")
+    health.health_check_failure = Monitor("the node was low on memory")
+    assert (classify(health), worst([RuntimeError("peer"), health])) == (OOM, OOM)
+    gone = ActorDiedError("The actor died because its node has died. Node Id: 5f")
+    assert (classify(gone), death_of(gone)) == (PREEMPTED, NODE)
+    assert death_of(ValueError("x")) == BUG
+
+
+def test_tune_hears_of_every_death(monkeypatch: Any) -> None:
+    """Ray 2.60's Tune ends the whole sweep over an error class that it does not know."""
+    from ray.air.execution._internal import RayActorManager
+    from ray.exceptions import ActorDiedError as Died
+    from ray.exceptions import OutOfMemoryError as Monitor
+    from ray.exceptions import RayActorError
+
+    from harness.tuning.ray_adapters import every_death_is_told
+
+    heard: list[Exception] = []
+    task = SimpleNamespace(
+        _tracked_actor=SimpleNamespace(actor_id=1, _on_error=None), _on_error=lambda actor, error: heard.append(error)
+    )
+    manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
+    real = RayActorManager._actor_task_failed
+    with pytest.raises(RuntimeError, match="unexpected exception"):
+        real(manager, tracked_actor_task=task, exception=Monitor("low"))
+    with every_death_is_told():
+        for error in (Monitor("low"), Died()):
+            RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=error)
+    assert [isinstance(error, RayActorError) for error in heard] == [True, True]
+    assert RayActorManager._actor_task_failed is real

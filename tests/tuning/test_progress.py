@@ -90,10 +90,17 @@ def test_heartbeats_of_earlier_attempts_are_not_shown(tmp_path: Path) -> None:
     job = conductor.next()
     assert isinstance(job, Job)
     Heartbeat(tmp_path / "work" / job.key, clock=lambda: 990.0).beat(key=job.key, step=5, total=10)
-    assert view_of(conductor, tmp_path, 1003.0).runs == (RunView("s", 0, "trial", 3.0, {}, 3.0),)
-    Heartbeat(tmp_path / "work" / job.key, clock=lambda: 1001.0).beat(key=job.key, step=5, total=10)
-    (run,) = view_of(conductor, tmp_path, 1003.0).runs
-    assert run.beat["step"] == 5
+    view = view_of(conductor, 1003.0)
+    assert (view.runs, view.queued, view.studies[0].running) == ((), 1, 0), "queued is not running"
+    assert summary_text(view, 1) == "0/4 runs closed, 0 running, 1 queued, time left unknown"
+    conductor.begin(job.id)
+    assert view_of(conductor, 1003.0).runs == (RunView("s", 0, "trial", 3.0, {}, 3.0, 3.0),)
+    Heartbeat(tmp_path / "work" / job.key, clock=lambda: 1001.0).beat(key=job.key, stage="train", step=5, total=10)
+    (run,) = view_of(conductor, 1003.0).runs
+    assert (run.beat["step"], run.silent) == (5, 2.0)
+    assert run_text(run) == "s  trial 0  train 5/10  3 s"
+    (run,) = view_of(conductor, 1131.0).runs
+    assert run_text(run) == "s  trial 0  train 5/10  2 min 11 s  last heard 2 min 10 s ago"
 
 
 def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(
@@ -101,7 +108,7 @@ def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(
 ) -> None:
     monkeypatch.setattr(module, "PLAIN_EVERY_S", 0.05)
     stream = io.StringIO()
-    progress = ProgressDisplay(tmp_path, stream)
+    progress = ProgressDisplay(stream)
 
     def beats(payload: Payload, session: Session) -> Outcome:
         Heartbeat(tmp_path / "work" / payload.key).beat(key=payload.key, stage="train", step=1, total=2)
@@ -112,6 +119,7 @@ def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(
     with progress.watching(conductor, lambda: 1):
         job = conductor.next()
         assert isinstance(job, Job)
+        conductor.begin(job.id)
         conductor.finish(job.id, beats(job.payload, _Quiet()))
         conductor.next()
     lines = stream.getvalue().splitlines()
@@ -128,7 +136,7 @@ def test_on_a_terminal_a_live_table_shows_studies_and_runs(tmp_path: Path) -> No
             return True
 
     stream = Terminal()
-    progress = ProgressDisplay(tmp_path, stream)
+    progress = ProgressDisplay(stream)
     conductor = Scheduler([study(space=None)], MemoryHooks(), on_record=progress.closed)
     with progress.watching(conductor, lambda: 1):
         job = conductor.next()

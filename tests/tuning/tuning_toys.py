@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.api.space import Float, Gap, Space
+from harness.engine.heartbeat import Heartbeat
 from harness.engine.session import Session
 from harness.plan.config import Machine, RunConfig
 from harness.plan.payload import Origin, Payload, PlannedData
@@ -33,6 +34,11 @@ def study(id: str = "s", **changes: Any) -> Study:
 def peak(knobs: Mapping[str, Any]) -> float:
     """In [0,1], highest at x=.3, low=.25, high=.45."""
     return 1.0 - abs(knobs["x"] - 0.3) - (knobs["low"] - 0.25) ** 2 - (knobs["high"] - 0.45) ** 2
+
+
+def session_root(payload: Payload) -> Path:
+    """The work folder of a run."""
+    return Path(payload.machine.store) / "work" / payload.key
 
 
 def execute(payload: Payload, session: Session) -> Outcome:
@@ -61,6 +67,23 @@ def execute(payload: Payload, session: Session) -> Outcome:
         if not mark.exists():
             mark.write_text("")
             os.kill(os.getpid(), signal.SIGKILL)
+    if act == "die at step 5":
+        # Heard at step 5, then gone, as often as it is started.
+        Heartbeat(session_root(payload), 0.0).beat(key=payload.key, stage="train", step=5, total=9)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "hang once" and root is not None and not (root / f"hung-{payload.key}").exists():
+        (root / f"hung-{payload.key}").write_text("")
+        beat = Heartbeat(session_root(payload), 0.0)
+        for step in range(1, 6):
+            beat.beat(key=payload.key, stage="train", step=step, total=9)
+            time.sleep(0.02)
+        time.sleep(600)
+    if act == "eat" and not payload.machine.low_memory:
+        # More than the machine may hold: what ends this is Ray's memory monitor.
+        Heartbeat(session_root(payload), 0.0).beat(key=payload.key, stage="train", step=3, total=9)
+        held = bytearray(int(os.environ["EAT_MB"]) << 20)
+        held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+        time.sleep(300)
     if act == "sum ranks":
         import torch
         import torch.distributed as dist

@@ -32,6 +32,8 @@ def _train(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> No
     def evaluate(step: int) -> float:
         from harness.engine.inference.score import objective_now
 
+        # A stage of its own: scoring takes longer than a step, and is no hang.
+        context.beat("rung", step, run.total)
         value = objective_now(context, method)
         if session.rank == 0 and "best" in context.machine.keep:
             with context.phases.of("checkpoint"):

@@ -1,0 +1,117 @@
+"""What becomes of a run whose process died: it starts again, with less memory at a time, or ends as a failed row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.plan.studies import Outcome
+from harness.tuning.faults import BUG, NODE, OOM, PREEMPTED
+
+FREE_RESTARTS = 3
+"""Deaths of one run that cost nothing; what dies more often fails, and the same command tries it anew."""
+SAME_SECONDS = 2.0
+"""Deaths within these seconds of work are at the same place: a run is heard once a second."""
+HANG_TIMES = 20.0
+"""A step that takes this many times its usual hangs."""
+HANG_FLOOR_S = 300.0
+"""No silence shorter than this is called a hang: a step may compile, or wait for a disk."""
+HUNG = "hung"
+"""Killed because it made no step for too long."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run was when it was last heard: its stage, steps done, and seconds that a step takes (0: unknown)."""
+
+    stage: str
+    step: int
+    pace: float = 0.0
+
+    @classmethod
+    def of(cls, beat: Mapping[str, Any]) -> Place | None:
+        """The place that a heartbeat tells; None where the run has not been heard."""
+        if "stage" not in beat:
+            return None
+        return cls(str(beat["stage"]), int(beat.get("step", 0)), float(beat.get("pace", 0.0)))
+
+    def same(self, other: Place) -> bool:
+        """Whether both are one place, as closely as a run is heard."""
+        apart = abs(self.step - other.step)
+        near = not apart or 0 < apart * max(self.pace, other.pace) <= SAME_SECONDS
+        return self.stage == other.stage and near
+
+    def __str__(self) -> str:
+        return f"{self.stage} step {self.step}" if self.step else self.stage
+
+
+class Deaths:
+    """How often the process of one run died, where and of what."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, int] = {}
+        self._places: list[Place] = []
+
+    def after(self, cause: str, place: Place | None, why: str) -> Outcome | None:
+        """None where the run starts again after this death; else how it ends.
+
+        `cause`: OOM (once more, with less memory), HUNG (once more), NODE (free), BUG and others that no restart mends,
+        and PREEMPTED for a process that died: free, but twice at the same place is its own doing.
+        """
+        self._count[cause] = self._count.get(cause, 0) + 1
+        where = "before it was heard" if place is None else f"at {place}"
+        if cause in (OOM, HUNG) and self._count[cause] == 1:
+            return None
+        if cause == OOM:
+            return _failed(OOM, f"out of memory again {where}, with smaller groups", why)
+        if cause == HUNG:
+            return _failed(BUG, f"no step for too long again, {where}", why)
+        if cause not in (PREEMPTED, NODE):
+            return _failed(cause, f"ended {where}", why)
+        if cause == PREEMPTED and place is not None:
+            if any(place.same(before) for before in self._places):
+                hint = "killed for memory, or broken in compiled code"
+                return _failed(BUG, f"its process died twice at the same place, {place}: {hint}", why)
+            self._places.append(place)
+        if self._count.get(PREEMPTED, 0) + self._count.get(NODE, 0) > FREE_RESTARTS:
+            return _failed(PREEMPTED, f"its process died more often than it is restarted for free, last {where}", why)
+        return None
+
+
+def _failed(fault: str, text: str, why: str) -> Outcome:
+    return Outcome("failed", None, 0.0, fault, f"{text}\n{why}".strip())
+
+
+class Heard(Protocol):
+    """As much of a job as the watch looks at."""
+
+    @property
+    def id(self) -> int: ...
+
+
+class Watch:
+    """Finds runs that hang. Goes by the watcher's own clock, so that clocks of other machines do not matter."""
+
+    def __init__(self, beat: Callable[[Any], Mapping[str, Any]], clock: Callable[[], float] = time.monotonic):
+        """`beat(job)`: the job's latest heartbeat in its present attempt, empty before the first."""
+        self._beat, self._clock = beat, clock
+        self._seen: dict[int, tuple[Any, float]] = {}
+
+    def hung(self, jobs: Iterable[Heard]) -> list[tuple[Any, str]]:
+        """The jobs among the running ones that made no step for too long, and what is known of each."""
+        now, found = self._clock(), []
+        jobs = list(jobs)
+        self._seen = {job.id: self._seen[job.id] for job in jobs if job.id in self._seen}
+        for job in jobs:
+            beat = self._beat(job)
+            stamp, since = self._seen.get(job.id, (None, now))
+            if beat.get("updated") != stamp:
+                self._seen[job.id] = (beat.get("updated"), now)
+                continue
+            pace, silent = float(beat.get("pace", 0.0)), now - since
+            inside = 0 < int(beat.get("step", 0)) < int(beat.get("total", 0))
+            if inside and pace and silent > max(HANG_FLOOR_S, HANG_TIMES * pace):
+                found.append((job, f"no step for {silent:.0f} s at {Place.of(beat)}, where one takes {pace:.3g} s"))
+        return found

@@ -1,0 +1,191 @@
+"""What becomes of runs whose process dies or hangs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from tuning_toys import MemoryHooks, in_flight, study
+
+from harness.engine.heartbeat import Heartbeat
+from harness.plan.studies import Outcome
+from harness.tuning import restarts
+from harness.tuning.faults import BUG, NODE, OOM, PREEMPTED
+from harness.tuning.restarts import HUNG, Deaths, Place, Watch
+from harness.tuning.scheduler import NoJob, Scheduler
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        (Place("train", 37, 0.05), Place("train", 37, 0.05), True),
+        (Place("train", 30, 0.05), Place("train", 70, 0.05), True),  # 40 steps are 2 s: no closer is a run heard
+        (Place("train", 30, 0.05), Place("train", 71, 0.05), False),
+        (Place("train", 30, 3.0), Place("train", 31, 3.0), False),
+        (Place("train", 30), Place("train", 30), True),
+        (Place("train", 30), Place("write-cams", 30), False),
+        (Place("start", 0), Place("start", 0), True),
+    ],
+)
+def test_the_same_place(one, two, same):
+    assert one.same(two) is same
+    assert two.same(one) is same
+
+
+def ends(deaths):
+    """How each death of a run in a row ends it: the fault class, or None where it starts again."""
+    run = Deaths()
+    outcomes = [run.after(cause, place, "why") for cause, place in deaths]
+    return [outcome and outcome.error_class for outcome in outcomes]
+
+
+A, B, C, D = (Place("train", step, 0.1) for step in (10, 200, 400, 600))
+
+
+@pytest.mark.parametrize(
+    ("deaths", "expected"),
+    [
+        ([(PREEMPTED, A), (PREEMPTED, B), (PREEMPTED, C)], [None, None, None]),
+        ([(PREEMPTED, A), (PREEMPTED, B), (PREEMPTED, C), (PREEMPTED, D)], [None, None, None, PREEMPTED]),
+        ([(PREEMPTED, A), (PREEMPTED, A)], [None, BUG]),
+        ([(PREEMPTED, A), (PREEMPTED, B), (PREEMPTED, A)], [None, None, BUG]),
+        ([(NODE, A), (NODE, A), (NODE, A)], [None, None, None]),  # a node that is taken away is nobody's bug
+        ([(PREEMPTED, None), (PREEMPTED, None), (PREEMPTED, None), (PREEMPTED, None)], [None, None, None, PREEMPTED]),
+        ([(OOM, A), (OOM, B)], [None, OOM]),
+        ([(OOM, A), (PREEMPTED, A)], [None, None]),
+        ([(HUNG, A), (HUNG, C)], [None, BUG]),
+        ([(BUG, A)], [BUG]),
+    ],
+)
+def test_what_follows_a_death(deaths, expected):
+    assert ends(deaths) == expected
+
+
+def test_a_row_says_where_a_run_died():
+    run = Deaths()
+    run.after(PREEMPTED, A, "")
+    text = run.after(PREEMPTED, A, "exit code -11").error_message
+    assert text == (
+        "its process died twice at the same place, train step 10: killed for memory, or broken in compiled code\n"
+        "exit code -11"
+    )
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_heartbeat_knows_what_a_step_takes(tmp_path):
+    clock = Clock()
+    beat = Heartbeat(tmp_path / "progress.json", 0.0, clock=clock)
+    for step in range(1, 50):
+        beat.beat(stage="train", step=step, total=100)
+        clock.now += 0.5
+    assert beat._fields["pace"] == pytest.approx(0.5)
+    beat.beat(stage="rung", step=49, total=100)
+    assert beat._fields["pace"] == 0.0
+
+
+def test_only_a_silence_much_longer_than_a_step_is_a_hang(monkeypatch):
+    """Steps of 30 s: 20 of them. Steps of 0.1 s: five minutes. Before the first and after the last step: never."""
+    clock, beats = Clock(), {1: {}, 2: {}, 3: {}, 4: {}}
+    jobs = [SimpleNamespace(id=n) for n in beats]
+    watch = Watch(lambda job: beats[job.id], clock)
+    assert watch.hung(jobs) == []
+    common = {"updated": 1.0, "stage": "train", "total": 100}
+    beats[1] = {**common, "step": 5, "pace": 30.0}
+    beats[2] = {**common, "step": 7, "pace": 0.1}
+    beats[3] = {**common, "step": 0, "pace": 0.0, "stage": "start"}
+    beats[4] = {**common, "step": 100, "pace": 0.1}
+    assert watch.hung(jobs) == []
+    clock.now += 299
+    assert watch.hung(jobs) == []
+    clock.now += 2
+    assert [(job.id, why) for job, why in watch.hung(jobs)] == [
+        (2, "no step for 301 s at train step 7, where one takes 0.1 s")
+    ]
+    beats[2] = {**beats[2], "updated": 2.0}
+    clock.now += 290
+    assert watch.hung(jobs) == []
+    clock.now += 10
+    assert [job.id for job, _ in watch.hung(jobs)] == [1]
+
+
+def opened(tmp_path, **changes):
+    hooks = MemoryHooks()
+    conductor = Scheduler([study(search="rules", trials=2, **changes)], hooks, store_root=tmp_path)
+    return hooks, conductor
+
+
+def heard(tmp_path, job, step, clock=None):
+    """The job tells where it is."""
+    beat = Heartbeat(tmp_path / "work" / job.key, 0.0)
+    beat.beat(key=job.key, stage="train", step=step, total=100)
+
+
+def test_a_dead_run_starts_again_and_a_bug_is_closed(tmp_path):
+    hooks, conductor = opened(tmp_path)
+    (job,) = in_flight(conductor, 1)
+    for step in (10, 60):
+        conductor.begin(job.id)
+        heard(tmp_path, job, step)
+        assert conductor.died(job.id, PREEMPTED, "killed") is True
+        again = conductor.next()
+        assert (again.id, again.key, again.slot) == (job.id, job.key, job.slot)
+        assert again.payload == job.payload
+    conductor.begin(job.id)
+    heard(tmp_path, job, 10)
+    assert conductor.died(job.id, PREEMPTED, "killed") is False
+    assert [(r.outcome.status, r.outcome.error_class) for r in conductor.records] == [("failed", BUG)]
+    assert "died twice at the same place, train step 10" in hooks.rows[0][-1].error_message
+    assert conductor.next().slot.trial == 1, "the sweep goes on"
+
+
+def test_a_beat_of_an_earlier_attempt_is_not_this_ones_place(tmp_path):
+    """A process that dies before it is heard, twice: as with a lost GPU, free."""
+    _, conductor = opened(tmp_path)
+    (job,) = in_flight(conductor, 1)
+    heard(tmp_path, job, 10)
+    for _ in range(3):
+        conductor.begin(job.id)
+        assert conductor.beat(conductor.jobs()[0]) == {}
+        assert conductor.died(job.id, PREEMPTED, "")
+        conductor.next()
+
+
+def test_out_of_memory_is_tried_once_with_smaller_groups(tmp_path):
+    _, conductor = opened(tmp_path)
+    (job,) = in_flight(conductor, 1)
+    conductor.begin(job.id)
+    assert conductor.died(job.id, OOM, "the node was low on memory")
+    again = conductor.next()
+    assert again.id == job.id
+    assert again.payload == job.payload.with_low_memory()
+    conductor.begin(job.id)
+    assert not conductor.died(job.id, OOM, "the node was low on memory")
+    assert conductor.records[0].outcome.error_class == OOM
+    assert conductor.next().slot.trial == 1
+
+
+def test_queued_is_not_running(tmp_path):
+    now = Clock()
+    hooks = MemoryHooks()
+    conductor = Scheduler([study(trials=4)], hooks, store_root=tmp_path, clock=now)
+    one, two = in_flight(conductor, 2)
+    now.now += 50
+    assert [job.begun for job in conductor.jobs()] == [False, False]
+    conductor.begin(one.id)
+    now.now += 7
+    conductor.finish(one.id, Outcome("done", 0.5))
+    assert conductor.records[0].seconds == 7, "the time in the queue is nobody's"
+    assert [job.begun for job in conductor.jobs()] == [False]
+    conductor.begin(two.id)
+    assert [job.begun for job in conductor.jobs()] == [True]
+    assert conductor.next() is not NoJob.FINISHED
+
+
+def test_limits_are_what_the_docs_say():
+    assert (restarts.FREE_RESTARTS, restarts.HANG_TIMES, restarts.HANG_FLOOR_S) == (3, 20, 300)
