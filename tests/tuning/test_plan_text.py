@@ -44,7 +44,7 @@ def test_the_time_of_a_run_is_that_of_runs_like_it(made: Plan) -> None:
     ]
     assert seconds_per_run(made.studies[0], pl.DataFrame(rows)) == pytest.approx(40.0)
     run, nothing_like_it = made.studies[0].run, pl.DataFrame(rows[2:])
-    usual = 480 * 16 * 96**2
+    usual = 560 * 16 * 96**2
     assert seconds_per_run(made.studies[0], nothing_like_it) == pytest.approx(
         600 * run.total * run.batch * run.crop**2 / usual
     ), "the bound of the tier, for the pixels of this run"
