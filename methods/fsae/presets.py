@@ -1,7 +1,8 @@
 """Presets of `fsae`: knobs. The sizes of work are those of its base.
 
-Seen on `shapes`, tier smoke (120 steps, LargeFOV, seed 0, 100 test images), CAM at the fixed threshold minus that of `cam` alone,
-27.4: -6.8 with `con_start` .2 and `w_con` .1, -4.1 with .6 and 1, -1.0 [-2.0, -0.0] with .6 and .1, as it is now.
+Seen on `shapes`, tier smoke (120 steps, LargeFOV, seed 0, 100 test images): CAM at the fixed threshold minus that of
+`cam` alone, 27.4, is -6.8 with `con_start` .2 and `w_con` .1, -4.1 with .6 and 1, -1.0 [-2.0, -0.0] with .6 and .1, the
+values here.
 """
 
 from __future__ import annotations
