@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def _weak_labels(words: DataCommandWords, options: Mapping[str, str]) -> int:
 
 def _import_cams(words: DataCommandWords, options: Mapping[str, str]) -> int:
     """Convert the CAM folder of another repository."""
+    from harness.datasets.tools.fitting_maps import judge_maps
     from harness.datasets.tools.importing import import_cams, lacking
 
     dataset, out = _opened(words, options), Path(str(words.out))
@@ -85,10 +87,13 @@ def _import_cams(words: DataCommandWords, options: Mapping[str, str]) -> int:
         dataset=dataset.name,
         normalise=words.normalise,
         again=words.again,
+        judge=partial(judge_maps, dataset),
     )
     print(f"{done.written} files converted into {out}, {done.kept} were there already")
     for line in (lacking("images have none", done.missing), lacking("files are of no image here", done.foreign)):
         print(line, end="\n" if line else "")
+    for warning in done.warnings:
+        print(f"warning: {warning}")
     return EXIT_DONE
 
 

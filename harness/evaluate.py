@@ -71,7 +71,9 @@ def _foreign(parsed: Parsed, store: Any, mode: str) -> int:
     if parsed.words.dry_run:
         return EXIT_DONE
     store.check_writable()
-    tables, known = planned.score(store)
+    tables, known, warnings = planned.score(store)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if known:
         print(f"nothing to do: eval {tables.evals[0]['eval']} has these counts")
     else:

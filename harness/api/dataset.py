@@ -129,6 +129,10 @@ class Dataset(metaclass=Contract):
         """What a plan should say of these images though they can be trained on and scored; nothing as written here."""
         return []
 
+    def palette(self, ids: tuple[str, ...]) -> dict[int, tuple[int, int, int]]:
+        """The colour (R,G,B) of each label in these images' mask files; {} where they have none, as written here."""
+        return {}
+
     def group_of(self, image_id: str) -> str:
         """What an image must not be parted from by a carved split: the patient of a slice; else the image itself."""
         return image_id

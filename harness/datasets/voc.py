@@ -122,6 +122,10 @@ class Voc(FileDataset):
         name = "voc" if official else f"voc:{layout.root.name}"
         super().__init__(layout, CLASSES, name=name, family="voc", has_background=True, complete=official)
 
+    def palette(self, ids: tuple[str, ...]) -> dict[int, tuple[int, int, int]]:
+        """VOC's colours, also where the masks of a merge are grey."""
+        return dict(enumerate(COLOURS))
+
     def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:
         """Errors and warnings on labels, and on a palette that says something else than they do."""
         path = self.mask_part(image_id)[0]

@@ -45,15 +45,16 @@ class Foreign:
     row: Mapping[str, Any]
     threads: int
 
-    def score(self, store: Store) -> tuple[Tables, bool]:
-        """The one eval, and whether it was in the store already.
+    def score(self, store: Store) -> tuple[Tables, bool, list[Problem]]:
+        """The one eval, whether it was in the store already, and warnings on the files.
 
         Raises BadInput with everything that is wrong with the files, and where the name stands for other results.
         """
         began = time.perf_counter()
         processes = None if self.threads > 1 else 0
         every = tuple(dict.fromkeys((*self.tune, *self.ids)))
-        found = dict(zip(every, count(self.counter, every, what="scoring", processes=processes), strict=True))
+        counted, warnings = count(self.counter, every, what="scoring", processes=processes)
+        found = dict(zip(every, counted, strict=True))
         results = [found[i] for i in self.ids]
         rule = str(self.columns["threshold_rule"])
         curve, thresholds = thresholds_of(results, {rule: self._threshold(rule, found)})
@@ -69,7 +70,7 @@ class Foreign:
             seconds=time.perf_counter() - began,
             curve=curve,
         )
-        return tables, self._is_known(tables, store)
+        return tables, self._is_known(tables, store), warnings
 
     def _threshold(self, rule: str, found: Mapping[str, Scored]) -> float | None:
         if rule != "held-out":
@@ -145,7 +146,7 @@ def plan_foreign(parsed: Parsed, store: Store, mode: str) -> Foreign:
         split=split,
         ids=ids,
         tune=tune,
-        counter=Counter(dataset, files, grid),
+        counter=Counter(dataset, files, grid, dataset.palette(ids) if grid is None else {}),
         columns=columns,
         row=row,
         threads=threads_of(words),

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as official
 
 from harness.datasets import coco, open_dataset
-from harness.datasets.coco import conversion
+from harness.datasets.coco import conversion, survey
 from harness.datasets.coco.names import CATEGORY_IDS, CLASSES
 from harness.datasets.coco.rasterise import Unreadable, decode, label_map, run_lengths
 from harness.errors import BadInput, Problem
@@ -169,7 +169,6 @@ def _set(*path: Any, value: Any) -> Damage:
         (_set("annotations", 0, "segmentation", value=[[1, 2, 3]]), "a polygon that is no list of at least three"),
         (_set("annotations", 0, "segmentation", value=[[1, 2, 3, 4, 5, "6"]]), "coordinates are not all numbers"),
         (_set("annotations", 0, "segmentation", value=[[1, 2, 3, 4, 5, 1e9]]), "far outside the image of 32x24"),
-        (_set("annotations", 0, "segmentation", value=[]), "no polygon"),
         (_set("annotations", 0, "segmentation", value=7), "segmentation is int"),
         (_set("annotations", 0, "category_id", value=12), "category_id 12 is none of COCO's 80"),
         (_set("annotations", 1, "segmentation", "counts", value="~~~"), "run lengths in no text form"),
@@ -197,6 +196,41 @@ def test_damaged_annotations_are_named(tmp_path: Path, whole: None, damage: Dama
     problems = [p for p in refusal(root) if p.where == str(path)]
     assert found in problems[0].found
     assert problems[0].fix
+
+
+OUTLINES = [
+    ([*miniatures.rectangle(4, 4, 20, 24), [3.0, 3.0, 9.0, 9.0]], "a polygon of fewer than three corners"),
+    ([*miniatures.rectangle(4, 4, 20, 24), []], "a polygon of fewer than three corners"),
+    ([[3.0, 3.0, 9.0, 9.0]], "a polygon of fewer than three corners"),
+    ([], "no outline"),
+    (None, "no outline"),
+]
+"""Two points beside a good polygon, nothing beside one, two points alone, nothing, a box alone."""
+
+
+@pytest.mark.parametrize(("outline", "what"), OUTLINES)
+def test_what_covers_no_pixel_is_skipped_and_told(tmp_path: Path, whole: None, outline: Any, what: str) -> None:
+    """The large object of the first image is drawn where it has a good polygon; else its box is ignored."""
+    root = miniatures.COCO_LAYOUTS["annotations"](tmp_path)
+    path = root / "annotations/instances_train2014.json"
+    content = json.loads(path.read_text())
+    first = next(a for a in content["annotations"] if a["area"] == 320.0)
+    image_id, label = first["image_id"], miniatures.coco_labels(first["image_id"], "train")[0]
+    first["bbox"] = [4, 4, 20, 16]
+    if outline is None:
+        del first["segmentation"]
+    else:
+        first["segmentation"] = outline
+    path.write_text(json.dumps(content))
+    expected = miniatures.coco_mask(image_id, "train")
+    if outline is None or len(outline) < 2:
+        expected[expected == label] = 255
+    for _ in range(2):  # made, then found
+        found = survey(root=str(root))
+        assert not found.errors
+        (warning,) = [p for p in found.warnings if p.where == str(path)]
+        assert warning.found == f"1 annotations are not whole: annotation {first['id']} of image {image_id} has {what}"
+        assert np.array_equal(found.opened().mask(miniatures.coco_id(image_id, "train")), expected)
 
 
 def test_a_json_cut_off_is_named(tmp_path: Path, whole: None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from harness.datasets.coco.conversion import convert, converted
+from harness.datasets.coco.conversion import conversion_warnings, convert, converted
 from harness.datasets.coco.names import CLASSES, OTHER_SIZES, SIZES, VAL_PART_SIZES, YEAR, image_name
 from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.files import FileDataset
@@ -137,6 +137,7 @@ def _masks(base: Path, images: str, split: str, folder: str, found: Survey) -> t
                 text = f"some of the masks that were made from {source.name} are gone, and so is that file"
                 raise BadInput(Problem(str(base / target), text, fix))
             convert(instances, base / target, split)
+        found.warnings += conversion_warnings(source, base / target)
     except BadInput as error:
         found.errors += error.problems
     if target is None or not (base / target).is_dir():

@@ -14,9 +14,10 @@ from typing import Any
 from PIL import Image
 
 from harness.datasets.coco.names import CATEGORY_IDS, CLASSES, image_name, numbered_name
-from harness.datasets.coco.rasterise import MAX_SIDE, Unreadable, label_map
+from harness.datasets.coco.rasterise import MAX_SIDE, Unreadable, incomplete, label_map
 from harness.datasets.io.images import COLOURS, merged, some_of
 from harness.datasets.io.listing import leads_out
+from harness.datasets.io.opening import plain_bytes
 from harness.datasets.io.reading import read_many
 from harness.errors import BadInput, Problem
 from harness.files import atomic, write_json
@@ -40,7 +41,7 @@ def read_instances(path: Path) -> Instances:
     if leads_out(path, path.parent):
         raise BadInput(Problem(str(path), "a link that leaves its folder", "link the folder, or put the file there"))
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(plain_bytes(path))
     except OSError as error:
         raise BadInput(Problem(str(path), f"cannot be read ({error.strerror})", "allow reading it")) from error
     except (ValueError, RecursionError) as error:
@@ -96,13 +97,37 @@ def convert(path: Path, folder: Path, split: str) -> tuple[str, ...]:
         work = partial(_make, instances, names, folder, str(path))
         problems = [p for made in read_many(work, todo, what=f"masks of {path.name}") for p in made]
         if not problems:
-            _write_state(folder, {**state, "complete": True})
+            _write_state(folder, {**state, "complete": True, "incomplete": _incomplete(instances)})
     except OSError as error:
         fix = "make it writable, or put a link there to a folder that is"
         raise BadInput(Problem(str(folder), f"masks cannot be written ({error.strerror})", fix)) from error
     if problems:
         raise BadInput(merged(problems))
     return tuple(names)
+
+
+def conversion_warnings(path: Path, folder: Path) -> list[Problem]:
+    """A warning for annotations that covered no pixel when the masks in `folder` were made from this file."""
+    try:
+        state = json.loads(plain_bytes(_state_file(folder)))
+    except (OSError, ValueError, RecursionError):
+        return []
+    told = state.get("incomplete") if isinstance(state, dict) else None
+    if not isinstance(told, list) or not told:
+        return []
+    found = f"{len(told)} annotations are not whole: {some_of(map(str, told), 3)}"
+    fix = "draw them, or leave it: such a polygon covers no pixel; the box of an object without outline is 255 (ignore)"
+    return [Problem(str(path), found, fix)]
+
+
+def _incomplete(instances: Instances) -> list[str]:
+    """Each annotation that covers no pixel, or a part of which does, in words."""
+    return [
+        f"annotation {annotation.get('id')} of image {number} has {what}"
+        for number, annotations in instances.annotations.items()
+        for annotation in annotations
+        if (what := incomplete(annotation)) is not None
+    ]
 
 
 def converted(path: Path, folder: Path, split: str) -> bool | None:
@@ -114,7 +139,7 @@ def converted(path: Path, folder: Path, split: str) -> bool | None:
         found, fix = "a link, and no record of how masks were made", "remove that folder: the masks are made again"
         raise BadInput(Problem(str(_state_file(folder)), found, fix))
     try:
-        state = json.loads(_state_file(folder).read_text(encoding="utf-8"))
+        state = json.loads(plain_bytes(_state_file(folder)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):
@@ -133,7 +158,7 @@ def _make(instances: Instances, names: Mapping[str, int], folder: Path, source: 
     try:
         labels_HW = label_map(*instances.sizes[number], instances.annotations[number])
     except Unreadable as error:
-        return (Problem(source, f"image {number}: {error}", _FIX),)
+        return (Problem(source, f"image {number}: {error}", f"correct that annotation; of the official file: {_FIX}"),)
     image = Image.fromarray(labels_HW)
     image.putpalette(_PALETTE)
     with atomic(folder / f"{name}.png") as waiting:

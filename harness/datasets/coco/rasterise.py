@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -19,10 +20,15 @@ class Unreadable(ValueError):
     """What is wrong with one annotation, in words."""
 
 
+class NoOutline(Unreadable):
+    """An annotation whose outline covers no pixel: there is none, or it has fewer than three corners."""
+
+
 def label_map(height: int, width: int, annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
     """Labels (H,W) of an image: 0 background, 1..80 classes, 255 where only a crowd lies.
 
-    Where objects overlap the smaller one (by its `area`) lies on top, of equal ones the first. Raises Unreadable.
+    Where objects overlap the smaller one (by its `area`) lies on top, of equal ones the first. An object without an
+    outline is not drawn; its box is 255 where no other object lies, as nobody knows its pixels. Raises Unreadable.
     """
     out = np.zeros((height, width), np.uint8)
     objects = []
@@ -30,7 +36,11 @@ def label_map(height: int, width: int, annotations: Sequence[Mapping[str, Any]])
         label = CLASS_OF.get(_whole(annotation.get("category_id")))
         if label is None:
             raise Unreadable(f"category_id {annotation.get('category_id')!r} is none of COCO's 80")
-        pixels = decode(annotation.get("segmentation"), height, width)
+        try:
+            pixels = decode(annotation.get("segmentation"), height, width)
+        except NoOutline:
+            out[_box(annotation.get("bbox"), height, width)] = IGNORE
+            continue
         if annotation.get("iscrowd"):
             out[pixels] = IGNORE
         else:
@@ -42,8 +52,23 @@ def label_map(height: int, width: int, annotations: Sequence[Mapping[str, Any]])
     return out
 
 
+def incomplete(annotation: Mapping[str, Any]) -> str | None:
+    """What of an annotation covers no pixel, in words: all of its outline, or single polygons beside good ones."""
+    outline = annotation.get("segmentation")
+    if not outline:
+        return "no outline"
+    degenerate = isinstance(outline, list) and any(map(_degenerate, outline))
+    return "a polygon of fewer than three corners" if degenerate else None
+
+
 def decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """Pixels (H,W) of a segmentation: polygons, run lengths, or COCO's text form of them. Raises Unreadable."""
+    """Pixels (H,W) of a segmentation: polygons, run lengths, or COCO's text form of them.
+
+    Polygons of fewer than three corners cover nothing and are skipped. Raises Unreadable, and NoOutline where nothing
+    is left.
+    """
+    if segmentation is None:
+        raise NoOutline("no segmentation")
     if isinstance(segmentation, list):
         return _polygons(segmentation, height, width)
     if not isinstance(segmentation, Mapping):
@@ -88,8 +113,9 @@ def run_lengths(text: str) -> list[int]:
 def _polygons(polygons: list[Any], height: int, width: int) -> NDArray[np.bool_]:
     from pycocotools import mask as coco
 
+    polygons = [polygon for polygon in polygons if not _degenerate(polygon)]
     if not polygons:
-        raise Unreadable("no polygon")
+        raise NoOutline("no polygon")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise Unreadable("a polygon that is no list of at least three x, y pairs")
@@ -100,6 +126,20 @@ def _polygons(polygons: list[Any], height: int, width: int) -> NDArray[np.bool_]
             raise Unreadable(f"a polygon far outside the image of {width}x{height} pixels")
     merged = coco.merge(coco.frPyObjects([[float(v) for v in polygon] for polygon in polygons], height, width))
     return np.asarray(coco.decode(merged), np.bool_)
+
+
+def _degenerate(polygon: Any) -> bool:
+    """Whether this is a list of at most two x, y pairs, as annotation tools write for a click or a line."""
+    return isinstance(polygon, list) and len(polygon) in (0, 2, 4) and all(map(_is_number, polygon))
+
+
+def _box(box: Any, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of a box [x, y, width, height] inside the image; none where there is no sound box."""
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return slice(0), slice(0)
+    x, y, w, h = box
+    rows = slice(max(0, math.floor(y)), max(0, min(height, math.ceil(y + h))))
+    return rows, slice(max(0, math.floor(x)), max(0, min(width, math.ceil(x + w))))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -15,7 +15,7 @@ from harness.datasets.disk.facts import ImageFacts, MaskFacts
 from harness.datasets.disk.layout import Layout
 from harness.datasets.disk.looking import illegal_labels, look, recall
 from harness.datasets.disk.tag_files import Tags, read_tags
-from harness.datasets.disk.together import judge_together
+from harness.datasets.disk.together import judge_together, palette_of
 from harness.datasets.io.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask, some_of
 from harness.datasets.io.listing import given_path
 from harness.datasets.weak.deriving import DerivingDataset
@@ -220,6 +220,14 @@ class FileDataset(DerivingDataset):
     def warnings(self, ids: tuple[str, ...]) -> list[Problem]:
         """What is odd about these pictures as a whole, though they can be trained on; `check` tells that of files."""
         return judge_together(self, look(self, ids).seen)[1]
+
+    def palette(self, ids: tuple[str, ...]) -> dict[int, tuple[int, int, int]]:
+        """The colour that each label has in all of these masks that have it; {} where they are grey."""
+        found: dict[int, set[tuple[int, int, int]]] = {}
+        for mask in self.facts(i for i in ids if i in self.layout.masks).values():
+            for label, colour in palette_of(mask).items():
+                found.setdefault(label, set()).add(colour)
+        return {label: next(iter(told)) for label, told in found.items() if len(told) == 1}
 
     def facts(self, ids: Iterable[str]) -> dict[str, MaskFacts]:
         """Facts of many masks. Raises BadInput with every wrong one."""

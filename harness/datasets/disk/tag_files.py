@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.datasets.disk.naming import Names
 from harness.datasets.io.images import attempt, merged, some_of
 from harness.datasets.io.listing import files_of
+from harness.datasets.io.opening import plain_bytes
 from harness.datasets.io.restricted import read_npy
 from harness.datasets.weak.drawn import MAX_XML_BYTES, OTHER_NAMES, load_json
 from harness.errors import BadInput, Problem, nearest
@@ -146,7 +147,7 @@ def _objects(path: Path, classes: Sequence[str]) -> NDArray[np.float32]:
     """Classes of the `object` elements of one VOC annotation, difficult ones too, as the field takes them."""
     again = "take the annotation of VOC again"
     try:
-        data = path.read_bytes()
+        data = plain_bytes(path, MAX_XML_BYTES + 1)
         if len(data) > MAX_XML_BYTES or b"<!DOCTYPE" in data or b"<!ENTITY" in data:
             raise BadInput(Problem(str(path), "no annotation (too long, or it defines entities)", again))
         root = ElementTree.fromstring(data)

@@ -24,10 +24,9 @@ LONELY = 0.001
 def judge_together(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
     """Errors and warnings on these pictures as a whole; what is wrong with one file is told by `look`."""
     errors, warnings = absent(dataset, seen)
-    for wrong, odd in (_palettes(dataset, seen), ([], _numbers(dataset, seen))):
-        errors += wrong
-        warnings += odd
-    return errors, warnings
+    where = str(dataset.layout.root / dataset.layout.mask_folder)
+    wrong, odd = judge_palettes([one.mask for one in seen.values() if one.mask is not None], dataset.class_names, where)
+    return [*errors, *wrong], [*warnings, *odd, *_numbers(dataset, seen)]
 
 
 def absent(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
@@ -150,7 +149,9 @@ def _extent(masks: Iterable[MaskFacts]) -> tuple[dict[int, float], Counter[int],
     return most, pixels, images
 
 
-def _palettes(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem], list[Problem]]:
+def judge_palettes(
+    masks: Collection[MaskFacts], names: tuple[str, ...], where: str
+) -> tuple[list[Problem], list[Problem]]:
     """An error where each file has numbers of its own; a warning where labels have two colours for another reason.
 
     Signs of the former: one colour stands for several labels, a label has three colours, or a label with two has VOC's
@@ -159,8 +160,8 @@ def _palettes(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem
     colours: dict[int, Counter[tuple[int, int, int]]] = defaultdict(Counter)
     labels: dict[tuple[int, int, int], set[int]] = defaultdict(set)
     files = 0
-    for one in seen.values():
-        told = palette_of(one.mask) if one.mask is not None else {}
+    for mask in masks:
+        told = palette_of(mask)
         files += bool(told)
         for label, colour in told.items():
             colours[label][colour] += 1
@@ -168,14 +169,13 @@ def _palettes(dataset: Readable, seen: Mapping[str, Seen]) -> tuple[list[Problem
     several = [label for label in sorted(colours) if len(colours[label]) > 1]
     if not several:
         return [], []
-    where = str(dataset.layout.root / dataset.layout.mask_folder)
     told_first = some_of((f"label {label} has {len(colours[label])} colours" for label in several), 3)
     found = f"{told_first} over {files} files"
     shared = max((c for c, of in labels.items() if len(of) > 1), key=lambda c: (len(labels[c]), c), default=None)
     if shared is not None:
         found += f", and #{bytes(shared).hex()} is label {' and '.join(map(str, sorted(labels[shared])[:3]))}"
     voc = dict(enumerate(COLOURS))
-    astray = any(misplaced(one.mask, voc, dataset.class_names) for one in seen.values() if one.mask is not None)
+    astray = any(misplaced(mask, voc, names) for mask in masks)
     if shared is not None or astray or any(len(colours[label]) > 2 for label in several):
         found += ": each file has a palette of its own, so that its numbers are not those of the others"
         fix = "save all masks with one palette: the number of a pixel is its class, whatever its colour"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.api.vocabulary import IGNORE
+from harness.datasets.io.opening import NotPlain, checked_plain, plain_bytes
 from harness.errors import BadInput, Problem
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _FORMATS = ("JPEG", "PNG")
 _RENEW = "copy or download the file again"
 _INDEX = "save the mask as a one-channel 8-bit PNG of label numbers (palette or grey), 255 = ignore"
-_NUMBERS = re.compile(r"\d+(, \d+)*(, \.\.\.)?")
+_DETAIL = re.compile(r"(?<=wrong palette: ).*|\d+(, \d+)*(, \.\.\.)?")
+"""What differs between files of the same fault."""
 MAX_PIXELS = 1 << 26
 """More is no photo of these datasets: a damaged header, or a file made to fill the memory."""
 ORIENTATION_TAG = 0x0112
@@ -58,7 +60,7 @@ def _fast_jpeg(path: str | Path) -> NDArray[np.uint8] | None:
     if not str(path).lower().endswith(_JPEG_SUFFIXES):
         return None
     try:
-        data = Path(path).read_bytes()
+        data = plain_bytes(path)
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         if space != "YCbCr" or height * width > MAX_PIXELS:
             return None
@@ -134,7 +136,7 @@ def merged(problems: Iterable[Problem]) -> list[Problem]:
     """One problem for all files of the same fault: the first is named in full, four more by name, all counted."""
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
-        alike.setdefault((_NUMBERS.sub("#", problem.found), problem.fix), []).append(problem)
+        alike.setdefault((_DETAIL.sub("#", problem.found), problem.fix), []).append(problem)
     out = []
     for first, *others in alike.values():
         names = some_of([Path(other.where).name for other in others], 4)
@@ -246,7 +248,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool = True) -> T:
     try:
-        data: Any = io.BytesIO(Path(path).read_bytes()) if whole else Path(path)
+        data: Any = io.BytesIO(plain_bytes(path)) if whole else checked_plain(path)
         if whole and not data.getbuffer().nbytes:
             raise BadInput(Problem(str(path), "empty file", _RENEW))
         with Image.open(data, formats=_FORMATS) as image:
@@ -256,7 +258,7 @@ def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool =
             return decode(image)
     except BadInput:
         raise
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotPlain) as error:
         raise BadInput(_unopened(str(path), error)) from error
     except Image.UnidentifiedImageError as error:
         raise BadInput(Problem(str(path), "neither JPEG nor PNG, or its header is damaged", _RENEW)) from error
@@ -269,6 +271,8 @@ def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool =
 def _unopened(path: str, error: OSError) -> Problem:
     if isinstance(error, FileNotFoundError):
         return Problem(path, "there is no such file", "put the file there")
+    if isinstance(error, NotPlain):
+        return Problem(path, str(error.strerror), "put the file itself there")
     return Problem(path, f"cannot be opened ({error.strerror})", "allow reading it (chmod a+r)")
 
 

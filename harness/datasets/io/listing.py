@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from harness.api.vocabulary import IGNORE
-from harness.datasets.io.images import IMAGE_SUFFIXES, some_of
+from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
+from harness.datasets.io.opening import plain_bytes
 from harness.errors import BadInput, Problem
 
 MAX_TEXT_BYTES = 64 << 20
@@ -111,10 +113,11 @@ def read_lines(path: Path, folder: Path, problems: list[Problem]) -> list[str] |
         if leads_out(path, folder):
             problems.append(link_out(path))
             return None
-        if path.stat().st_size > MAX_TEXT_BYTES:
+        data = plain_bytes(path, MAX_TEXT_BYTES + 1)
+        if len(data) > MAX_TEXT_BYTES:
             problems.append(Problem(str(path), "more than 64 MiB, no list of ids", "write one entry a line"))
             return None
-        return path.read_text(encoding="utf-8-sig").split("\n")
+        return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read().split("\n")
     except UnicodeDecodeError:
         problems.append(Problem(str(path), "not UTF-8 text", "save it as plain UTF-8 text, one entry a line"))
     except OSError as error:
@@ -147,11 +150,12 @@ def files_of(
 ) -> dict[str, str] | None:
     """File name by id of what lies in a folder; None, and a problem, where it cannot be listed.
 
-    A file counts if it ends in one of `suffixes` and `key` makes an id of the rest of its name. Two files of one id
-    and links that leave the folder are problems; such links are left out, so that nobody opens them.
+    A file counts if it ends in one of `suffixes` and `key` makes an id of the rest of its name. Two files of one id,
+    links that leave the folder and what is no plain file (a pipe) are problems; the latter two are left out, so that
+    nobody opens them.
     """
     try:
-        entries = sorted((entry.name, entry.is_symlink()) for entry in os.scandir(folder))
+        entries = sorted((entry.name, entry.is_symlink(), entry.is_file()) for entry in os.scandir(folder))
     except FileNotFoundError:
         problems.append(Problem(str(folder), "there is no such folder", fix))
         return None
@@ -159,9 +163,9 @@ def files_of(
         problems.append(Problem(str(folder), f"cannot be listed ({error.strerror})", fix))
         return None
     files: dict[str, str] = {}
-    twice, outside = [], []
+    twice, outside, others = [], [], []
     inside = folder.resolve()
-    for name, linked in entries:
+    for name, linked, plain in entries:
         lower = name.lower()
         suffix = next((s for s in suffixes if lower.endswith(s)), None)
         image_id = key(name[: len(name) - len(suffix)]) if suffix else None
@@ -170,11 +174,17 @@ def files_of(
         if linked and not (folder / name).resolve().is_relative_to(inside):
             outside.append(name)
             continue
+        if not plain:
+            others.append(name)
+            continue
         if image_id in files:
             twice.append(f"{files[image_id]} and {name}")
         files.setdefault(image_id, name)
     if twice:
         problems.append(Problem(str(folder), f"{len(twice)} ids have two files: {some_of(twice)}", "keep one"))
+    if others:
+        found = f"{len(others)} are no plain files (a folder, a pipe, a dead link): {some_of(others)}"
+        problems.append(Problem(str(folder), found, "put the files themselves there, or remove these"))
     if outside:
         problems.append(
             Problem(
@@ -212,9 +222,43 @@ def missing(
     if not absent:
         return
     fix = "add the files" if official else "add the files, or take the ids out of the lists"
+    found = f"{len(absent)} listed ids have no {what}: {some_of(absent)}"
     if all(os.path.splitext(image_id)[1].lower() in IMAGE_SUFFIXES for image_id in absent):
         fix = "write the ids in the lists without suffix"
-    problems.append(Problem(str(folder), f"{len(absent)} listed ids have no {what}: {some_of(absent)}", fix))
+    elif others := _of_other_names(folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES):
+        names, fix = others
+        found += f"; {len(names)} files {some_of(names, 3)} are there instead"
+    problems.append(Problem(str(folder), found, fix))
+
+
+def _of_other_names(folder: Path, ids: Iterable[str], suffixes: tuple[str, ...]) -> tuple[list[str], str] | None:
+    """Files that lie where those of these ids should, under names that are not read, and what to do about them."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
+    except OSError:
+        return None
+    wanted = set(ids)
+    other = [name for name in names if os.path.splitext(name)[0] in wanted and not name.lower().endswith(suffixes)]
+    if other:
+        ending = os.path.splitext(other[0])[1] or "no suffix"
+        other = [name for name in names if name.endswith(os.path.splitext(other[0])[1])]
+        if suffixes == MASK_SUFFIXES and ending.lower() in IMAGE_SUFFIXES:
+            text = "masks must be PNG, JPEG changes labels: export them anew as index PNGs from where they were drawn"
+        elif suffixes == MASK_SUFFIXES:
+            text = f"{ending} is not read: save masks as index PNGs"
+        else:
+            text = f"{ending} is not read: save the images as .png (or .jpg), 8 bits a channel"
+        return other, text
+    tails = [name for name in names if name.lower().endswith(suffixes) and _begins_with(name, wanted)]
+    if tails:
+        return tails, f"name each file <id>{suffixes[0]}, or write whole names without suffix into the lists"
+    return None
+
+
+def _begins_with(name: str, ids: set[str]) -> bool:
+    """Whether a file name is one of these ids with more behind it: `<id>_mask.png`, `<id>.jpg.png`."""
+    stem = os.path.splitext(name)[0]
+    return any(stem[at] in "._- " and stem[:at] in ids for at in range(1, len(stem)))
 
 
 def class_names(base: Path, mask_folder: str, classes: str | None, problems: list[Problem]) -> tuple[str, ...]:
@@ -299,6 +343,6 @@ def _lines_in(path: Path) -> int:
     try:
         if leads_out(path, path.parent) or path.stat().st_size > MAX_TEXT_BYTES:
             return -1
-        return sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
+        return sum(1 for line in plain_bytes(path, MAX_TEXT_BYTES).split(b"\n") if line.strip())
     except OSError:
         return -1

@@ -10,13 +10,17 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.datasets.io.images import some_of
+from harness.datasets.io.opening import plain_bytes
 from harness.errors import BadInput, Problem
 
 MAX_BYTES = 1 << 30
@@ -29,6 +33,10 @@ FIX = "save it anew as arrays, for instance np.savez(path, keys=..., cam=...)"
 
 class Refused(Exception):
     """The file holds something that is neither array, number nor text, or is damaged."""
+
+
+class Pickled(Refused):
+    """The file holds objects where arrays alone are read."""
 
 
 class _Dtype:
@@ -266,20 +274,68 @@ def read_npy(path: str | Path) -> Any:
 
     Raises BadInput naming the file for anything else, for damaged files and for those above 1 GiB.
     """
-    path = Path(path)
+    return _read(Path(path), _npy)
+
+
+def read_plain_npy(path: str | Path) -> NDArray[Any]:
+    """The array of an `.npy` file. Raises BadInput naming the file as `read_npy` does, and where it was pickled."""
+    return _read(Path(path), partial(_npy, pickles=False))
+
+
+def read_npz(path: str | Path, names: tuple[str, ...], fix: str = FIX) -> dict[str, NDArray[Any]]:
+    """These arrays of an `.npz` archive, nothing of it unpickled.
+
+    Raises BadInput naming the file for what is no archive, cut off, encrypted, larger than 1 GiB once unpacked, or
+    lacks one of the arrays.
+    """
+    return _read(Path(path), partial(_npz, names=names), fix)
+
+
+def _read(path: Path, parse: Callable[[bytes], Any], fix: str = FIX) -> Any:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        data = plain_bytes(path, MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise Refused("more than 1 GiB")
-        return _npy(path.read_bytes())
+        return parse(data)
+    except Pickled as error:
+        fix = "python -m harness.data import-cams converts the field's pickled folders"
+        raise BadInput(Problem(str(path), "holds pickled objects", fix)) from error
     except Refused as error:
-        raise BadInput(Problem(str(path), f"refused: {error}", FIX)) from error
+        raise BadInput(Problem(str(path), f"refused: {error}", fix)) from error
     except OSError as error:
         raise BadInput(
             Problem(str(path), f"cannot be read ({error.strerror})", "check path and permissions")
         ) from error
 
 
-def _npy(data: bytes) -> Any:
+def _npz(data: bytes, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {info.filename: info for info in archive.infolist()}
+            lacking = [name for name in names if f"{name}.npy" not in members]
+            if lacking:
+                raise Refused(
+                    f"no {' and no '.join(lacking)} in the archive: it holds {some_of(members, 4) or 'nothing'}"
+                )
+            wanted = [members[f"{name}.npy"] for name in names]
+            if any(info.flag_bits & 1 for info in wanted):
+                raise Refused("an encrypted archive")
+            # The sizes are the archive's word; no more than they say is ever unpacked.
+            if sum(info.file_size for info in wanted) > MAX_BYTES:
+                raise Refused("more than 1 GiB once it is unpacked")
+            parts = []
+            for info in wanted:
+                with archive.open(info) as member:
+                    parts.append(member.read(info.file_size))
+            return {name: _npy(part, pickles=False) for name, part in zip(names, parts, strict=True)}
+    except Refused:
+        raise
+    # Damaged archives raise almost any class (BadZipFile, zlib.error, struct.error, NotImplementedError, ...).
+    except Exception as error:
+        raise Refused(f"no whole archive ({type(error).__name__}: {error})"[:160]) from error
+
+
+def _npy(data: bytes, *, pickles: bool = True) -> Any:
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -289,6 +345,8 @@ def _npy(data: bytes) -> Any:
         raise Refused(f"no .npy header ({type(error).__name__})") from error
     rest = data[stream.tell() :]
     if dtype.hasobject:
+        if not pickles:
+            raise Pickled("pickled objects")
         if dtype != np.dtype(object):
             raise Refused("an array of records")
         return loads(rest)

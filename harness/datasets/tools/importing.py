@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from harness.datasets.io.images import merged, some_of
 from harness.datasets.io.listing import files_of
 from harness.datasets.io.reading import read_many
 from harness.datasets.io.restricted import read_npy
+from harness.datasets.tools.fitting_maps import MapFile
 from harness.errors import BadInput, Problem
 from harness.files import atomic
 
 VERSION = 1
 """Raised when another file comes of the same maps; what an earlier version made is converted anew."""
+Judge = Callable[[Mapping[str, MapFile]], tuple[list[Problem], list[Problem]]]
 MAPS = ("attn_highres", "IS_CAM", "high_res", "hr_cam", "highres", "cam")
 """Names of the maps in the field's dicts, the finest first: CLIP-ES, SIPE, IRN and SFC, others."""
 WITH_BACKGROUND = ("IS_CAM",)
@@ -46,6 +48,7 @@ class Imported:
     """Images without a CAM file."""
     foreign: tuple[str, ...]
     """Files of no image of this dataset."""
+    warnings: tuple[Problem, ...] = ()
 
 
 def import_cams(
@@ -57,14 +60,17 @@ def import_cams(
     dataset: str = "",
     normalise: bool = False,
     again: bool = False,
+    judge: Judge | None = None,
 ) -> Imported:
     """Convert every CAM file in `source` that belongs to an image of `ids`.
 
     Layouts are told by their keys: {"keys", "attn_highres"} (CLIP-ES), {"keys", "IS_CAM"} (SIPE), {"keys", "cam",
     "high_res"} (IRN, SFC), {class index: map} (MCTformer, PSA, SEAM). `normalise` cuts maps at 0 and divides each by
     its maximum, for files that hold raw scores. A file that was converted before in the same way (source, `dataset`,
-    classes, `normalise`) is kept, so an interrupted call is resumed by the same one; `again` converts all. Raises
-    BadInput, after all good files are written, with every file that cannot be read or holds no CAM.
+    classes, `normalise`) is kept, so an interrupted call is resumed by the same one; `again` converts all. `judge`
+    (`fitting_maps.judge_maps` of the dataset) says whether all files together are of these images. Raises BadInput,
+    after all good files are written, with every file that cannot be read or holds no CAM; where the files as a whole
+    do not fit, nothing of them stays in `out`.
     """
     problems: list[Problem] = []
     files = files_of(source, (".npy",), problems, "cams=<folder of .npy files>")
@@ -80,12 +86,20 @@ def import_cams(
         raise BadInput(Problem("out", f"cannot write to {out} ({error.strerror})", "name another folder")) from error
     convert = _Converter(source, mine, out, num_classes, dataset, normalise)
     todo = [image_id for image_id in mine if again or not convert.is_done(image_id)]
-    for wrong in read_many(convert, todo, what="converting CAMs"):
+    held = {image_id: convert.kept(image_id) for image_id in mine if image_id not in set(todo)} if judge else {}
+    for image_id, (wrong, file) in zip(todo, read_many(convert, todo, what="converting CAMs"), strict=True):
         problems += wrong
+        if file is not None:
+            held[image_id] = file
+    unfit, warnings = judge(held) if judge else ([], [])
+    if unfit:
+        for image_id in mine:
+            target(out, image_id).unlink(missing_ok=True)
+        raise BadInput(unfit)
     if problems:
         raise BadInput(merged(problems))
     missing = tuple(image_id for image_id in names if image_id not in mine)
-    return Imported(len(todo), len(mine) - len(todo), missing, foreign)
+    return Imported(len(todo), len(mine) - len(todo), missing, foreign, tuple(warnings))
 
 
 def _matched(source: Path, files: Mapping[str, str], names: Names) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -150,17 +164,27 @@ class _Converter:
         }
         return json.dumps(parts).encode()
 
-    def __call__(self, image_id: str) -> list[Problem]:
+    def kept(self, image_id: str) -> MapFile:
+        """What an earlier call converted, as the file that it is of."""
+        with np.load(target(self.out, image_id)) as made:
+            size = made["cam"].shape[1:]
+            return MapFile(str(self.source / self.files[image_id]), tuple(made["classes"].tolist()), size)
+
+    def __call__(self, image_id: str) -> tuple[list[Problem], MapFile | None]:
+        """What is wrong with the file, and what it holds, where that can be read."""
         path = self.source / self.files[image_id]
+        file = None
         try:
-            classes, cam = cams_of(read_npy(path), str(path), self.num_classes, normalise=self.normalise)
+            keys, maps = keys_and_maps(read_npy(path), str(path))
+            file = MapFile(str(path), tuple(keys), (maps.shape[1], maps.shape[2]) if keys else None)
+            classes, cam = _sound(keys, maps, str(path), self.num_classes, normalise=self.normalise)
             _save(target(self.out, image_id), classes, cam, self._origin(image_id))
         except BadInput as error:
-            return error.problems
+            return error.problems, file
         except OSError as error:
             fix = "name a folder with room"
-            return [Problem("out", f"cannot write to {self.out} ({error.strerror})", fix)]
-        return []
+            return [Problem("out", f"cannot write to {self.out} ({error.strerror})", fix)], file
+        return [], file
 
 
 def cams_of(
@@ -170,10 +194,20 @@ def cams_of(
 
     Raises BadInput naming `where` for an unknown layout, classes outside 0..C-1, and maps outside [0,1].
     """
+    return _sound(*keys_and_maps(content, where), where, num_classes, normalise=normalise)
+
+
+def keys_and_maps(content: Any, where: str) -> tuple[list[int], NDArray[Any]]:
+    """Class numbers as written, without background, and their maps (n,h,w). Raises BadInput for an unknown layout."""
     fix = "one of the layouts of CLIP-ES, SIPE, IRN/SFC and MCTformer; see docs/data.md"
     if not isinstance(content, dict):
         raise BadInput(Problem(where, f"{_kind(content)}, a dict of maps expected", fix))
-    keys, maps = _by_name(content, where, fix) if "keys" in content else _by_class(content, where, fix)
+    return _by_name(content, where, fix) if "keys" in content else _by_class(content, where, fix)
+
+
+def _sound(
+    keys: list[int], maps: NDArray[Any], where: str, num_classes: int, *, normalise: bool
+) -> tuple[NDArray[np.int16], NDArray[np.float16]]:
     if len(set(keys)) != len(keys) or any(not 0 <= k < num_classes for k in keys):
         found = f"classes {some_of(map(str, keys))}, but the dataset has {num_classes} foreground classes"
         raise BadInput(Problem(where, found, "name the dataset that the CAMs are of"))

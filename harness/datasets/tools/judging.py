@@ -12,7 +12,7 @@ from harness.api.dataset import Dataset
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.looking import Seen
-from harness.datasets.io.images import some_of
+from harness.datasets.io.images import merged, some_of
 from harness.datasets.weak import KINDS
 from harness.datasets.weak.finding import kinds_below
 from harness.errors import BadInput, Problem
@@ -54,7 +54,7 @@ def judge_sparse(dataset: FileDataset) -> Judged:
         # Some images without a file may be meant, where another kind is learned from; a folder of others is not.
         (judged.warnings if here else judged.errors).extend(absent)
         read = files.survey(train, dataset.size)
-        judged.errors += read.problems
+        judged.errors += merged(read.problems)
         if read.blank and not read.problems:
             found = f"{len(read.blank)} training images have no labelled pixel: {some_of(read.blank)}"
             judged.warnings.append(Problem(files.where, found, "label them, or leave them: they teach by their tags"))

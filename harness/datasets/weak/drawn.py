@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from harness.api.vocabulary import IGNORE
+from harness.datasets.io.opening import plain_bytes
 from harness.errors import BadInput, Problem, nearest
 
 STROKE = 3
@@ -111,9 +112,10 @@ def read_points(path: Path, num_labels: int) -> dict[str, list[Stroke]]:
 def load_json(path: Path) -> Any:
     """The content of a JSON file. Raises BadInput for a file that is missing, too long, or no JSON."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        data = plain_bytes(path, MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
             raise BadInput(Problem(str(path), "more than 256 MiB of JSON", _AGAIN))
-        return json.loads(path.read_bytes())
+        return json.loads(data)
     except OSError as error:
         raise BadInput(
             Problem(str(path), f"cannot be read ({error.strerror})", "check path and permissions")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from harness.api.vocabulary import IGNORE
 from harness.datasets.io.images import merged, packed, read_mask, some_of, unpacked
+from harness.datasets.io.opening import plain_bytes
 from harness.datasets.io.reading import read_many
 from harness.datasets.weak import CLICKS
 from harness.datasets.weak.drawn import MAX_XML_BYTES, Stroke, draw, parse_scribbles, read_points
@@ -131,7 +132,7 @@ class PngLabels(WeakFiles):
         label_HW = read_mask(path)
         if self.digests is not None:
             listed = self.digests.get(stem_of(image_id))
-            if listed != hashlib.sha256(path.read_bytes()).hexdigest():
+            if listed != hashlib.sha256(plain_bytes(path)).hexdigest():
                 found = f"is not in {MANIFEST}" if listed is None else f"differs from what {MANIFEST} says of it"
                 fix = f"write the labels anew (weak-labels), or remove {self.folder / MANIFEST} if this file is meant"
                 raise BadInput(Problem(str(path), found, fix))
@@ -161,7 +162,7 @@ class XmlScribbles(WeakFiles):
     def _bytes(self, name: str, where: str) -> bytes:
         try:
             if self.source.is_dir():
-                return (self.source / name).read_bytes()
+                return plain_bytes(self.source / name, MAX_XML_BYTES + 1)
             with self._archive().open(name) as file:
                 return file.read(MAX_XML_BYTES + 1)
         # Damaged archives raise almost any class; all mean the same here.
@@ -203,8 +204,8 @@ class JsonPoints(WeakFiles):
         dots = self.dots.get(image_id, [])
         outside = [dot for dot in dots if not _inside(dot, size)]
         if outside:
-            found = f"{len(outside)} points of {image_id} lie outside its {size[1]}x{size[0]} pixels"
-            raise BadInput(Problem(self.where, found, "take the points of this very image"))
+            found = f"{len(outside)} points lie outside the {size[1]}x{size[0]} pixels of the image"
+            raise BadInput(Problem(f"{self.where}, {image_id}", found, "take the points of this very image"))
         return draw(dots, size)
 
 

@@ -223,7 +223,7 @@ def test_points_of_two_json_files(tmp_path: Path) -> None:
     assert files is not None
     label = files.read("a", SIZE)
     assert [label[4, 3], label[10, 20], label[18, 10], label[0, 31]] == [7, 7, 0, IGNORE]
-    with pytest.raises(BadInput, match="2 points of a lie outside its 4x5 pixels"):
+    with pytest.raises(BadInput, match="a: 2 points lie outside the 4x5 pixels of the image"):
         files.read("a", (5, 4))
     for text, found in (
         ("[1]", "no JSON object"),
