@@ -70,7 +70,7 @@ def test_bad_words_exit_2(voc_folder: Maker, tmp_path: Path, capsys: pytest.Capt
         ([], "kind: not given"),
         (["kind=dots", f"out={tmp_path}"], "no weak labels are called 'dots'"),
         (["kind=points", f"out={tmp_path / 'file/x'}"], "cannot write"),
-        (["kind=points", f"out={tmp_path}", "split=trian"], "no split trian"),
+        (["kind=points", f"out={tmp_path}", "split=trian"], "split: 'trian' is unknown"),
         (["kind=clicks", "number=0", f"out={tmp_path}"], "at least 1"),
     ):
         assert data.main([*words, *extra]) == 2
