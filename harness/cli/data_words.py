@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from harness.api.vocabulary import SPLITS
 from harness.cli.parsing import word
 from harness.cli.run_words import WhichData
-from harness.datasets import DATASETS, LABEL_OPTIONS
+from harness.datasets import DATASETS, LABEL_OPTIONS, opener_of
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.weak.scribbling import STYLES, WHOLE
+from harness.errors import BadInput
 
 NAMES = tuple(sorted(p.name.removesuffix(".safetensors") for p in (files("methods.parts.nets") / "weights").iterdir()))
 """The tiny backbones of the package."""
@@ -61,15 +60,11 @@ def dataset_help() -> list[str]:
     lines = ["data.masks and data.<option> by dataset, with their defaults:"]
     with tempfile.TemporaryDirectory() as empty:
         for name in DATASETS:
-            module = importlib.import_module(f"harness.datasets.{name}")
-            words = [f"data.{option}{_default(value)}" for option, value in _options(module).items()]
-            if hasattr(module, "survey"):
-                # What a dataset looks for is asked of itself: in an empty folder it takes the default.
-                found = module.survey(root=empty).dataset
-                masks = found.layout.mask_folder if isinstance(found, FileDataset) else ""
-                words = [f"data.masks{_default(masks)}"] * bool(masks) + words
-                words += [f"data.{option}" for option in LABEL_OPTIONS]
-            lines.append(f"    {name:<12} {', '.join(words)}")
+            try:
+                lines.append(f"    {name:<12} {_own_words(name, empty)}")
+            except BadInput as error:
+                # A package that is broken does not keep the help from those who ask for it.
+                lines.append(f"    {name:<12} {error.problems[0].found}")
     return [
         *lines,
         "    data.weak is a folder of sparse labels, data.tags a file or folder of image-level labels",
@@ -78,12 +73,16 @@ def dataset_help() -> list[str]:
     ]
 
 
-def _options(module: Any) -> dict[str, Any]:
-    """A dataset's own options: keywords of its `open`, with the defaults of its `Options` where it has them."""
-    declared = getattr(module, "Options", None)
-    own = inspect.signature(module.open).parameters.values()
-    shared = {f.name for f in fields(WhichData)}
-    return {p.name: getattr(declared, p.name, p.default) for p in own if p.name not in shared}
+def _own_words(name: str, empty: str) -> str:
+    """The words of one dataset. What it looks for is asked of itself: in an empty folder it takes the default."""
+    opener = opener_of(name)
+    words = [f"data.{option}{_default(value)}" for option, value in opener.options.items()]
+    found = opener.look({"root": empty}, {})
+    if found is None:
+        return ", ".join(words)
+    masks = found.dataset.layout.mask_folder if isinstance(found.dataset, FileDataset) else ""
+    shown = [f"data.masks{_default(masks)}"] * bool(masks) + words
+    return ", ".join([*shown, *(f"data.{option}" for option in LABEL_OPTIONS)])
 
 
 def _default(value: Any) -> str:

@@ -1,39 +1,18 @@
-"""Datasets by name. A module of this folder that defines `open` is a dataset; nothing else lists them."""
+"""Datasets by name. A module of this folder that defines `open` is a dataset, and so is an entry point of a package."""
 
 from __future__ import annotations
 
-import ast
-import importlib
-import inspect
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 from harness.api.dataset import Dataset
+from harness.datasets.finding import DATASET_GROUP, ENTRIES, Opener, opener_of
 from harness.datasets.weak.deriving import DerivingDataset
 from harness.datasets.weak.scribbling import OPTIONS, parse_scribbling
 from harness.errors import BadInput, Problem, nearest
 
-
-def _defines_open(source: Path) -> bool:
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == "open":
-            return True
-        if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == "open" for a in node.names):
-            return True
-    return False
-
-
-def _found() -> tuple[str, ...]:
-    here = Path(__file__).parent
-    modules = {path.stem: path for path in here.glob("*.py") if path.stem != "__init__"}
-    modules |= {path.parent.name: path for path in here.glob("*/__init__.py")}
-    return tuple(sorted(name for name, path in modules.items() if _defines_open(path)))
-
-
-DATASETS: tuple[str, ...] = _found()
+DATASETS: tuple[str, ...] = tuple(sorted(ENTRIES))
 """Names that `data.name` can take."""
-
-
 LABEL_OPTIONS = ("weak", "tags")
 """`data.<option>` words of every dataset on disk: a folder of sparse labels, a file or folder of tags."""
 
@@ -48,27 +27,49 @@ def open_dataset(
 ) -> Dataset:
     """Open a dataset by name; `options` are its own `data.<option>` words, `LABEL_OPTIONS`, and those of scribbles.
 
-    Raises BadInput for unknown names (with the nearest ones), unknown options, and all that the dataset finds.
+    Raises BadInput for unknown names (with the nearest ones), unknown options, and all that the dataset finds; for one
+    of another package that is broken with the file and line of what is wrong.
     """
-    if name not in DATASETS:
-        raise BadInput(Problem("data.name", f"no dataset {name!r}", nearest(name, DATASETS)))
-    opener = importlib.import_module(f"harness.datasets.{name}").open
-    labels = {option: text for option, text in (options or {}).items() if option in LABEL_OPTIONS}
-    scribbling = {option: text for option, text in (options or {}).items() if option in OPTIONS}
-    options = {k: text for k, text in (options or {}).items() if k not in (*LABEL_OPTIONS, *OPTIONS)}
-    own = [word for word in inspect.signature(opener).parameters if word not in ("root", "masks", "classes")]
-    unknown = [option for option in options if option not in own]
-    if unknown:
-        known = {
-            option: nearest(option, [*own, *LABEL_OPTIONS, *OPTIONS]) if own else f"{name} has no options"
-            for option in unknown
-        }
-        raise BadInput([Problem(f"data.{option}", f"{name} has no such option", known[option]) for option in unknown])
-    dataset: Dataset = opener(root=root, masks=masks, classes=classes, **options)
-    if scribbling:
-        if not isinstance(dataset, DerivingDataset):
-            raise BadInput([Problem(f"data.{o}", f"{name} draws no scribbles", "leave it out") for o in scribbling])
-        dataset.use_scribbling(parse_scribbling(scribbling))
-    if labels:
-        dataset.use_labels(**labels)
+    opener = opener_of(name)
+    asked = split_options(opener, options or {})
+    dataset = opener.open({"root": root, "masks": masks, "classes": classes}, asked.own)
+    asked.draw(dataset)
+    if asked.labels:
+        dataset.use_labels(**asked.labels)
     return dataset
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`data.<option>` words by what they are for: labels beside the images, how scribbles are drawn, the dataset's own."""
+
+    labels: dict[str, str]
+    scribbling: dict[str, str]
+    own: dict[str, str]
+
+    def draw(self, dataset: Dataset) -> None:
+        """Have scribbles derived as asked for. Raises BadInput for bad values, and where none are derived."""
+        if not self.scribbling:
+            return
+        how = parse_scribbling(self.scribbling)
+        if not isinstance(dataset, DerivingDataset):
+            words = [f"data.{option}" for option in self.scribbling]
+            raise BadInput([Problem(word, f"{dataset.name} draws no scribbles", "leave it out") for word in words])
+        dataset.use_scribbling(how)
+
+
+def split_options(opener: Opener, options: Mapping[str, str]) -> Asked:
+    """Options by what they are for. Raises BadInput for those that the dataset does not know."""
+    name, known = opener.entry.name, opener.options
+    labels = {option: text for option, text in options.items() if option in LABEL_OPTIONS}
+    scribbling = {option: text for option, text in options.items() if option in OPTIONS}
+    own = {option: text for option, text in options.items() if option not in (*LABEL_OPTIONS, *OPTIONS)}
+    unknown = [option for option in own if option not in known]
+    if unknown:
+        near = [*known, *LABEL_OPTIONS, *OPTIONS]
+        fixes = {o: nearest(o, near) if known else f"{name} has no options" for o in unknown}
+        raise BadInput([Problem(f"data.{o}", f"{name} has no such option", fixes[o]) for o in unknown])
+    return Asked(labels, scribbling, own)
+
+
+__all__ = ["DATASETS", "DATASET_GROUP", "LABEL_OPTIONS", "open_dataset", "opener_of", "split_options"]

@@ -1,4 +1,4 @@
-"""Conformance tests for methods, ours and others: inherit `MethodTests` and name the method.
+"""Conformance tests for methods and datasets, ours and others: inherit `MethodTests` or `DatasetTests` and name it.
 
 class TestMine(MethodTests):
     method = "mine"
@@ -22,6 +22,7 @@ from harness.engine.session import LocalSession
 from harness.errors import BadInput
 from harness.plan.config import RunConfig
 from harness.plan.knobs import typed_knobs
+from harness.testing.datasets import DatasetTests as DatasetTests
 from harness.testing.guard import GuardedDataset
 from harness.testing.running import MethodRunner
 

@@ -217,6 +217,7 @@ def missing(
     official: bool = True,
 ) -> None:
     """A problem for listed ids without a file. Lists that are not `official` may be made shorter instead."""
+    ids = list(ids)
     known = set(files)
     absent = [image_id for image_id in ids if image_id not in known]
     if not absent:
@@ -225,7 +226,10 @@ def missing(
     found = f"{len(absent)} listed ids have no {what}: {some_of(absent)}"
     if all(os.path.splitext(image_id)[1].lower() in IMAGE_SUFFIXES for image_id in absent):
         fix = "write the ids in the lists without suffix"
-    elif others := _of_other_names(folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES):
+    # Where most are there the others are missing, whatever else lies beside them.
+    elif 2 * len(absent) > len(ids) and (
+        others := _of_other_names(folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES)
+    ):
         names, fix = others
         found += f"; {len(names)} files {some_of(names, 3)} are there instead"
     problems.append(Problem(str(folder), found, fix))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from harness.api.dataset import Dataset
 from harness.api.vocabulary import IGNORE
-from harness.datasets import DATASETS, LABEL_OPTIONS, open_dataset
+from harness.datasets import open_dataset, opener_of, split_options
 from harness.datasets.disk import facts
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.layout import IMAGES, WORDS, Survey
@@ -22,9 +21,7 @@ from harness.datasets.io.listing import given_path
 from harness.datasets.splits import plan_splits
 from harness.datasets.tag_questions import tag_warnings
 from harness.datasets.tools.judging import judge_sparse, judge_tags, told_sources
-from harness.datasets.weak.deriving import DerivingDataset
-from harness.datasets.weak.scribbling import OPTIONS, parse_scribbling
-from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
+from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem
 
 
 @dataclass(frozen=True)
@@ -112,31 +109,19 @@ def survey(
 
     Raises BadInput where the words themselves are wrong (no such dataset, folder or option).
     """
-    if name not in DATASETS:
-        raise BadInput(Problem("data", f"no dataset {name!r}", nearest(name, DATASETS)))
-    module = importlib.import_module(f"harness.datasets.{name}")
-    if not hasattr(module, "survey"):
+    opener = opener_of(name)
+    if opener.survey is None:
         return Survey(open_dataset(name, root=root, masks=masks, classes=classes, options=options))
-    labels = {option: text for option, text in (options or {}).items() if option in LABEL_OPTIONS}
-    scribbling = {option: text for option, text in (options or {}).items() if option in OPTIONS}
-    options = {k: text for k, text in (options or {}).items() if k not in (*LABEL_OPTIONS, *OPTIONS)}
-    own = [word for word in module.survey.__kwdefaults__ or {} if word not in ("root", "masks", "classes")]
-    unknown = [option for option in options if option not in own]
-    if unknown:
-        words = ["root", "masks", "classes", *own, *LABEL_OPTIONS, *OPTIONS]
-        raise BadInput(
-            [Problem(f"data.{option}", f"{name} has no such option", nearest(option, words)) for option in unknown]
-        )
-    how = parse_scribbling(scribbling)
-    early = [problem for option, text in labels.items() for problem in _nowhere(f"data.{option}", text, root)]
+    asked = split_options(opener, options or {})
+    early = [problem for option, text in asked.labels.items() for problem in _nowhere(f"data.{option}", text, root)]
     if early:
         raise BadInput(early)
-    found: Survey = module.survey(root=root, masks=masks, classes=classes, **options)
-    if isinstance(found.dataset, DerivingDataset):
-        found.dataset.use_scribbling(how)
-    if labels and found.dataset is not None:
+    found: Survey = opener.look({"root": root, "masks": masks, "classes": classes}, asked.own)
+    if found.dataset is not None:
+        asked.draw(found.dataset)
+    if asked.labels and found.dataset is not None:
         try:
-            found.dataset.use_labels(**labels)
+            found.dataset.use_labels(**asked.labels)
         except BadInput as error:
             found.errors += error.problems
     if any(problem.where in WORDS for problem in found.errors):
