@@ -279,7 +279,7 @@ def read_npy(path: str | Path) -> Any:
 
 def read_plain_npy(path: str | Path) -> NDArray[Any]:
     """The array of an `.npy` file. Raises BadInput naming the file as `read_npy` does, and where it was pickled."""
-    return _read(Path(path), partial(_npy, pickles=False))
+    return _read(Path(path), partial(_npy, pickles=False), what="cannot be read")
 
 
 def read_npz(path: str | Path, names: tuple[str, ...], fix: str = FIX) -> dict[str, NDArray[Any]]:
@@ -288,10 +288,10 @@ def read_npz(path: str | Path, names: tuple[str, ...], fix: str = FIX) -> dict[s
     Raises BadInput naming the file for what is no archive, cut off, encrypted, larger than 1 GiB once unpacked, or
     lacks one of the arrays.
     """
-    return _read(Path(path), partial(_npz, names=names), fix)
+    return _read(Path(path), partial(_npz, names=names), fix, "cannot be read")
 
 
-def _read(path: Path, parse: Callable[[bytes], Any], fix: str = FIX) -> Any:
+def _read(path: Path, parse: Callable[[bytes], Any], fix: str = FIX, what: str = "refused") -> Any:
     try:
         data = plain_bytes(path, MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
@@ -301,7 +301,7 @@ def _read(path: Path, parse: Callable[[bytes], Any], fix: str = FIX) -> Any:
         fix = "python -m harness.data import-cams converts the field's pickled folders"
         raise BadInput(Problem(str(path), "holds pickled objects", fix)) from error
     except Refused as error:
-        raise BadInput(Problem(str(path), f"refused: {error}", fix)) from error
+        raise BadInput(Problem(str(path), f"{what}: {error}", fix)) from error
     except OSError as error:
         raise BadInput(
             Problem(str(path), f"cannot be read ({error.strerror})", "check path and permissions")
