@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.api.dataset import Dataset
-from harness.datasets.finding import DATASET_GROUP, ENTRIES, Opener, opener_of
+from harness.datasets.finding import DATASET_GROUP, ENTRIES, SHARED_WORDS, Opener, opener_of
 from harness.datasets.weak.deriving import DerivingDataset
 from harness.datasets.weak.scribbling import OPTIONS, parse_scribbling
 from harness.errors import BadInput, Problem, nearest
@@ -41,7 +41,7 @@ def open_dataset(
 
 @dataclass(frozen=True)
 class Asked:
-    """`data.<option>` words by what they are for: labels beside the images, how scribbles are drawn, the dataset's own."""
+    """`data.<option>` words by what they are for: label files, the drawing of scribbles, the dataset itself."""
 
     labels: dict[str, str]
     scribbling: dict[str, str]
@@ -66,9 +66,8 @@ def split_options(opener: Opener, options: Mapping[str, str]) -> Asked:
     own = {option: text for option, text in options.items() if option not in (*LABEL_OPTIONS, *OPTIONS)}
     unknown = [option for option in own if option not in known]
     if unknown:
-        near = [*known, *LABEL_OPTIONS, *OPTIONS]
-        fixes = {o: nearest(o, near) if known else f"{name} has no options" for o in unknown}
-        raise BadInput([Problem(f"data.{o}", f"{name} has no such option", fixes[o]) for o in unknown])
+        near = [*SHARED_WORDS, *known, *LABEL_OPTIONS, *OPTIONS]
+        raise BadInput([Problem(f"data.{o}", f"{name} has no such option", nearest(o, near)) for o in unknown])
     return Asked(labels, scribbling, own)
 
 
