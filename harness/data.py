@@ -13,7 +13,7 @@ from harness.cli.helping import subcommand_help, wants_help
 from harness.cli.parsing import Parsed, command_words, parse, split_list, subcommand
 from harness.cli.parsing import main as answer
 from harness.datasets import DATASETS
-from harness.errors import EXIT_DONE, BadInput, Problem, nearest
+from harness.errors import EXIT_DONE, BadInput, Problem, nearest, shown
 
 ABOUT = "Work on data sets and on what the harness ships with."
 
@@ -50,7 +50,7 @@ def _check(words: DataCommandWords, options: Mapping[str, str]) -> int:
 
     data = words.data
     report = check(survey(data.name, root=data.root, masks=data.masks, classes=data.classes, options=options))
-    print(report.text())
+    print(shown(report.text()))
     return report.exit_code
 
 

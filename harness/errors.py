@@ -16,6 +16,18 @@ EXIT_NO_READER = 141
 """Whoever read the output has gone (128 + SIGPIPE, as a shell has it)."""
 
 
+def shown(text: str) -> str:
+    """A text that a terminal prints and does not obey: escapes and other control characters are spelled out.
+
+    Names of files, classes and images are whatever somebody chose; line ends and tabs stay.
+    """
+    return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", text)
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, colours or order of writing."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with the input: the word or file, what was found there, and how to fix it."""
@@ -25,7 +37,7 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return without_secrets(f"{self.where}: {self.found}\n    fix: {self.fix}")
+        return shown(without_secrets(f"{self.where}: {self.found}\n    fix: {self.fix}"))
 
 
 class HarnessError(Exception):

@@ -107,6 +107,15 @@ class Dataset(metaclass=Contract):
             ]
         )
 
+    def use_classes(self, keep: str | None = None, drop: str | None = None) -> None:
+        """Score and train on the classes that `keep` names, or on all but those of `drop`; the others become 255.
+
+        Raises BadInput for unknown names, and where a dataset has no such choice, as written here.
+        """
+        given = {"data.keep": keep, "data.drop": drop}
+        told = f"{self.name} has no choice of classes"
+        raise BadInput([Problem(w, told, f"leave {w} out") for w, v in given.items() if v is not None])
+
     @abstractmethod
     def fingerprint(self, ids: tuple[str, ...]) -> str:
         """Digest of these images' ids, order and labels; equal data gives an equal digest wherever it lies."""

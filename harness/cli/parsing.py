@@ -41,13 +41,14 @@ def word(
     several: bool = False,
     least: int | None = None,
     example: str = "",
+    option: bool = False,
 ) -> Any:
     """A command-line word: its default, its explanation, and the commands that take it (none: all of them).
 
     `choices`: the only values that it may have, `several` of them where it is a list. `least`: its lowest value.
-    `example`: how it may be written.
+    `example`: how it may be written. `option`: it is one of the dataset's options (`Parsed.options`).
     """
-    rules = {"choices": tuple(choices), "several": several, "least": least, "example": example}
+    rules = {"choices": tuple(choices), "several": several, "least": least, "example": example, "option": option}
     meta = {"text": text, "commands": commands, **rules}
     if callable(default):
         return field(default_factory=default, metadata=meta)
@@ -152,7 +153,7 @@ def _typed(given: Mapping[str, str], schema: type, command: str | None, methods:
             problems.append(
                 Problem(key, f"is given twice: {raw!r} and {given[name]!r}", f"{key} is {name}: give it once")
             )
-        elif name in known:
+        elif name in known and not known[name].metadata.get("option"):
             problem = _set(cfg, key, name, raw, known[name])
             problems += [problem] if problem else []
         elif head == "data" and tail and "data" in sections:

@@ -21,6 +21,13 @@ class WhichData:
     classes: str | None = word(
         None, "file with one class name per line; default classes_<masks>.txt, classes.txt, numbers of the masks"
     )
+    keep: str | None = word(
+        None, "class names, a list: these are scored and trained on, pixels of others become 255",
+        example="data.keep=cat,dog", option=True,
+    )  # fmt: skip
+    drop: str | None = word(
+        None, "class names, a list: their pixels become 255, all others are kept", example="data.drop=cow", option=True
+    )
 
 
 @dataclass

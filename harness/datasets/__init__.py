@@ -16,6 +16,9 @@ DATASETS: tuple[str, ...] = tuple(sorted(ENTRIES))
 LABEL_OPTIONS = ("weak", "tags")
 """`data.<option>` words of every dataset on disk: a folder of sparse labels, a file or folder of tags."""
 
+CLASS_OPTIONS = ("keep", "drop")
+"""`data.<option>` words of every dataset on disk: which of its classes are scored and trained on."""
+
 
 def open_dataset(
     name: str,
@@ -33,6 +36,7 @@ def open_dataset(
     opener = opener_of(name)
     asked = split_options(opener, options or {})
     dataset = opener.open({"root": root, "masks": masks, "classes": classes}, asked.own)
+    asked.choose(dataset)
     asked.draw(dataset)
     if asked.labels:
         dataset.use_labels(**asked.labels)
@@ -41,11 +45,17 @@ def open_dataset(
 
 @dataclass(frozen=True)
 class Asked:
-    """`data.<option>` words by what they are for: label files, the drawing of scribbles, the dataset itself."""
+    """`data.<option>` words by what they are for: labels, scribbles, classes, the dataset itself."""
 
     labels: dict[str, str]
     scribbling: dict[str, str]
+    classes: dict[str, str]
     own: dict[str, str]
+
+    def choose(self, dataset: Dataset) -> None:
+        """Keep the classes that were asked for. Raises BadInput for unknown ones, and where there is no choice."""
+        if self.classes:
+            dataset.use_classes(**self.classes)
 
     def draw(self, dataset: Dataset) -> None:
         """Have scribbles derived as asked for. Raises BadInput for bad values, and where none are derived."""
@@ -63,12 +73,14 @@ def split_options(opener: Opener, options: Mapping[str, str]) -> Asked:
     name, known = opener.entry.name, opener.options
     labels = {option: text for option, text in options.items() if option in LABEL_OPTIONS}
     scribbling = {option: text for option, text in options.items() if option in OPTIONS}
-    own = {option: text for option, text in options.items() if option not in (*LABEL_OPTIONS, *OPTIONS)}
+    classes = {option: text for option, text in options.items() if option in CLASS_OPTIONS}
+    shared = (*LABEL_OPTIONS, *CLASS_OPTIONS, *OPTIONS)
+    own = {option: text for option, text in options.items() if option not in shared}
     unknown = [option for option in own if option not in known]
     if unknown:
-        near = [*SHARED_WORDS, *known, *LABEL_OPTIONS, *OPTIONS]
+        near = [*SHARED_WORDS, *known, *shared]
         raise BadInput([Problem(f"data.{o}", f"{name} has no such option", nearest(o, near)) for o in unknown])
-    return Asked(labels, scribbling, own)
+    return Asked(labels, scribbling, classes, own)
 
 
 __all__ = ["DATASETS", "DATASET_GROUP", "LABEL_OPTIONS", "open_dataset", "opener_of", "split_options"]

@@ -124,7 +124,8 @@ class Voc(FileDataset):
 
     def palette(self, ids: tuple[str, ...]) -> dict[int, tuple[int, int, int]]:
         """VOC's colours, also where the masks of a merge are grey."""
-        return dict(enumerate(COLOURS))
+        kept = range(len(CLASSES)) if self.choice is None else self.choice.kept
+        return {new: COLOURS[label] for new, label in enumerate(kept)}
 
     def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:
         """Errors and warnings on labels, and on a palette that says something else than they do."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.api.classes import Choice
 from harness.datasets.io.images import read_index, stat_of, verify_image
 from harness.files import file_digest, write_json
 
@@ -87,6 +88,18 @@ def facts_of(mask_HW: NDArray[np.uint8], palette: bytes = b"") -> MaskFacts:
         digest.hexdigest(),
         tuple((c[0], c[1], c[2]) if len(c) == 3 else NO_COLOUR for c in colours),
     )
+
+
+def chosen(mask: MaskFacts, choice: Choice) -> MaskFacts:
+    """Facts of a mask once its labels are those of a choice; the digest stays that of the file."""
+    found: dict[int, tuple[int, tuple[int, int, int] | None]] = {}
+    for at, label in enumerate(mask.labels):
+        new = int(choice.table[label])
+        pixels, colour = found.get(new, (0, mask.colours[at] if mask.colours else None))
+        found[new] = (pixels + mask.pixels[at], colour)
+    labels = tuple(sorted(found))
+    colours = tuple(c for label in labels if (c := found[label][1]) is not None)
+    return MaskFacts(mask.size, labels, tuple(found[label][0] for label in labels), mask.digest, colours)
 
 
 def remembered(path: str | Path, part: str, kind: type[F], read: Callable[[], F]) -> F:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.api.classes import Choice, choose
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import ImageFacts, MaskFacts
@@ -48,6 +49,10 @@ class FileDataset(DerivingDataset):
         self.name = name
         self.family = family
         self.class_names = class_names
+        self.file_names = class_names
+        """Names of the label values in files, of which `class_names` are those that were chosen."""
+        self.choice: Choice | None = None
+        """What `data.keep` or `data.drop` leaves; None for all."""
         self.has_background = has_background
         self.complete = complete
         """Whether it is meant to hold every class: one that is scored but in no training image is then an error."""
@@ -81,7 +86,7 @@ class FileDataset(DerivingDataset):
 
         def read() -> NDArray[np.uint8]:
             self.legal_facts(image_id)
-            return self.read_mask(image_id)
+            return self._chosen(self.read_mask(image_id))
 
         return self._cache.get(("mask", image_id), read)
 
@@ -110,7 +115,9 @@ class FileDataset(DerivingDataset):
         derived = super().weak
 
         def read() -> NDArray[np.uint8]:
-            return derived(image_id, kind) if files is None else files.read(image_id, self.size(image_id))
+            if files is None:
+                return derived(image_id, kind)
+            return self._chosen(files.read(image_id, self.size(image_id)))
 
         return self._sparse.get((kind, image_id), read)
 
@@ -121,7 +128,7 @@ class FileDataset(DerivingDataset):
         """
         if kind not in self._weak_files:
             given = self.weak_root
-            names = self.class_names
+            names = self.file_names
             files = find(self.layout.root, kind, names) if given is None else find_given(given, kind, names)
             if files is not None and kind == "scribbles":
                 self._draw(files)
@@ -164,6 +171,14 @@ class FileDataset(DerivingDataset):
         if problems:
             raise BadInput(problems)
 
+    def use_classes(self, keep: str | None = None, drop: str | None = None) -> None:
+        """Score and train on some classes; pixels of the others become 255. Raises BadInput as `choose`."""
+        self.choice = choose(self.file_names, self.has_background, keep, drop)
+        self.class_names = tuple(self.file_names[label] for label in self.choice.kept)
+
+    def _chosen(self, label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return label_HW if self.choice is None else self.choice.labels(label_HW)
+
     def _use_weak(self, folder: Path) -> None:
         if not folder.is_dir():
             raise BadInput(Problem("data.weak", f"{folder} is no folder", "data.weak=<folder of labels>"))
@@ -172,8 +187,12 @@ class FileDataset(DerivingDataset):
         self.weak_root = folder
 
     def _use_tags(self, source: Path) -> None:
-        classes = self.class_names[int(self.has_background) :]
-        self.given_tags = read_tags(source, classes, [i for ids in self.layout.lists.values() for i in ids])
+        offset = int(self.has_background)
+        every = [i for ids in self.layout.lists.values() for i in ids]
+        tags = read_tags(source, self.file_names[offset:], every)
+        kept = range(len(self.file_names)) if self.choice is None else self.choice.kept
+        columns = [label - offset for label in kept if label >= offset]
+        self.given_tags = {image_id: tags_C[columns] for image_id, tags_C in tags.items()}
         without = [image_id for image_id in self.layout.lists.get("train", ()) if image_id not in self.given_tags]
         if without:
             found = f"no tags for {len(without)} training images: {some_of(without)}"
@@ -185,6 +204,8 @@ class FileDataset(DerivingDataset):
             self._listed(image_id)
         masks = self.facts(image_id for image_id in ids if image_id in self.layout.masks)
         digest = hashlib.sha256(repr(self.class_names).encode())
+        if self.choice is not None:
+            digest.update(f"\nkept {self.choice.kept}".encode())
         for image_id in ids:
             mask = masks[image_id].digest if image_id in masks else "no mask"
             digest.update(f"\n{image_id!r} {mask}".encode())
@@ -271,7 +292,7 @@ class FileDataset(DerivingDataset):
 
     def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:
         """Errors and warnings on the labels of a mask."""
-        return illegal_labels(self.mask_part(image_id)[0], mask, self.class_names)
+        return illegal_labels(self.mask_part(image_id)[0], mask, self.file_names)
 
     def legal_facts(self, image_id: str) -> MaskFacts:
         """Facts of a mask whose labels are legal. Raises BadInput."""
@@ -280,7 +301,7 @@ class FileDataset(DerivingDataset):
         errors, _ = self.judge_mask(image_id, mask)
         if errors:
             raise BadInput(errors)
-        return mask
+        return mask if self.choice is None else facts.chosen(mask, self.choice)
 
     def read_image(self, image_id: str) -> NDArray[np.uint8]:
         """RGB pixels (H,W,3) of an image file."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from harness.api.classes import Choice
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import ImageFacts, MaskFacts
@@ -48,6 +49,7 @@ class Readable(Protocol):
     class_names: tuple[str, ...]
     has_background: bool
     complete: bool
+    choice: Choice | None
 
     def image_part(self, image_id: str) -> tuple[Path, str]:
         """File of an image, and the part of it."""
@@ -80,7 +82,7 @@ def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looke
     looked = Looked()
     for image_id in chosen:
         seen = known[image_id] if image_id in known else found[image_id]
-        looked.seen[image_id] = seen
+        looked.seen[image_id] = _chosen(dataset, seen)
         looked.errors += seen.errors
         looked.warnings += seen.warnings
     for image_id, seen in found.items():
@@ -88,6 +90,13 @@ def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looke
     if len(unknown) >= KEEP_FACTS_FROM:
         facts.save(dataset.layout.root)
     return looked
+
+
+def _chosen(dataset: Readable, seen: Seen) -> Seen:
+    """What was seen once labels are those of `data.keep`; files are judged and remembered as they are."""
+    if dataset.choice is None or seen.mask is None:
+        return seen
+    return replace(seen, mask=facts.chosen(seen.mask, dataset.choice))
 
 
 def recall(dataset: Readable) -> None:

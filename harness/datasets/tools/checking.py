@@ -118,6 +118,7 @@ def survey(
         raise BadInput(early)
     found: Survey = opener.look({"root": root, "masks": masks, "classes": classes}, asked.own)
     if found.dataset is not None:
+        asked.choose(found.dataset)
         asked.draw(found.dataset)
     if asked.labels and found.dataset is not None:
         try:
