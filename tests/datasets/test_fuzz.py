@@ -29,9 +29,11 @@ from harness.datasets.coco.rasterise import Unreadable, label_map
 from harness.datasets.disk.tag_files import read_tags
 from harness.datasets.io.images import read_image, read_mask, verify_image
 from harness.datasets.io.listing import field_id, is_plain, plain_id, read_ids, read_lines
-from harness.datasets.io.restricted import read_npy
+from harness.datasets.io.restricted import read_npy, read_npz, read_plain_npy
+from harness.datasets.tools.importing import cams_of
 from harness.datasets.weak.drawn import parse_scribbles, read_points
 from harness.errors import BadInput, Problem
+from harness.evaluation.foreign import read_maps
 
 TRIES = int(os.environ.get("WSSS_FUZZ", "400"))
 MANY = 100_000
@@ -213,7 +215,46 @@ def tag_xml(folder: Path, tries: int) -> int:
     return _refusals(folder / "a.xml", [seed], tries, [lambda path: read(path.parent)], b"<>/&;objectnamedg \xff")
 
 
-READERS = [lists, pictures, volumes, arrays, scribbles, annotations, points, tag_json, tag_xml]
+def maps(folder: Path, tries: int) -> int:
+    """Archives of another program's CAMs: whole, compressed, with other arrays; and bare arrays."""
+    path = folder / "a.npz"
+    np.savez(path, classes=np.array([0, 2], np.int16), cam=np.ones((2, 3, 4), np.float16))
+    seeds = [path.read_bytes()]
+    np.savez_compressed(path, classes=np.array([1]), cam=np.zeros((1, 5, 5), np.float32))
+    seeds.append(path.read_bytes())
+    np.savez(path, keys=np.array([{"a": 1}], object))
+    seeds.append(path.read_bytes())
+    np.save(folder / "a.npy", np.ones((3, 4, 5), np.float32))
+    seeds.append((folder / "a.npy").read_bytes())
+    shapes = open_dataset("shapes", options={"n_train": "1", "n_val": "1", "n_test": "1"})
+    readers: list[Callable[[Path], Any]] = [partial(read_npz, names=("classes", "cam")), read_plain_npy]
+    return _refusals(path, seeds, tries, [*readers, partial(read_maps, dataset=shapes)])
+
+
+def cam_dicts(folder: Path, tries: int) -> int:
+    """The field's dicts of maps with changed keys and values, as they come out of the restricted reader."""
+    rng = np.random.default_rng(2)
+    values: list[Any] = [
+        *(None, True, -1, 3, 1e300, float("nan"), "", "cam", [], [1, 2], [[0]], {}, {"keys": 1}),
+        *(np.zeros(0), np.array(7), np.arange(3), np.array(["a", "b"]), np.full((2, 3, 4), np.inf)),
+        *(np.zeros((2, 3)), np.ones((2, 3, 4)), np.full((1, 3, 4), 7.0), np.ones((2, 3, 4), bool)),
+    ]
+    refused = 0
+    for _ in range(tries):
+        content: Any = [{"keys": np.array([0, 2]), "cam": np.ones((2, 3, 4))}, {0: np.ones((3, 4)), 2: np.ones((3, 4))}]
+        content = content[int(rng.integers(2))]
+        for _ in range(int(rng.integers(1, 3))):
+            key = [*content, "high_res", "IS_CAM", 1, "x", -5][int(rng.integers(len(content) + 5))]
+            content[key] = values[int(rng.integers(len(values)))]
+        try:
+            classes, cam = cams_of(content, "a.npy", 3)
+            assert len(classes) == len(cam)
+        except BadInput as error:
+            refused += all(problem.where == "a.npy" and bool(problem.fix) for problem in error.problems)
+    return refused
+
+
+READERS = [lists, pictures, volumes, arrays, scribbles, annotations, points, tag_json, tag_xml, maps, cam_dicts]
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
