@@ -13,17 +13,16 @@ from harness.api.vocabulary import IGNORE
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.files import FileDataset
-from harness.datasets.disk.layout import Layout, Survey
+from harness.datasets.disk.layout import Layout, Survey, begin, told_apart
 from harness.datasets.disk.looking import illegal_labels
+from harness.datasets.io.absent import missing
 from harness.datasets.io.images import read_mask, some_of
 from harness.datasets.io.listing import (
     disjoint,
     files_of,
     find_list,
     judge_count,
-    missing,
     read_ids,
-    root_folder,
     subfolders,
 )
 from harness.datasets.weak.files import WeakFiles
@@ -64,17 +63,19 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
 
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
     """As `open`, but what can be read is there beside everything that is wrong."""
-    found = Survey()
-    if classes is not None:
-        found.errors.append(Problem("data.classes", "cityscapes has its own 19 class names", "leave data.classes out"))
+    found, base = begin(
+        root,
+        f"{IMAGES} and {MASKS}",
+        BELOW,
+        lambda place: (place / IMAGES).is_dir(),
+        classes=(classes, "cityscapes has its own 19 class names"),
+    )
     folder = masks or MASKS
     if not re.fullmatch(r"[\w-]+", folder):
         found.errors.append(Problem("data.masks", f"{masks!r}", "the name of a folder beside leftImg8bit"))
         return found
-    given = root_folder(root, f"{IMAGES} and {MASKS}", found.errors)
-    if given is None:
+    if base is None:
         return found
-    base = next((given / below for below in BELOW if (given / below / IMAGES).is_dir()), given)
     lists: dict[str, tuple[str, ...]] = {}
     images: dict[str, str] = {}
     mask_paths: dict[str, str] = {}
@@ -119,7 +120,7 @@ class Cityscapes(FileDataset):
     """Cityscapes. Ids read `aachen_000000_000019`; a part of it is named `cityscapes:<folder>`."""
 
     def __init__(self, layout: Layout, official: bool):
-        name = "cityscapes" if official else f"cityscapes:{layout.root.name}"
+        name = told_apart("cityscapes", layout.root, official)
         super().__init__(layout, CLASSES, name=name, family="cityscapes", has_background=False, complete=official)
 
     def read_mask(self, image_id: str) -> NDArray[np.uint8]:

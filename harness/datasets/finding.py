@@ -86,7 +86,8 @@ def keywords(call: Callable[..., Any]) -> dict[str, Any]:
     """Keywords that a call takes, with their defaults (None where there is none)."""
     plain = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     # The metaclass of datasets takes anything and hands it on to the class.
-    every = list(inspect.signature(call.__init__ if isinstance(call, type) else call).parameters.values())
+    made: Any = call
+    every = list(inspect.signature(made.__init__ if isinstance(call, type) else call).parameters.values())
     held = [p for p in (every[1:] if isinstance(call, type) else every) if p.kind not in plain]
     return {p.name: None if p.default is inspect.Parameter.empty else p.default for p in held}
 

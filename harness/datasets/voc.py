@@ -7,9 +7,20 @@ from pathlib import Path
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.files import FileDataset
-from harness.datasets.disk.layout import IMAGES, LISTS, Layout, Survey, below, named_folder, other_folders
+from harness.datasets.disk.layout import (
+    IMAGES,
+    LISTS,
+    Layout,
+    Survey,
+    begin,
+    below,
+    named_folder,
+    other_folders,
+    told_apart,
+)
 from harness.datasets.disk.looking import illegal_labels
 from harness.datasets.disk.together import misplaced
+from harness.datasets.io.absent import missing
 from harness.datasets.io.images import COLOURS, IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
 from harness.datasets.io.listing import (
     disjoint,
@@ -17,9 +28,7 @@ from harness.datasets.io.listing import (
     files_of,
     find_list,
     judge_count,
-    missing,
     read_ids,
-    root_folder,
 )
 from harness.errors import Problem
 
@@ -71,13 +80,15 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
 
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
     """As `open`, but what can be read is there beside everything that is wrong."""
-    found = Survey()
-    if classes is not None:
-        found.errors.append(Problem("data.classes", "voc has its own 21 class names", "leave data.classes out"))
-    given = root_folder(root, "VOCdevkit/VOC2012", found.errors)
-    if given is None:
+    found, base = begin(
+        root,
+        "VOCdevkit/VOC2012",
+        DEVKIT,
+        lambda place: (place / IMAGES).is_dir(),
+        classes=(classes, "voc has its own 21 class names"),
+    )
+    if base is None:
         return found
-    base = next((given / below for below in DEVKIT if (given / below / IMAGES).is_dir()), given)
     lists, official = _lists(base, found)
     image_files = files_of(base / IMAGES, IMAGE_SUFFIXES, found.errors, "unpack VOCtrainval_11-May-2012.tar there")
     if image_files is not None and "test" in lists and not set(lists["test"]) & set(image_files):
@@ -119,7 +130,7 @@ class Voc(FileDataset):
     """VOC 2012. A part of it, or another list, is named `voc:<folder>`, so that no table takes it for the whole."""
 
     def __init__(self, layout: Layout, official: bool):
-        name = "voc" if official else f"voc:{layout.root.name}"
+        name = told_apart("voc", layout.root, official)
         super().__init__(layout, CLASSES, name=name, family="voc", has_background=True, complete=official)
 
     def palette(self, ids: tuple[str, ...]) -> dict[int, tuple[int, int, int]]:

@@ -13,7 +13,7 @@ from harness.datasets.acdc.volumes import CLASSES, read_images, read_labels, vol
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import ImageFacts, MaskFacts
 from harness.datasets.disk.files import CACHE_BYTES, FileDataset
-from harness.datasets.disk.layout import Layout, Survey
+from harness.datasets.disk.layout import Layout, Survey, begin, told_apart
 from harness.datasets.disk.looking import illegal_labels
 from harness.datasets.io.images import ArrayCache, some_of
 from harness.datasets.io.listing import (
@@ -23,7 +23,6 @@ from harness.datasets.io.listing import (
     judge_count,
     read_ids,
     read_lines,
-    root_folder,
     subfolders,
 )
 from harness.errors import BadInput, Problem
@@ -47,14 +46,10 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
 
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
     """As `open`, but what can be read is there beside everything that is wrong."""
-    found = Survey()
-    for word, value in (("data.classes", classes), ("data.masks", masks)):
-        if value is not None:
-            found.errors.append(Problem(word, "acdc has its own classes and masks", f"leave {word} out"))
-    given = root_folder(root, "training/patient001", found.errors)
-    if given is None:
+    own = "acdc has its own classes and masks"
+    found, base = begin(root, "training/patient001", BELOW, _holds_patients, classes=(classes, own), masks=(masks, own))
+    if base is None:
         return found
-    base = next((given / below for below in BELOW if _holds_patients(given / below)), given)
     patients: dict[str, dict[str, Path]] = {}
     for part in SIZES:
         folder = base / part
@@ -82,7 +77,7 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
     unlisted = sorted(slices.keys() - {name for names in of_split.values() for name in names})
     if unlisted:
         text = f"{len(unlisted)} of {len(slices)} patients are in no list: {some_of(unlisted)}"
-        fix = f"add them to a list; without them the dataset is named {_name(base, official=False)}"
+        fix = f"add them to a list; without them the dataset is named {told_apart('acdc', base, official=False)}"
         found.warnings.append(Problem(str(base), text, fix))
     images = {i: image for own in slices.values() for i, (image, _) in own.items()}
     masks_of = {i: mask for own in slices.values() for i, (_, mask) in own.items() if mask is not None}
@@ -106,7 +101,7 @@ class Acdc(FileDataset):
     """Slices of ACDC. Ids read `patient001_frame01_slice01`; a part of it is named `acdc:<folder>`."""
 
     def __init__(self, layout: Layout, official: bool):
-        name = _name(layout.root, official)
+        name = told_apart("acdc", layout.root, official)
         super().__init__(layout, CLASSES, name=name, family="acdc", has_background=True, complete=official)
         self._volumes = ArrayCache(CACHE_BYTES)
 
@@ -169,10 +164,6 @@ class Acdc(FileDataset):
         if int(part) > len(volume):
             raise BadInput(Problem(str(path), f"{len(volume)} slices, slice {int(part)} wanted", _FIX))
         return volume[int(part) - 1]
-
-
-def _name(base: Path, official: bool) -> str:
-    return "acdc" if official else f"acdc:{base.name}"
 
 
 def _slices(base: Path, folder: Path, found: Survey) -> dict[str, tuple[str, str | None]]:

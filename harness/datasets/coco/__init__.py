@@ -11,8 +11,9 @@ from harness.datasets.coco.conversion import conversion_warnings, convert, conve
 from harness.datasets.coco.names import CLASSES, OTHER_SIZES, SIZES, VAL_PART_SIZES, YEAR, image_name
 from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.files import FileDataset
-from harness.datasets.disk.layout import LISTS, Layout, Survey
+from harness.datasets.disk.layout import LISTS, Layout, Survey, begin, told_apart
 from harness.datasets.disk.looking import illegal_labels
+from harness.datasets.io.absent import missing
 from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from harness.datasets.io.listing import (
     disjoint,
@@ -21,9 +22,7 @@ from harness.datasets.io.listing import (
     find_list,
     is_plain,
     judge_count,
-    missing,
     read_ids,
-    root_folder,
 )
 from harness.errors import BadInput, Problem
 
@@ -50,16 +49,18 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
 
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
     """As `open`, but what can be read is there beside everything that is wrong."""
-    found = Survey()
-    if classes is not None:
-        found.errors.append(Problem("data.classes", "coco has its own 81 class names", "leave data.classes out"))
+    found, base = begin(
+        root,
+        "JPEGImages/train2014 and SegmentationClass/train2014",
+        BELOW,
+        lambda place: _part(place, IMAGE_FOLDERS["train"]) is not None,
+        classes=(classes, "coco has its own 81 class names"),
+    )
     if masks is not None and not is_plain(masks):
         found.errors.append(Problem("data.masks", f"{masks!r}", "the name of a folder, for instance SegmentationClass"))
         return found
-    given = root_folder(root, "JPEGImages/train2014 and SegmentationClass/train2014", found.errors)
-    if given is None:
+    if base is None:
         return found
-    base = next((given / b for b in BELOW if _part(given / b, IMAGE_FOLDERS["train"]) is not None), given)
     lists: dict[str, tuple[str, ...]] = {}
     images: dict[str, str] = {}
     mask_paths: dict[str, str] = {}
@@ -96,7 +97,7 @@ class Coco(FileDataset):
     """COCO 2014. Ids read COCO_train2014_000000000009 in every layout; a part of it is named `coco:<folder>`."""
 
     def __init__(self, layout: Layout, official: bool):
-        name = "coco" if official else f"coco:{layout.root.name}"
+        name = told_apart("coco", layout.root, official)
         super().__init__(layout, CLASSES, name=name, family="coco", has_background=True, complete=official)
 
     def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.api.dataset import Dataset
+from harness.datasets.io.absent import missing
 from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
-from harness.datasets.io.listing import class_names, disjoint, files_of, is_plain, missing, read_ids, root_folder
+from harness.datasets.io.listing import class_names, disjoint, files_of, is_plain, read_ids, root_folder
 from harness.errors import BadInput, Problem
 
 IMAGES = "JPEGImages"
@@ -51,6 +53,27 @@ class Survey:
         if self.errors or self.dataset is None:
             raise BadInput(self.errors)
         return self.dataset
+
+
+def begin(
+    root: str | None, needs: str, below: Iterable[str], holds: Callable[[Path], bool], **refused: tuple[str | None, str]
+) -> tuple[Survey, Path | None]:
+    """A survey of a dataset with a layout of its own, and the folder below `root` that `holds` it, else `root` itself.
+
+    `below` are the folders that archives and repositories make; `refused` are words that the dataset does not take,
+    with what was given and what it has instead. Without a folder there is a problem, and nothing else to look at.
+    """
+    found = Survey()
+    for word, (value, own) in refused.items():
+        if value is not None:
+            found.errors.append(Problem(f"data.{word}", own, f"leave data.{word} out"))
+    given = root_folder(root, needs, found.errors)
+    return found, None if given is None else next((given / name for name in below if holds(given / name)), given)
+
+
+def told_apart(name: str, root: Path, official: bool) -> str:
+    """The dataset's name in every table: a part of it, or other lists, bear their folder's name too."""
+    return name if official else f"{name}:{root.name}"
 
 
 def inspect(root: str | None, masks: str | None, classes: str | None, problems: list[Problem]) -> Layout | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from harness.api.vocabulary import IGNORE
-from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
+from harness.datasets.io.images import IMAGE_SUFFIXES, some_of
 from harness.datasets.io.opening import plain_bytes
 from harness.errors import BadInput, Problem
 
@@ -205,64 +205,6 @@ def subfolders(folder: Path, problems: list[Problem]) -> Iterator[Path]:
             problems.append(link_out(entry.path, "folder"))
         else:
             yield Path(entry.path)
-
-
-def missing(
-    ids: Iterable[str],
-    files: Iterable[str],
-    folder: Path,
-    what: str,
-    problems: list[Problem],
-    *,
-    official: bool = True,
-) -> None:
-    """A problem for listed ids without a file. Lists that are not `official` may be made shorter instead."""
-    ids = list(ids)
-    known = set(files)
-    absent = [image_id for image_id in ids if image_id not in known]
-    if not absent:
-        return
-    fix = "add the files" if official else "add the files, or take the ids out of the lists"
-    found = f"{len(absent)} listed ids have no {what}: {some_of(absent)}"
-    if all(os.path.splitext(image_id)[1].lower() in IMAGE_SUFFIXES for image_id in absent):
-        fix = "write the ids in the lists without suffix"
-    # Where most are there the others are missing, whatever else lies beside them.
-    elif 2 * len(absent) > len(ids) and (
-        others := _of_other_names(folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES)
-    ):
-        names, fix = others
-        found += f"; {len(names)} files {some_of(names, 3)} are there instead"
-    problems.append(Problem(str(folder), found, fix))
-
-
-def _of_other_names(folder: Path, ids: Iterable[str], suffixes: tuple[str, ...]) -> tuple[list[str], str] | None:
-    """Files that lie where those of these ids should, under names that are not read, and what to do about them."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
-    except OSError:
-        return None
-    wanted = set(ids)
-    other = [name for name in names if os.path.splitext(name)[0] in wanted and not name.lower().endswith(suffixes)]
-    if other:
-        ending = os.path.splitext(other[0])[1] or "no suffix"
-        other = [name for name in names if name.endswith(os.path.splitext(other[0])[1])]
-        if suffixes == MASK_SUFFIXES and ending.lower() in IMAGE_SUFFIXES:
-            text = "masks must be PNG, JPEG changes labels: export them anew as index PNGs from where they were drawn"
-        elif suffixes == MASK_SUFFIXES:
-            text = f"{ending} is not read: save masks as index PNGs"
-        else:
-            text = f"{ending} is not read: save the images as .png (or .jpg), 8 bits a channel"
-        return other, text
-    tails = [name for name in names if name.lower().endswith(suffixes) and _begins_with(name, wanted)]
-    if tails:
-        return tails, f"name each file <id>{suffixes[0]}, or write whole names without suffix into the lists"
-    return None
-
-
-def _begins_with(name: str, ids: set[str]) -> bool:
-    """Whether a file name is one of these ids with more behind it: `<id>_mask.png`, `<id>.jpg.png`."""
-    stem = os.path.splitext(name)[0]
-    return any(stem[at] in "._- " and stem[:at] in ids for at in range(1, len(stem)))
 
 
 def class_names(base: Path, mask_folder: str, classes: str | None, problems: list[Problem]) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.io.images import some_of
 from harness.datasets.io.opening import plain_bytes
 from harness.errors import BadInput, Problem
 
@@ -274,24 +272,16 @@ def read_npy(path: str | Path) -> Any:
 
     Raises BadInput naming the file for anything else, for damaged files and for those above 1 GiB.
     """
-    return _read(Path(path), _npy)
+    return read_with(Path(path), parse_npy)
 
 
 def read_plain_npy(path: str | Path) -> NDArray[Any]:
     """The array of an `.npy` file. Raises BadInput naming the file as `read_npy` does, and where it was pickled."""
-    return _read(Path(path), partial(_npy, pickles=False), what="cannot be read")
+    return read_with(Path(path), partial(parse_npy, pickles=False), what="cannot be read")
 
 
-def read_npz(path: str | Path, names: tuple[str, ...], fix: str = FIX) -> dict[str, NDArray[Any]]:
-    """These arrays of an `.npz` archive, nothing of it unpickled.
-
-    Raises BadInput naming the file for what is no archive, cut off, encrypted, larger than 1 GiB once unpacked, or
-    lacks one of the arrays.
-    """
-    return _read(Path(path), partial(_npz, names=names), fix, "cannot be read")
-
-
-def _read(path: Path, parse: Callable[[bytes], Any], fix: str = FIX, what: str = "refused") -> Any:
+def read_with(path: Path, parse: Callable[[bytes], Any], fix: str = FIX, what: str = "refused") -> Any:
+    """What `parse` makes of a file of at most 1 GiB. Raises BadInput naming the file where it raises Refused."""
     try:
         data = plain_bytes(path, MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
@@ -308,34 +298,8 @@ def _read(path: Path, parse: Callable[[bytes], Any], fix: str = FIX, what: str =
         ) from error
 
 
-def _npz(data: bytes, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            lacking = [name for name in names if f"{name}.npy" not in members]
-            if lacking:
-                raise Refused(
-                    f"no {' and no '.join(lacking)} in the archive: it holds {some_of(members, 4) or 'nothing'}"
-                )
-            wanted = [members[f"{name}.npy"] for name in names]
-            if any(info.flag_bits & 1 for info in wanted):
-                raise Refused("an encrypted archive")
-            # The sizes are the archive's word; no more than they say is ever unpacked.
-            if sum(info.file_size for info in wanted) > MAX_BYTES:
-                raise Refused("more than 1 GiB once it is unpacked")
-            parts = []
-            for info in wanted:
-                with archive.open(info) as member:
-                    parts.append(member.read(info.file_size))
-            return {name: _npy(part, pickles=False) for name, part in zip(names, parts, strict=True)}
-    except Refused:
-        raise
-    # Damaged archives raise almost any class (BadZipFile, zlib.error, struct.error, NotImplementedError, ...).
-    except Exception as error:
-        raise Refused(f"no whole archive ({type(error).__name__}: {error})"[:160]) from error
-
-
-def _npy(data: bytes, *, pickles: bool = True) -> Any:
+def parse_npy(data: bytes, *, pickles: bool = True) -> Any:
+    """The content of an `.npy` file's bytes. Raises Refused, of which Pickled for objects where `pickles` are not read."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
