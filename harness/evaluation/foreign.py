@@ -14,10 +14,9 @@ from harness.api.dataset import Dataset
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.facts import MaskFacts, facts_of
 from harness.datasets.disk.together import judge_palettes, misplaced
-from harness.datasets.io.archives import read_npz
+from harness.datasets.io.archives import read_npz, read_plain_npy
 from harness.datasets.io.images import merged, read_index
 from harness.datasets.io.reading import read_many
-from harness.datasets.io.restricted import read_plain_npy
 from harness.datasets.tools.fitting_maps import MapFile, judge_maps
 from harness.engine.inference.counting import Scored, map_curve
 from harness.engine.inference.predictions import ScoreMaps

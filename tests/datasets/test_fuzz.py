@@ -27,10 +27,10 @@ from harness.datasets.coco.conversion import read_instances
 from harness.datasets.coco.names import image_name
 from harness.datasets.coco.rasterise import Unreadable, label_map
 from harness.datasets.disk.tag_files import read_tags
-from harness.datasets.io.archives import read_npz
+from harness.datasets.io.archives import read_npz, read_plain_npy
 from harness.datasets.io.images import read_image, read_mask, verify_image
 from harness.datasets.io.listing import field_id, is_plain, plain_id, read_ids, read_lines
-from harness.datasets.io.restricted import read_npy, read_plain_npy
+from harness.datasets.io.restricted import read_npy
 from harness.datasets.tools.importing import cams_of
 from harness.datasets.weak.drawn import parse_scribbles, read_points
 from harness.errors import BadInput, Problem

@@ -14,6 +14,11 @@ from harness.datasets.io.images import some_of
 from harness.datasets.io.restricted import FIX, MAX_BYTES, Refused, parse_npy, read_with
 
 
+def read_plain_npy(path: str | Path) -> NDArray[Any]:
+    """The array of an `.npy` file. Raises BadInput naming the file as `read_npy` does, and where it was pickled."""
+    return read_with(Path(path), partial(parse_npy, pickles=False), what="cannot be read")
+
+
 def read_npz(path: str | Path, names: tuple[str, ...], fix: str = FIX) -> dict[str, NDArray[Any]]:
     """These arrays of an `.npz` archive, nothing of it unpickled.
 

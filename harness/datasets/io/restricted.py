@@ -11,7 +11,6 @@ import io
 import pickle
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -275,11 +274,6 @@ def read_npy(path: str | Path) -> Any:
     return read_with(Path(path), parse_npy)
 
 
-def read_plain_npy(path: str | Path) -> NDArray[Any]:
-    """The array of an `.npy` file. Raises BadInput naming the file as `read_npy` does, and where it was pickled."""
-    return read_with(Path(path), partial(parse_npy, pickles=False), what="cannot be read")
-
-
 def read_with(path: Path, parse: Callable[[bytes], Any], fix: str = FIX, what: str = "refused") -> Any:
     """What `parse` makes of a file of at most 1 GiB. Raises BadInput naming the file where it raises Refused."""
     try:
@@ -299,7 +293,7 @@ def read_with(path: Path, parse: Callable[[bytes], Any], fix: str = FIX, what: s
 
 
 def parse_npy(data: bytes, *, pickles: bool = True) -> Any:
-    """The content of an `.npy` file's bytes. Raises Refused, of which Pickled for objects where `pickles` are not read."""
+    """The content of an `.npy` file's bytes. Raises Refused, and Pickled for objects where `pickles` are not read."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
