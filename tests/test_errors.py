@@ -1,42 +1,45 @@
-"""Errors as they are printed: what a name holds is spelled out, not obeyed."""
+"""Errors and what may be printed: no secrets, commands that a shell takes as they are meant."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
 
 import pytest
 
-from harness.data import main
-from harness.errors import Problem, shown
+from harness.errors import BadInput, Problem, command, without_secrets
 
 
 @pytest.mark.parametrize(
-    ("text", "printed"),
+    ("text", "shown"),
     [
-        ("cat\x1b[31m", r"cat\x1b[31m"),
-        ("a\x1b]0;title\x07b", r"a\x1b]0;title\x07b"),
-        ("\x9b2J", r"\x9b2J"),
-        ("a\rb\x08", r"a\x0db\x08"),
-        ("ab\u202egnp.exe", r"ab\u202egnp.exe"),
-        ("K\u00e4se\tund\nBrot \u732b", "K\u00e4se\tund\nBrot \u732b"),
+        ("http://u:p@host:5000/x", "http://***@host:5000/x"),
+        ("postgresql+psycopg2://u:p@ss/w#rd?@h/db", "postgresql+psycopg2://***@h/db"),
+        ("mlflow=http://token@h and http://v:w@i/", "mlflow=http://***@h and http://***@i/"),
+        ("mysql://h/db?user=me&password=p%40&ssl=1", "mysql://h/db?user=me&password=***&ssl=1"),
+        ("s3://bucket?X-Amz-Signature=ab#f", "s3://bucket?X-Amz-Signature=***#f"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("results/a@b", "results/a@b"),
+        ("no://secret", "no://secret"),
     ],
 )
-def test_control_characters_are_spelled_out(text: str, printed: str) -> None:
-    assert shown(text) == printed
-    assert str(Problem("w", text, "f")) == f"w: {printed}\n    fix: f"
+def test_secrets_are_hidden(text, shown):
+    assert without_secrets(text) == shown
+    assert without_secrets(shown) == shown
 
 
-def test_names_of_folders_and_files_do_not_reach_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "mini\x1b[2J"
-    (root / "JPEGImages").mkdir(parents=True)
-    (root / "classes.txt").write_text("background\ncat\x1b[31m\ncat\x1b[31m\n")
-    assert main(["check", "data=folder", f"data.root={root}"]) == 1
-    out = capsys.readouterr()
-    assert "\x1b" not in out.out + out.err
-    assert r"names given twice: cat\x1b[31m" in out.out
-    assert main(["check", "data=folder", f"data.root={root}/\x1bno"]) == 2
-    out = capsys.readouterr()
-    assert "\x1b" not in out.out + out.err
-    assert r"\x1bno" in out.err
+def test_a_problem_shows_no_secret():
+    error = BadInput(Problem("mlflow", "is given twice: 'http://u:word@h' and 'http://u:word@i'", "give it once"))
+    assert "word" not in str(error)
+    assert str(error).count("***@") == 2
+
+
+@pytest.mark.parametrize("name", ["st [1]", "gl_*", "100%", "a#b", "it's", "$HOME", "a;b"])
+def test_a_shell_takes_a_printed_command_as_it_is_meant(name):
+    text = command("harness.store", "gc", store=name, keep=None)
+    assert shlex.split(text) == ["python", "-m", "harness.store", "gc", f"store={name}"]
+
+
+def test_a_plain_command_is_not_quoted():
+    text = command("reports.leaderboard", store="/tmp/a-b_c/results", sweep="5f0", per_class="true")
+    assert text == "python -m reports.leaderboard store=/tmp/a-b_c/results sweep=5f0 per_class=true"
+    assert command("harness.store", mlflow="http://u:p@h") == "python -m harness.store 'mlflow=http://***@h'"
