@@ -70,11 +70,5 @@ def fit_widths(config: ConfigT, *, dim: int, tier: str) -> ConfigT:
     return dataclasses.replace(config, **fitted)
 
 
-def fit_config(config: ConfigT, *, card_iterations: int, iterations: int, dim: int, tier: str) -> ConfigT:
-    """The config with momenta and head widths fitted; see `fit_momenta` and `fit_widths`."""
-    momenta = fit_momenta(config, card_iterations=card_iterations, iterations=iterations)
-    return fit_widths(momenta, dim=dim, tier=tier)
-
-
 def _marked(config: MethodConfig, fit: str) -> list[str]:
     return [name for name, knob in config.knobs().items() if knob.metadata.get("fit") == fit]

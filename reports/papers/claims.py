@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
-
-import polars as pl
 
 from harness.api.papers import Paper
 from harness.api.registry import registry
 from harness.api.spec import resolve
 from harness.errors import BadInput, HarnessError, Problem, nearest
-from harness.store import SCHEMAS
 
 PUBLISHED = "reports.published"
 
@@ -87,19 +83,6 @@ def load_claims(paper: str) -> tuple[Claim, ...]:
     return tuple(_claim(row) for row in csv.DictReader(io.StringIO(text)))
 
 
-def claims_frame(claims: Iterable[Claim]) -> pl.DataFrame:
-    """Claims as the store's table `claims`."""
-    rows = [
-        {
-            **{name: getattr(c, name) for name in SCHEMAS["claims"] if name not in ("scales", "note")},
-            "scales": None if c.scales is None else ",".join(f"{s:g}" for s in c.scales),
-            "note": _note(c),
-        }
-        for c in claims
-    ]
-    return pl.DataFrame(rows, schema=dict(SCHEMAS["claims"]))
-
-
 def _claim(row: dict[str, str]) -> Claim:
     note = dict(part.split(": ", 1) for part in row["note"].split("; ") if part)
     return Claim(
@@ -122,9 +105,3 @@ def _claim(row: dict[str, str]) -> Claim:
         remark=note.get("remark", ""),
         source=row["source"],
     )
-
-
-def _note(claim: Claim) -> str:
-    spread = "" if claim.spread is None else f"{claim.spread:g}"
-    parts = {"group": claim.group, "reference": claim.reference, "spread": spread, "remark": claim.remark}
-    return "; ".join(f"{name}: {text}" for name, text in parts.items() if text)

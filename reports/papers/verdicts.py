@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -30,7 +30,7 @@ WIDEST = 1.0
 """Points: a half-width of the interval above this says nothing."""
 SEEDS = 3
 """Fewer seeds than this have no interval to judge by."""
-VERDICTS = ("reproduced", "above", "below", "too uncertain", "not run", "not comparable")
+Verdict = Literal["reproduced", "above", "below", "too uncertain", "not run", "not comparable"]
 BACKBONES = {
     "ViT-B": "vit_base_patch16_224.orig_in21k_ft_in1k",
     "DeiT-B": "deit_base_patch16_224.fb_in1k",
@@ -45,8 +45,7 @@ class Judged:
     """A claim with the run of ours that stands beside it, if any."""
 
     claim: Claim
-    verdict: str
-    """One of VERDICTS."""
+    verdict: Verdict
     why: str = ""
     row: Row | None = None
     score: Score | None = None
@@ -125,7 +124,7 @@ class Judge:
         return reasons + _work_reasons(claim, row, config, chosen)
 
 
-def verdict_of(score: Score, seeds: int, claim: float) -> tuple[str, str]:
+def verdict_of(score: Score, seeds: int, claim: float) -> tuple[Verdict, str]:
     """Verdict and reason of a comparable run: where its interval lies against the claim with its tolerance."""
     if seeds < SEEDS:
         return "too uncertain", f"{seeds} of {SEEDS} seeds"

@@ -78,7 +78,8 @@ class Config(MethodConfig):
     plain: float = knob(0.3, "plain", source="card")
 
 
-def test_fit_config_touches_marked_knobs_only():
-    fitted = fitting.fit_config(Config(plain=0.4), card_iterations=20000, iterations=400, dim=192, tier="lab")
+def test_momenta_and_widths_are_fitted_where_they_are_marked():
+    momenta = fitting.fit_momenta(Config(plain=0.4), card_iterations=20000, iterations=400)
+    fitted = fitting.fit_widths(momenta, dim=192, tier="lab")
     assert fitted.momentum == pytest.approx(0.975)
     assert (fitted.width, fitted.plain) == (128, 0.4)

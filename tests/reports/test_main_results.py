@@ -11,6 +11,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -24,7 +25,7 @@ from harness.store import load
 from reports.format.render import FORMATS
 from reports.format.table import Score
 from reports.main_results import SCHEMA, build, frame, run
-from reports.papers.verdicts import VERDICTS, Judge, changed_knobs, t_interval, verdict_of
+from reports.papers.verdicts import Judge, Verdict, changed_knobs, t_interval, verdict_of
 
 VIT_B = "vit_base_patch16_224.orig_in21k_ft_in1k"
 SCORED = {"crf": "toco", "scales": "1,1.25,1.5", "flip": True, "split": "val"}
@@ -174,7 +175,7 @@ def test_every_verdict_is_shown_somewhere(every: ToyStore, tmp_path: Path) -> No
     shown = set(verdicts(every)["verdict"]) | set(verdicts(toy)["verdict"])
     other = ToyStore(tmp_path / "other")
     seeds(other, "fsr-voc", "fsr", [NEAR] * 3, backbone="shapes_vit")
-    assert shown | set(verdicts(other)["verdict"]) == set(VERDICTS)
+    assert shown | set(verdicts(other)["verdict"]) == set(get_args(Verdict))
 
 
 def test_t_interval_and_the_edges_of_verdicts() -> None:

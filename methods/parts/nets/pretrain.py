@@ -15,7 +15,6 @@ import numpy as np
 import safetensors
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,8 +24,6 @@ from methods.parts.nets.shapes_nets import (
     PRETEXT_PREFIX,
     SHAPES_MEAN,
     SHAPES_STD,
-    load_shapes_backbone,
-    weights_path,
 )
 
 SCRIPT_VERSION = 1
@@ -97,15 +94,6 @@ def accuracy(
         for chunk in np.array_split(images, max(1, n // 120))
     ]
     return 100 * float((np.concatenate(found) == labels).mean())
-
-
-def shipped_accuracy(name: str, pictures: Pictures, path: Path | None = None) -> tuple[float, float]:
-    """Accuracy in percent of a weights file (the packaged one by default) now, and by its metadata."""
-    path = weights_path(name) if path is None else path
-    with safe_open(path, framework="pt") as file:
-        classifier, metadata = file.get_tensor(PRETEXT_PREFIX + "classifier"), file.metadata()
-    now = accuracy(load_shapes_backbone(name, path), classifier, RECIPES[name], pictures, seed=int(metadata["seed"]))
-    return now, float(metadata["accuracy"])
 
 
 def pretrain(

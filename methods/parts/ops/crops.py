@@ -11,8 +11,8 @@ from torch import Tensor
 from methods.parts.ops.cam import best_class
 
 VERSION = 1
-BACKGROUND, UNCERTAIN, FOREGROUND = 0, 1, 2
-"""Values of a certainty map."""
+BACKGROUND, FOREGROUND = 0, 2
+"""Values of a certainty map, between which 1 is uncertain."""
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from harness.datasets.shapes.glyphs import PARTS, SETS, glyph, picture, pictures
 from harness.errors import BadInput
-from methods.parts.nets.pretrain import RECIPES, pool_maps, pretrain, save, shipped_accuracy
+from methods.parts.nets.pretrain import RECIPES, accuracy, pool_maps, pretrain, save
 from methods.parts.nets.shapes_nets import (
     NETWORKS,
     PRETEXT_PREFIX,
@@ -25,6 +25,15 @@ from methods.parts.nets.shapes_nets import (
 )
 
 NAMES = tuple(NETWORKS)
+
+
+def shipped_accuracy(name, pictures, path=None):
+    """Accuracy in percent of a weights file (the packaged one by default) now, and by its metadata."""
+    path = path or weights_path(name)
+    with safe_open(path, framework="pt") as file:
+        classifier, metadata = file.get_tensor(PRETEXT_PREFIX + "classifier"), file.metadata()
+    now = accuracy(load_shapes_backbone(name, path), classifier, RECIPES[name], pictures, seed=int(metadata["seed"]))
+    return now, float(metadata["accuracy"])
 
 
 @pytest.fixture(autouse=True)
