@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.api.spec import MethodSpec, knob
-from harness.errors import Problem, nearest
-from methods.parts.knobs import AuxSegmenterKnobs, between, not_negative, ordered, positive
+from harness.errors import Problem
+from methods.parts.knobs import (
+    AuxSegmenterKnobs,
+    ProjectorKnobs,
+    between,
+    counted,
+    each,
+    one_of,
+    ordered,
+    positive,
+    share,
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "mask_view": ("view1", "view2"),
@@ -20,15 +30,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Knobs that are words, and their legal words."""
 
 
-def one_of(name: str, value: str, words: tuple[str, ...]) -> list[Problem]:
-    """A problem where `value` is none of `words`."""
-    if value in words:
-        return []
-    return [Problem(name, f"{value!r} is none of {', '.join(words)}", nearest(value, words))]
-
-
 @dataclass(frozen=True, kw_only=True)
-class FsrConfig(AuxSegmenterKnobs):
+class FsrConfig(AuxSegmenterKnobs, ProjectorKnobs):
     """Classification, token contrast and segmentation, reinforced by a teacher on masked uncertain tokens."""
 
     mask_ratio: float = knob(0.4, "share of the cells of view 2 that is masked", source="fsr.md 2.3, paper")
@@ -71,22 +74,8 @@ class FsrConfig(AuxSegmenterKnobs):
     augmentation: str = knob(
         "base", "colours of the views: base, blur, solarize or autoaugment", source="fsr.md 2.1, Table 5"
     )
-    w_cls: float = knob(1.0, "weight of the classification losses", source="fsr.md 2.5, code")
     w_class: float = knob(0.1, "weight of L_class (cer.FSR)", source="fsr.md 2.5, code")
     w_patch: float = knob(0.1, "weight of L_patch (unc.FSR)", source="fsr.md 2.5, code")
-    w_ptc: float = knob(0.2, "weight of the token contrast", source="fsr.md 2.5, code")
-    w_seg: float = knob(0.1, "weight of the segmentation loss", source="fsr.md 2.5, code")
-    w_reg: float = knob(
-        0.05,
-        "weight of the dense energy, which starts with seg; the published lattice gives .55 of its sum",
-        source="fsr.md 2.5, code; not in the paper",
-    )
-    ptc_start: float = knob(
-        0.0, "the token contrast starts here; COCO .15", unit="share of T", source="fsr.md 2.5, code"
-    )
-    seg_start: float = knob(
-        0.1, "the segmentation loss starts here", unit="share of T", source="fsr.md 2.5, code: 2000 of 20000"
-    )
     tau_student: float = knob(0.1, "temperature of the student", source="fsr.md 2.5, code")
     tau_teacher: float = knob(0.07, "temperature of the teacher after its rise", source="fsr.md 2.5, code")
     tau_teacher_start: float = knob(0.04, "temperature of the teacher at the first step", source="fsr.md 2.5, code")
@@ -105,13 +94,6 @@ class FsrConfig(AuxSegmenterKnobs):
     centre_momentum: float = knob(0.9, "EMA momentum of the two centres", source="fsr.md 2.5, code", fit="ema")
     card_iterations: int = knob(20000, "T that the momenta are meant for; COCO 80000", unit="steps", source="fsr.md 3")
     aggregation_blocks: int = knob(2, "cross-attention blocks of the class vector", source="fsr.md 2.2, paper")
-    projector_hidden: int = knob(
-        2048, "hidden width of the projector", unit="channels", source="operators.md A10", fit="width"
-    )
-    projector_bottleneck: int = knob(
-        256, "bottleneck of the projector", unit="channels", source="operators.md A10", fit="width"
-    )
-    projector_out: int = knob(4096, "prototypes K", source="fsr.md 3, code", fit="width")
     reuse_cam: bool = knob(
         True,
         "the training forward's map serves scale 1 of view 1, and other CAM passes run in "
@@ -126,29 +108,10 @@ class FsrConfig(AuxSegmenterKnobs):
         found += between("mask_ratio", self.mask_ratio, 0, 1, open_low=True, open_high=True)
         found += between("mask_low", self.mask_low, 0, 1) + between("mask_high", self.mask_high, 0, 1)
         found += ordered("mask_low", self.mask_low, "mask_high", self.mask_high)
-        for name in ("w_cls", "w_class", "w_patch", "w_ptc", "w_seg", "w_reg"):
-            found += not_negative(name, getattr(self, name))
-        for name in (
-            "random_phase",
-            "ptc_start",
-            "seg_start",
-            "tau_rise",
-            "teacher_momentum",
-            "centre_momentum",
-        ):
-            found += between(name, getattr(self, name), 0, 1)
-        for name in ("tau_student", "tau_teacher", "tau_teacher_start"):
-            found += positive(name, getattr(self, name))
+        found += each(share, self, ("random_phase", "tau_rise", "teacher_momentum", "centre_momentum"))
+        found += each(positive, self, ("tau_student", "tau_teacher", "tau_teacher_start"))
         found += ordered("tau_teacher", self.tau_teacher, "tau_student", self.tau_student)
-        for name in (
-            "mask_block",
-            "card_iterations",
-            "aggregation_blocks",
-            "projector_hidden",
-            "projector_bottleneck",
-            "projector_out",
-        ):
-            found += between(name, getattr(self, name), 1, float("inf"), open_high=True)
+        found += each(counted, self, ("mask_block", "card_iterations", "aggregation_blocks"))
         for name, words in CHOICES.items():
             found += one_of(name, getattr(self, name), words)
         return found

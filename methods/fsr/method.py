@@ -57,15 +57,11 @@ class Fsr(AuxTagSegmenter):
 
     def network(self, encoder: Encoder) -> FsrNet:
         """The network with its auxiliary block fitted to the encoder's depth."""
-        config, info = self.config, self.info
-        projector = Projector(encoder.dim, config.projector_hidden, config.projector_bottleneck, config.projector_out)
+        config = self.config
         return FsrNet(
             encoder,
-            num_classes=info.num_classes,
-            num_labels=info.num_labels,
-            **self.decoder_sizes(encoder),
-            projector=projector,
-            aux_block=self.aux_block(encoder),
+            **self.sizes(encoder),
+            projector=Projector(encoder.dim, *config.projector_sizes),
             aggregation=config.aggregation,
             aggregation_blocks=config.aggregation_blocks,
         )

@@ -3,11 +3,11 @@ without it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.api.spec import MethodConfig, knob
-from harness.errors import Problem
+from harness.errors import Problem, nearest
 
 
 def between(
@@ -48,7 +48,27 @@ def list_of(name: str, values: Sequence[float], low: float) -> list[Problem]:
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> list[Problem]:
     """A problem where a word is not among those allowed."""
-    return [] if value in allowed else [Problem(name, repr(value), f"one of {', '.join(allowed)}")]
+    if value in allowed:
+        return []
+    return [Problem(name, f"{value!r} is none of {', '.join(allowed)}", nearest(value, allowed))]
+
+
+def each(rule: Callable[[str, float], list[Problem]], config: MethodConfig, names: Iterable[str]) -> list[Problem]:
+    """The problems of one rule on several knobs."""
+    return [problem for name in names for problem in rule(name, getattr(config, name))]
+
+
+def share(name: str, value: float) -> list[Problem]:
+    """A problem where a share or a probability is outside [0,1]."""
+    return between(name, value, 0, 1)
+
+
+def counted(name: str, value: float) -> list[Problem]:
+    """A problem where a number of things is below 1, or not finite."""
+    return between(name, value, 1, float("inf"), open_high=True)
+
+
+SHARE = "share of T"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +204,29 @@ class TagSegmenterKnobs(SegmenterKnobs, PseudoKnobs):
 
 @dataclass(frozen=True, kw_only=True)
 class AuxSegmenterKnobs(TagSegmenterKnobs):
-    """What those have that also read a classifier on an intermediate block."""
+    """What those have that also read a classifier on an intermediate block, whose relations teach the tokens: FSR, ToCo
+    and UniA."""
+
+    w_cls: float = knob(1.0, "weight of the top classifier's loss", source="fsr.md 2.5, toco.md 2.6, unia.md 2.6, code")
+    w_ptc: float = knob(0.2, "weight of the patch-token contrast", source="fsr.md 2.5, code; toco.md 2.7, code and log")
+    w_seg: float = knob(0.1, "weight of the segmentation loss", source="fsr.md 2.5, toco.md 2.7, code")
+    w_reg: float = knob(
+        0.05,
+        "weight of the dense energy, which starts with seg; the published lattice gives .55 of its sum",
+        source="fsr.md 2.5, code, not in the paper; toco.md 2.7, unia.md 2.6, code and log",
+    )
+    ptc_start: float = knob(
+        0.0,
+        "the patch-token contrast starts here; COCO .15 (FSR, ToCo), .1 (UniA)",
+        unit="share of T",
+        source="fsr.md 2.5, toco.md 2.7, unia.md 2.6, code",
+    )
+    seg_start: float = knob(
+        0.1,
+        "segmentation loss and dense energy start here; COCO .1, UniA .2",
+        unit="share of T",
+        source="fsr.md 2.5, toco.md 2.7, unia.md 2.6, code: 2000 of 20000",
+    )
 
     aux_block: int = knob(
         10,
@@ -194,8 +236,36 @@ class AuxSegmenterKnobs(TagSegmenterKnobs):
     )
 
     def problems(self) -> list[Problem]:
-        """Rules on the auxiliary block."""
-        return [*super().problems(), *between("aux_block", self.aux_block, 1, 12)]
+        """Rules on the auxiliary block, and on all weights and starts of losses."""
+        starts = [n for n, f in self.knobs().items() if n.endswith("_start") and f.metadata["unit"] == SHARE]
+        return [
+            *super().problems(),
+            *between("aux_block", self.aux_block, 1, 12),
+            *each(not_negative, self, (name for name in self.knobs() if name.startswith("w_"))),
+            *each(share, self, starts),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectorKnobs(MethodConfig):
+    """The projection head of DINO (A10)."""
+
+    projector_hidden: int = knob(
+        2048, "hidden width of the projection head", unit="channels", source="operators.md A10", fit="width"
+    )
+    projector_bottleneck: int = knob(
+        256, "bottleneck of the projection head", unit="channels", source="operators.md A10", fit="width"
+    )
+    projector_out: int = knob(4096, "prototypes K", source="operators.md A10; fsr.md 3, code", fit="width")
+
+    @property
+    def projector_sizes(self) -> tuple[int, int, int]:
+        """Hidden width, bottleneck and K."""
+        return self.projector_hidden, self.projector_bottleneck, self.projector_out
+
+    def problems(self) -> list[Problem]:
+        """Rules on the head."""
+        return [*super().problems(), *each(counted, self, ProjectorKnobs.knobs())]
 
 
 @dataclass(frozen=True, kw_only=True)

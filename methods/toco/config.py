@@ -8,15 +8,13 @@ from typing import Any
 
 from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
-from methods.parts.knobs import PowerKnobs, between, not_negative, positive
+from methods.parts.knobs import PowerKnobs, ProjectorKnobs, between, counted, each, positive, share
 
-WEIGHTS = ("w_cls", "w_aux", "w_ptc", "w_ctc", "w_seg", "w_reg")
-STARTS = ("ptc_start", "ctc_start", "seg_start", "top_start")
 PROBABILITIES = ("grey_probability", "blur_view1", "blur_view2", "blur_local", "solarise_probability")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TocoConfig(PowerKnobs):
+class TocoConfig(PowerKnobs, ProjectorKnobs):
     """Classification on two blocks, contrast of patch tokens and of class tokens, segmentation and dense energy."""
 
     jitter_probability: float = knob(0.8, "colour jitter", unit="probability", source="toco.md 2.1, code")
@@ -47,23 +45,10 @@ class TocoConfig(PowerKnobs):
         unit="bool",
         source="toco.md 7.1",
     )
-    w_cls: float = knob(1.0, "weight of the top classifier's loss", source="toco.md 2.6, code")
     w_aux: float = knob(1.0, "weight of the auxiliary classifier's loss", source="toco.md 2.6, code")
-    w_ptc: float = knob(0.2, "weight of the patch-token contrast", source="toco.md 2.7, code and log")
     w_ctc: float = knob(0.5, "weight of the class-token contrast; 0 spares its crops", source="toco.md 2.7, code")
-    w_seg: float = knob(0.1, "weight of the segmentation loss", source="toco.md 2.7, code")
-    w_reg: float = knob(0.05, "weight of the dense energy", source="toco.md 2.7, code and log")
-    ptc_start: float = knob(
-        0.0, "the patch-token contrast starts after this; COCO .15", unit="share of T", source="toco.md 2.7, code"
-    )
     ctc_start: float = knob(
         0.0, "the class-token contrast starts after this; COCO .15", unit="share of T", source="toco.md 2.7, code"
-    )
-    seg_start: float = knob(
-        0.1,
-        "segmentation loss and dense energy start after this",
-        unit="share of T",
-        source="toco.md 2.7, code: 2000 of 20000, COCO 8000 of 80000",
     )
     top_start: float = knob(
         0.0,
@@ -88,12 +73,6 @@ class TocoConfig(PowerKnobs):
     head_momentum: float = knob(
         0.9, "EMA momentum of the teacher's projection head, the same at every step", source="toco.md 2.5, code"
     )
-    projector_hidden: int = knob(
-        2048, "hidden width of the projection head", unit="channels", source="operators.md A10", fit="width"
-    )
-    projector_bottleneck: int = knob(
-        256, "bottleneck of the projection head", unit="channels", source="operators.md A10", fit="width"
-    )
     projector_out: int = knob(1024, "prototypes K", source="operators.md A10, code", fit="width")
     literal_token_box: bool = knob(
         False,
@@ -111,19 +90,13 @@ class TocoConfig(PowerKnobs):
     def problems(self) -> list[Problem]:
         """Rules on views, weights, starts and crops."""
         found = super().problems()
-        for name in WEIGHTS:
-            found += not_negative(name, getattr(self, name))
-        for name in (*STARTS, *PROBABILITIES, "head_momentum"):
-            found += between(name, getattr(self, name), 0, 1)
-        for name in ("ctc_tau", "scale_min", "blur_radius_min"):
-            found += positive(name, getattr(self, name))
+        found += each(share, self, (*PROBABILITIES, "head_momentum"))
+        found += each(positive, self, ("ctc_tau", "scale_min", "blur_radius_min"))
         for low, high in (("scale_min", "scale_max"), ("blur_radius_min", "blur_radius_max")):
             if getattr(self, low) > getattr(self, high):
                 found.append(Problem(low, f"{getattr(self, low):g} is above {high}", f"{low} <= {high}"))
         found += between("negative_limit", self.negative_limit, 0, 2)
-        for name in ("local_crops", "local_size", "projector_hidden", "projector_bottleneck", "projector_out"):
-            found += between(name, getattr(self, name), 1, float("inf"), open_high=True)
-        return found
+        return found + each(counted, self, ("local_crops", "local_size"))
 
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {

@@ -54,16 +54,11 @@ class Toco(PowerAuxSegmenter):
 
     def network(self, encoder: Encoder) -> TocoNet:
         """The network with its auxiliary block fitted to the encoder's depth."""
-        config, info = self.config, self.info
+        config = self.config
         return TocoNet(
             encoder,
-            num_classes=info.num_classes,
-            num_labels=info.num_labels,
-            **self.decoder_sizes(encoder),
-            aux_block=self.aux_block(encoder),
-            projector=Projector(
-                encoder.dim, config.projector_hidden, config.projector_bottleneck, config.projector_out
-            ),
+            **self.sizes(encoder),
+            projector=Projector(encoder.dim, *config.projector_sizes),
             kaiming=config.kaiming_decoder,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
-from methods.parts.knobs import PowerKnobs, between, not_negative, positive
+from methods.parts.knobs import PowerKnobs, between, counted, each, one_of, positive, share
 
 LABELS = {"seg_label": ("par", "mcr"), "aff_label": ("aux", "mcr"), "kl_label": ("aux", "mcr")}
 WORDS = LABELS | {
@@ -26,7 +26,6 @@ class UniaConfig(PowerKnobs):
     cam_scales: tuple[float, ...] = knob(
         (1.0, 0.5, 0.75, 1.5), "image scales that a CAM is summed over; COCO also 1.25", source="unia.md 3, log"
     )
-    w_cls: float = knob(1.0, "weight of the top classification loss", source="unia.md 2.6, code")
     w_aux: float = knob(1.0, "weight of the auxiliary classification loss", source="unia.md 2.6, code")
     w_kl: float = knob(0.1, "weight of the distribution loss", source="unia.md 2.6, log")
     w_ptc: float = knob(0.3, "weight of the token contrast; COCO .2", source="unia.md 2.6, log")
@@ -36,18 +35,11 @@ class UniaConfig(PowerKnobs):
         source="unia.md 2.8 e",
     )
     w_seg: float = knob(0.15, "weight of the segmentation loss; COCO .12", source="unia.md 2.6, log")
-    w_reg: float = knob(0.05, "weight of the dense energy", source="unia.md 2.6, log")
     w_gauss: float = knob(
         0.0, "share of it that pulls mu and s to N(0,1); published variant .1", source="unia.md 2.8 h"
     )
-    ptc_start: float = knob(
-        0.0, "the token contrast starts here; COCO .1", unit="share of T", source="unia.md 2.6, code"
-    )
     aff_start: float = knob(
         0.0, "the affinity loss starts here; COCO .15", unit="share of T", source="unia.md 2.6, code"
-    )
-    seg_start: float = knob(
-        0.1, "segmentation and energy start here; COCO .2", unit="share of T", source="unia.md 2.6, code: 2000 of 20000"
     )
     seg_label: str = knob(
         "par", "labels of segmentation and energy: par, or mcr from seg_mcr_start on; COCO mcr", unit="word",
@@ -133,21 +125,14 @@ class UniaConfig(PowerKnobs):
     def problems(self) -> list[Problem]:
         """Rules on weights, starts, words and sizes."""
         found = super().problems()
-        for name in ("w_cls", "w_aux", "w_kl", "w_ptc", "w_aff", "w_seg", "w_reg"):
-            found += not_negative(name, getattr(self, name))
-        for name in self.knobs():
-            if name == "w_gauss" or (name.endswith("_start") and name != "warmup_start"):
-                found += between(name, getattr(self, name), 0, 1)
+        found += share("w_gauss", self.w_gauss)
         for name, legal in WORDS.items():
-            word = getattr(self, name)
-            if word not in legal:
-                found.append(Problem(name, f"{word!r} is unknown", " or ".join(legal)))
+            found += one_of(name, getattr(self, name), legal)
         if self.w_kl > 0 and not self.uncertainty:
             found.append(Problem("w_kl", f"{self.w_kl:g} without uncertainty has no map", "w_kl=0"))
         found += positive("aff_temperature", self.aff_temperature)
-        for name in ("pooling_size", "n_samples", "radius", "uncertainty_width", "uncertainty_hidden",
-                     "uncertainty_bottleneck"):  # fmt: skip
-            found += between(name, getattr(self, name), 1, float("inf"), open_high=True)
+        found += each(counted, self, ("pooling_size", "n_samples", "radius"))
+        found += each(counted, self, ("uncertainty_width", "uncertainty_hidden", "uncertainty_bottleneck"))
         return found + between("aff_over_batch", self.aff_over_batch, 0, float("inf"), open_high=True)
 
     def last_start(self) -> float:

@@ -47,10 +47,7 @@ class Unia(PowerAuxSegmenter):
             )
         net = UniaNet(
             encoder,
-            num_classes=info.num_classes,
-            num_labels=info.num_labels,
-            **self.decoder_sizes(encoder),
-            aux_block=self.aux_block(encoder),
+            **self.sizes(encoder),
             uncertainty=module,
             attention_logits=config.aff_source == "logits",
         )

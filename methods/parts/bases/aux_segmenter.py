@@ -106,6 +106,12 @@ class AuxTagSegmenter(TagSegmenter):
         """The knob `aux_block`, fitted to the encoder's depth (design section 4 e)."""
         return fitting.aux_block(encoder.depth, self.config.aux_block, CARD_DEPTH)
 
+    def sizes(self, encoder: Encoder) -> dict[str, Any]:
+        """What every `AuxViTSegmenter` is told of data, decoder and auxiliary block."""
+        info = self.info
+        labels = {"num_classes": info.num_classes, "num_labels": info.num_labels}
+        return {**labels, **self.decoder_sizes(encoder), "aux_block": self.aux_block(encoder)}
+
     @property
     def reuse_cam(self) -> bool:
         """Whether the training forward's maps serve scale 1 of a CAM, the other maps being read in eval mode."""
