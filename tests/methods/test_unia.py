@@ -273,7 +273,7 @@ def test_rules():
     assert broken(pseudo_low=0.8) == ["pseudo_low"]
     assert broken(seg_label="aux", aff_norm="rows", kl_label="par") == ["seg_label", "kl_label", "aff_norm"]
     assert broken(w_aff=-1.0, w_gauss=2.0, radius=0) == ["w_aff", "w_gauss", "radius"]
-    assert broken(seg_mcr_start=1.5, power=-1.0) == ["power", "seg_mcr_start"]
+    assert broken(seg_mcr_start=1.5, power=-1.0) == ["seg_mcr_start", "power"]
     assert broken(uncertainty=False) == ["w_kl"]
 
 
