@@ -44,6 +44,8 @@ class PlannedData:
     if any."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Pixels by role; empty where labels and pixels come from one generator."""
+    density: str = ""
+    """How much the sparse labels label, in words; empty for a run that reads none."""
     every: str = ""
     """Labels and pixels of all splits that can be trained or scored on, whatever role they have; empty as `images`."""
 
@@ -60,10 +62,10 @@ class PlannedData:
             every=_every(dataset),
         )
 
-    def with_weak(self, digest: str | None) -> PlannedData:
-        """The same for a run that reads sparse labels of this digest; None for one that reads none."""
+    def with_weak(self, digest: str | None, density: str = "") -> PlannedData:
+        """The same for a run that reads sparse labels of this digest and density; None for one that reads none."""
         weak = {} if digest is None else {"weak": digest}
-        return dataclasses.replace(self, fingerprints={**self.fingerprints, **weak})
+        return dataclasses.replace(self, fingerprints={**self.fingerprints, **weak}, density=density)
 
     @property
     def train(self) -> str:
@@ -74,7 +76,8 @@ class PlannedData:
     def stored(self) -> str:
         """The column `split_fingerprints` of `runs`."""
         pixels = digest_of(dict(self.images)) if self.images else GENERATED
-        return json.dumps({**self.fingerprints, "images": pixels})
+        told = {"density": self.density} if self.density else {}
+        return json.dumps({**self.fingerprints, "images": pixels, **told})
 
     def changes(self, dataset: Dataset, splits: SplitPlan, labels: str) -> list[Problem]:
         """What of an open dataset is not as it was planned; `labels` is the kind that the run reads."""

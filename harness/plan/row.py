@@ -15,6 +15,7 @@ from harness.api.spec import Preset, resolve
 from harness.cli.parsing import Parsed, split_list
 from harness.cli.run_words import Words
 from harness.datasets.splits import SplitPlan
+from harness.datasets.weak.density import density_text
 from harness.errors import BadInput, Problem
 from harness.files import digest_of
 from harness.plan.ablations import names_for, overrides, unknown_names
@@ -44,6 +45,8 @@ class PlanRow:
     """As a run has it that reads no sparse labels."""
     weak_fingerprints: Mapping[str, str] = field(default_factory=dict)
     """By kind of labels, for those that are neither tags nor masks."""
+    densities: Mapping[str, str] = field(default_factory=dict)
+    """How much these label, in words."""
     notes: tuple[str, ...] = ()
     warnings: tuple[Problem, ...] = ()
     """What is odd about the data, though it can be trained on."""
@@ -51,7 +54,7 @@ class PlanRow:
 
     def data(self, labels: str) -> PlannedData:
         """The data of a run that reads these labels."""
-        return self.all_data.with_weak(self.weak_fingerprints.get(labels))
+        return self.all_data.with_weak(self.weak_fingerprints.get(labels), self.densities.get(labels, ""))
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
@@ -113,9 +116,11 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
     precision = words.precision if words.precision != "auto" else ("bf16" if gpus else "fp32")
     runs = [dataclasses.replace(run, precision=precision) for run in runs]
     weak: dict[str, str] = {}
+    dense: dict[str, str] = {}
     for kind in dict.fromkeys(run.labels for run in runs if run.labels not in ("tags", "masks")):
         try:
             weak[kind] = dataset.weak_fingerprint(splits.train, kind)
+            dense[kind] = density_text(dataset, splits.train, kind)
         except BadInput as e:
             problems.extend(e.problems)
     part = PlanRow(
@@ -126,6 +131,7 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
         splits=splits,
         all_data=all_data,
         weak_fingerprints=weak,
+        densities=dense,
         notes=tuple(notes),
         warnings=tuple(data_warnings(dataset, splits, {run.labels for run in runs})),
         gpus=gpus,

@@ -67,7 +67,10 @@ def _part_lines(part: PlanRow) -> list[str]:
     return [
         f"  train {len(splits.train)} images, tuned on {splits.tune_name or 'nothing'} ({len(splits.tune)}), "
         f"reported on {splits.report_name} ({len(splits.report)}), protocol {part.words.protocol}",
-        *(f"  labels {kind}: {label_source(part.dataset, kind)}" for kind in part.weak_fingerprints),
+        *(
+            f"  labels {kind}: {label_source(part.dataset, kind)}, {part.densities[kind]}"
+            for kind in part.weak_fingerprints
+        ),
         *(f"  note: {note}" for note in part.notes),
         *(f"  warning: {warning}" for warning in part.warnings),
     ]

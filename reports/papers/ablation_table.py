@@ -63,7 +63,7 @@ def build(results: Results, paper: Paper, table: PaperTable, filters: Filters, r
         sections.append(_section(paper, table, one, names, [*_other_setting(group, claims), *gains]))
     sources = tuple(dict.fromkeys(c.source for c in claims.values()))
     remarks = remarks_of([c for (row, _), c in claims.items() if row in names])
-    notes = (*table.notes, *remarks, f"printed numbers: {'; '.join(sources)}")
+    notes = (*table.notes, *remarks, *([f"printed numbers: {'; '.join(sources)}"] if sources else []))
     return Table(f"{paper.title}, table {table.table}: {table.title}; mIoU in %", tuple(sections), notes), shown
 
 

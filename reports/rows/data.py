@@ -21,6 +21,8 @@ class Data:
     """Images, tags and masks of the split that the row shows."""
     images: str = ""
     """Pixels of all that was trained and scored on; empty for runs from before they were recorded."""
+    density: str = ""
+    """How much its sparse labels label, in words; empty where the store does not say."""
     options: tuple[tuple[str, str], ...] = ()
     """Words `data.<name>` and their values as they were given, by name."""
 
@@ -57,7 +59,8 @@ def data_of(run: Mapping[str, Any], *, reported: bool = True) -> Data:
     weak = str(found.get("weak") or words.get("weak") or "") if sparse else ""
     report = str(found.get("report") or "") if reported else ""
     images = str(found.get("images") or "") if reported else ""
-    return Data(str(found.get("train") or ""), weak, report, images, tuple(sorted(words.items())))
+    density = str(found.get("density") or "") if sparse else ""
+    return Data(str(found.get("train") or ""), weak, report, images, density, tuple(sorted(words.items())))
 
 
 def pixels_unknown(run: Mapping[str, Any]) -> bool:

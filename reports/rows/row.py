@@ -105,6 +105,11 @@ class Row:
         return f"{self.method} ({more})" if more else self.method
 
     @property
+    def labels(self) -> str:
+        """The labels that it learned from, and how much they label where the store says so."""
+        return f"{self.supervision} ({self.data.density})" if self.data.density else self.supervision
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """Scored targets in order cam, pseudo, segmentation."""
         found = {s.target for s in self.scores}

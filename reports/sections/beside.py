@@ -69,7 +69,7 @@ def _differences(name: str, rows: Sequence[Row], drawn: Resampled) -> Section:
         Column("p", "p", right=True),
     )  # fmt: skip
     lines: list[dict[str, Cell]] = [
-        {"method": display_name(row), "supervision": row.supervision, "protocol": row.protocol,
+        {"method": display_name(row), "supervision": row.labels, "protocol": row.protocol,
          "inference": way_text(row), "score": score_cell(drawn.interval(n + 1)), "difference": score_cell(gaps[n]),
          "p": Amount(float(adjusted[n]), 4)}
         for n, row in enumerate(rows)

@@ -28,7 +28,7 @@ def section(board: Board, *, thresholds: bool = False) -> Section:
     if board.dice:
         floor.update({f"{p.id}_dice": s for p, s in board.dice[-1].items()})
     lines.append({"method": floor_name(head), **floor})
-    heading = (f"{head.dataset} · {head.split} · {head.supervision} · variant {head.variant} · tier {head.tier} · "
+    heading = (f"{head.dataset} · {head.split} · {head.labels} · variant {head.variant} · tier {head.tier} · "
                f"protocol {_protocol(head)} · {_plural(head.trials, 'trial')} · CRF {head.inference.crf}"
                f"{' · teacher' if head.weights == 'teacher' else ''}"
                f"{' · ' if board.group.apart else ''}{board.group.apart}")  # fmt: skip
@@ -95,7 +95,7 @@ def _line(board: Board, i: int, *, thresholds: bool, tied: Mapping[int, bool]) -
     line: dict[str, Cell] = {
         "rank": None if place is None else Rank(place, tied.get(place, False)),
         "method": f"{row.method} ({row.extra})" if row.extra else row.method, "ablation": row.ablation,
-        "variant": row.variant, "supervision": row.supervision, "backbone": row.backbone, "decoder": row.decoder,
+        "variant": row.variant, "supervision": row.labels, "backbone": row.backbone, "decoder": row.decoder,
         "inference": str(row.inference), "seeds": len(row.seeds), "iterations": _range(row.iterations),
         "trials": row.trials, "hours": _hours(row), "protocol": _protocol(row),
     }  # fmt: skip

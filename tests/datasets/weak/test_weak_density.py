@@ -1,0 +1,27 @@
+"""How dense sparse labels are, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.datasets import open_dataset
+from harness.datasets.weak.density import density, density_text
+
+
+def test_share_and_marks_by_hand():
+    """Of 20 and 5 pixels 4 and 0 are labelled: two touching of one label, one of another beside them, one apart."""
+    first = np.full((4, 5), 255, np.uint8)
+    first[0, 0], first[1, 1], first[0, 1], first[3, 4] = 1, 1, 2, 1
+    share, marks = density([first, np.full((1, 5), 255, np.uint8)])
+    assert share == pytest.approx(4 / 25)
+    assert marks == pytest.approx(3 / 2)
+    assert density([]) == (0.0, 0.0)
+
+
+def test_words_of_clicks():
+    dataset = open_dataset("shapes", options={"n_train": "5", "n_val": "1", "n_test": "1"})
+    text = density_text(dataset, dataset.ids("train"), "clicks20")
+    assert text.startswith("0.22 % of pixels, ")
+    assert float(text.split()[4]) == pytest.approx(20, abs=1)
+    assert density_text(dataset, dataset.ids("train"), "points") != text
