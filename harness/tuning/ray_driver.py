@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, Problem
+from harness.tuning.head import START, check_head, watched_head
 from harness.tuning.progress import ProgressDisplay
 from harness.tuning.scheduler import Job, Scheduler
 
@@ -120,13 +121,22 @@ def _runtime(address: str | None) -> Iterator[None]:
         # What this process imports, its workers import from the same place.
         os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(local if address is None else {"runtime_env": {"env_vars": ENVIRONMENT}}),
-        )
-        yield
+        if address is not None:
+            check_head(address)
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **(local if address is None else {"runtime_env": {"env_vars": ENVIRONMENT}}),
+            )
+        except ConnectionError as error:
+            if address is None:
+                raise
+            found = f"no Ray head at {address}: {(str(error).splitlines() or ['no answer'])[0]}"
+            raise BadInput(Problem("address", found, f"{START}; its token must be in RAY_AUTH_TOKEN")) from error
+        with watched_head(ray.get_runtime_context().gcs_address) if address is not None else nullcontext():
+            yield
     finally:
         ray.shutdown()
         os.environ.pop("PYTHONPATH", None)

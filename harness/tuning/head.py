@@ -1,0 +1,87 @@
+"""The head of a Ray cluster: whether it answers before a sweep begins, and as long as it runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from harness.errors import EXIT_FAILED, BadInput, Problem
+
+ANSWER_S = 5.0
+"""Within this a head takes a connection."""
+SILENT_S = 10.0
+"""A head that takes none for so long is lost. Ray itself says nothing for a minute, and then ends the process."""
+EVERY_S = 2.0
+LEAVE_S = 15.0
+"""For a clean end, which Ray without its head mostly does not come to."""
+CLIENT_PORT = 10001
+START = "start a head there with `ray start --head --port=6379`, or leave the word out for this machine alone"
+
+
+def place_of(address: str) -> tuple[str, int] | None:
+    """Host and port of `10.0.0.1:6379` or `ray://host[:port]`; None for `auto` and what Ray itself has to find."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        return host.strip("[]"), int(port)
+    return (address.removeprefix("ray://"), CLIENT_PORT) if address.startswith("ray://") else None
+
+
+def check_head(address: str) -> None:
+    """Raises BadInput, after ANSWER_S at most, where nothing answers at an address with a host and a port."""
+    place = place_of(address)
+    why = silence(place) if place is not None else ""
+    if why:
+        raise BadInput(Problem("address", f"no Ray head answers at {address} ({why})", START))
+
+
+def silence(place: tuple[str, int], timeout: float = ANSWER_S) -> str:
+    """Why nobody takes a connection there; empty where somebody does."""
+    try:
+        with socket.create_connection(place, timeout=timeout):
+            return ""
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+
+
+def end_process(message: str) -> None:
+    """Says why the sweep ends and asks the main thread to end; ends the process where Ray keeps that from happening."""
+    import _thread
+
+    print(message, file=sys.stderr, flush=True)
+    _thread.interrupt_main()
+    time.sleep(LEAVE_S)
+    os._exit(EXIT_FAILED)
+
+
+@contextmanager
+def watched_head(
+    address: str, lost: Callable[[str], None] = end_process, *, every_s: float = EVERY_S, silent_s: float = SILENT_S
+) -> Iterator[None]:
+    """Calls `lost` with what to say, once, when the head at `address` takes no connection for `silent_s` seconds."""
+    stop, place = threading.Event(), place_of(address)
+
+    def watch(place: tuple[str, int]) -> None:
+        heard = time.monotonic()
+        while not stop.wait(every_s):
+            why = silence(place, every_s)
+            if not why:
+                heard = time.monotonic()
+            elif time.monotonic() - heard >= silent_s and not stop.is_set():
+                lost(
+                    f"error: the Ray head at {address} has not answered for {time.monotonic() - heard:.0f} s ({why}): "
+                    "the sweep ends here. What its runs wrote is in the store; when a head is up again, run the same "
+                    "command again, it continues"
+                )
+                return
+
+    if place is not None:
+        threading.Thread(target=watch, args=(place,), name="head-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        stop.set()
