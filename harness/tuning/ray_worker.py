@@ -143,7 +143,7 @@ def _nested(ticket: JobMessage) -> Outcome:
         end = deaths.after(cause, Place.of(beat) if beat.get("updated") != before else None, outcome.error_message)
         if end is not None:
             return end
-        if fault == OOM:
+        if deaths.low_memory:
             payload = payload.with_low_memory()
 
 

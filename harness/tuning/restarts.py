@@ -52,23 +52,31 @@ class Deaths:
 
     def __init__(self) -> None:
         self._count: dict[str, int] = {}
+        self._heard_oom = 0
         self._places: list[Place] = []
+        self.low_memory = False
+        """Whether the run goes on with less memory at a time."""
 
     def after(self, cause: str, place: Place | None, why: str) -> Outcome | None:
         """None where the run starts again after this death; else how it ends.
 
         `cause`: OOM (once more, with less memory), HUNG (once more), NODE (free), BUG and others that no restart mends,
-        and PREEMPTED for a process that died: free, but twice at the same place is its own doing.
+        and PREEMPTED for a process that died: free, but twice at the same place is its own doing. Ray ends idle
+        processes too when memory is short: OOM before a run was heard is free as well.
         """
         self._count[cause] = self._count.get(cause, 0) + 1
         where = "before it was heard" if place is None else f"at {place}"
-        if cause in (OOM, HUNG) and self._count[cause] == 1:
+        heard = place is not None
+        if cause == OOM and heard:
+            self._heard_oom += 1
+        self.low_memory = self.low_memory or (cause == OOM and (heard or self._count[OOM] > 1))
+        if (cause == HUNG and self._count[HUNG] == 1) or (cause == OOM and heard and self._heard_oom == 1):
             return None
-        if cause == OOM:
+        if cause == OOM and (heard or self._count[OOM] > FREE_RESTARTS):
             return _failed(OOM, f"out of memory again {where}, with smaller groups", why)
         if cause == HUNG:
             return _failed(BUG, f"no step for too long again, {where}", why)
-        if cause not in (PREEMPTED, NODE):
+        if cause not in (PREEMPTED, NODE, OOM):
             return _failed(cause, f"ended {where}", why)
         if cause == PREEMPTED and place is not None:
             if any(place.same(before) for before in self._places):

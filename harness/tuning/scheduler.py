@@ -13,7 +13,7 @@ from typing import Any
 from harness.engine.heartbeat import read_heartbeat
 from harness.plan.payload import Payload
 from harness.plan.studies import Hooks, Outcome, Record, Study, check_studies, key_now
-from harness.tuning.faults import BUG, OOM, PREEMPTED, finite
+from harness.tuning.faults import BUG, PREEMPTED, finite
 from harness.tuning.points import read_points, remove_point, write_point
 from harness.tuning.restarts import Deaths, Place
 from harness.tuning.study_state import PlannedTrial, StudyState
@@ -128,12 +128,13 @@ class Scheduler:
         """Whether the job starts again after its process died; else it is closed as failed (`restarts.Deaths`)."""
         with self._lock:
             job = self.running[job_id]
-            outcome = self._deaths.setdefault(job_id, Deaths()).after(cause, Place.of(self.beat(job)), why)
+            deaths = self._deaths.setdefault(job_id, Deaths())
+            outcome = deaths.after(cause, Place.of(self.beat(job)), why)
             if outcome is not None:
                 self.finish(job_id, outcome)
                 return False
             del self.running[job_id]
-            payload = job.payload.with_low_memory() if cause == OOM else job.payload
+            payload = job.payload.with_low_memory() if deaths.low_memory else job.payload
             self._ready.insert(0, replace(job, payload=payload, begun=False))
             return True
 

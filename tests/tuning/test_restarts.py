@@ -53,6 +53,8 @@ A, B, C, D = (Place("train", step, 0.1) for step in (10, 200, 400, 600))
         ([(PREEMPTED, None), (PREEMPTED, None), (PREEMPTED, None), (PREEMPTED, None)], [None, None, None, PREEMPTED]),
         ([(OOM, A), (OOM, B)], [None, OOM]),
         ([(OOM, A), (PREEMPTED, A)], [None, None]),
+        ([(OOM, A), (OOM, None), (OOM, B)], [None, None, OOM]),  # an idle process was ended with the eater
+        ([(OOM, None), (OOM, None), (OOM, None), (OOM, None)], [None, None, None, OOM]),
         ([(HUNG, A), (HUNG, C)], [None, BUG]),
         ([(BUG, A)], [BUG]),
     ],
@@ -159,12 +161,16 @@ def test_a_beat_of_an_earlier_attempt_is_not_this_ones_place(tmp_path):
 def test_out_of_memory_is_tried_once_with_smaller_groups(tmp_path):
     _, conductor = opened(tmp_path)
     (job,) = in_flight(conductor, 1)
+    assert conductor.died(job.id, OOM, "ended with another that ate")
+    assert conductor.next().payload == job.payload, "before it was heard it took no memory"
     conductor.begin(job.id)
+    heard(tmp_path, job, 3)
     assert conductor.died(job.id, OOM, "the node was low on memory")
     again = conductor.next()
     assert again.id == job.id
     assert again.payload == job.payload.with_low_memory()
     conductor.begin(job.id)
+    heard(tmp_path, job, 3)
     assert not conductor.died(job.id, OOM, "the node was low on memory")
     assert conductor.records[0].outcome.error_class == OOM
     assert conductor.next().slot.trial == 1
