@@ -127,6 +127,8 @@ class Rungs(FIFOScheduler):
         """Called by Tune just before the searcher hears that the trial ended: only here is the error at hand."""
         path = trial.pickled_error_file
         error = pickle.loads(Path(path).read_bytes()) if path and Path(path).is_file() else None
+        # Tune's own report asks the dead actor for its place, and takes no death but a plain one for an answer.
+        trial._default_result_or_future = None
         if error is not None:
             self._search.deaths.setdefault(trial.trial_id, (death_of(error), str(error)))
 
