@@ -293,4 +293,4 @@ def test_help_names_every_word(capsys):
     for word in ("run=", "weights=", "preds=", "cams=", "name=", "target=", "scales=", "crf=", "split=", "protocol="):
         assert f"  {word}" in text
     assert "batch=" not in text
-    assert "keep=" not in text
+    assert "  keep=" not in text
