@@ -1,0 +1,106 @@
+"""Listed ids without a file: what lies there under another ending or name is told, with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.datasets import open_dataset
+from harness.datasets.tools import checking
+from harness.errors import BadInput, Problem
+
+Maker = Callable[..., Path]
+
+
+def renamed(root: Path, folder: str, name: Callable[[Path], str]) -> Path:
+    for path in sorted((root / folder).iterdir()):
+        path.rename(path.with_name(name(path)))
+    return root
+
+
+def problems(root: Path, folder: str) -> list[Problem]:
+    with pytest.raises(BadInput) as caught:
+        open_dataset("folder", root=str(root))
+    return [p for p in caught.value.problems if p.where == str(root / folder)]
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".JPEG"])
+def test_jpeg_masks_are_told_as_what_they_are(voc_folder: Maker, ending: str) -> None:
+    root = renamed(voc_folder(), "SegmentationClass", lambda p: p.stem + ending)
+    problem = problems(root, "SegmentationClass")[0]
+    assert f"; 17 files a0{ending}, a1{ending}, a10{ending}, ... are there instead" in problem.found
+    assert problem.fix.startswith("masks must be PNG, JPEG changes labels")
+
+
+@pytest.mark.parametrize("ending", [".tif", ".bmp", ".webp", ".npy"])
+def test_images_of_other_formats_are_told_as_what_they_are(voc_folder: Maker, ending: str) -> None:
+    root = renamed(voc_folder(), "JPEGImages", lambda p: p.stem + ending)
+    (problem,) = problems(root, "JPEGImages")
+    assert problem.found.endswith(f"; 17 files a0{ending}, a1{ending}, a10{ending}, ... are there instead")
+    assert problem.fix == f"{ending} is not read: save the images as .png (or .jpg), 8 bits a channel"
+
+
+@pytest.mark.parametrize("tail", ["_mask", ".jpg", "-labels", "_gt_v2"])
+def test_masks_with_more_in_their_names_are_told(voc_folder: Maker, tail: str) -> None:
+    root = renamed(voc_folder(), "SegmentationClass", lambda p: f"{p.stem}{tail}.png")
+    problem = problems(root, "SegmentationClass")[0]
+    assert f"; 12 files a0{tail}.png, a1" in problem.found
+    assert problem.fix.startswith("name each file <id>.png")
+
+
+def test_where_most_files_are_there_the_others_are_missing(voc_folder: Maker) -> None:
+    root = voc_folder()
+    image = root / "JPEGImages/a0.jpg"
+    image.rename(image.with_suffix(".tif"))
+    (problem,) = problems(root, "JPEGImages")
+    assert problem.found == "1 listed ids have no image: a0"
+    assert problem.fix == "add the files, or take the ids out of the lists"
+
+
+def report(root: Path) -> checking.Report:
+    return checking.check(checking.survey("folder", root=str(root)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "found"),
+    [
+        ("scribbles", np.full((24, 32), 100), "label 100, but there are 3 classes"),
+        ("scribbles", np.zeros((24, 32)), "100 % of the pixels are labelled, scribbles label 50 % at most"),
+        ("points", np.full((9, 9), 255), "labels of 9x9 pixels, image of 32x24"),
+    ],
+)
+def test_one_wrong_encoding_of_sparse_labels_is_told_once(
+    voc_folder: Maker, mask_writer: Callable[..., None], kind: str, label: np.ndarray, found: str
+) -> None:
+    root = voc_folder()
+    (root / "weak" / kind).mkdir(parents=True)
+    for number in range(12):
+        mask_writer(root / f"weak/{kind}/a{number}.png", label)
+    (problem,) = report(root).errors
+    assert problem.where == str(root / f"weak/{kind}/a0.png")
+    assert problem.found == f"{found}; likewise 11 more: a1.png, a2.png, a3.png, a4.png, ..."
+
+
+def test_wrong_strokes_and_points_are_told_once_too(voc_folder: Maker) -> None:
+    root = voc_folder()
+    (root / "scribbles").mkdir()
+    for number in range(12):
+        (root / f"scribbles/a{number}.xml").write_text("<annotation><polygon><tag>cat</tag></polygon></annotation>")
+    dots = ", ".join(f'"a{n}": [{{"x": 90, "y": 1, "cls": 1}}]' for n in range(12))
+    (root / "voc_whats_the_point.json").write_text("{" + dots + "}")
+    told = [p.found for p in report(root).errors]
+    assert told == [
+        "1 points lie outside the 32x24 pixels of the image; likewise 11 more: voc_whats_the_point.json, a1, "
+        "voc_whats_the_point.json, a2, voc_whats_the_point.json, a3, voc_whats_the_point.json, a4, ...",
+        "a stroke without points; likewise 11 more: a1.xml, a2.xml, a3.xml, a4.xml, ...",
+    ]
+
+
+def test_a_tiff_by_another_ending_is_no_picture(voc_folder: Maker) -> None:
+    root = voc_folder()
+    Image.new("RGB", (32, 24)).save(root / "JPEGImages/a0.jpg", format="TIFF")
+    assert "neither JPEG nor PNG" in report(root).errors[0].found
