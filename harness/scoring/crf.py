@@ -38,6 +38,18 @@ class CrfPreset:
     """Certainty of hard labels that the unary is made of; None takes the probabilities themselves."""
     iterations: int = 10
 
+    def relabel(self, image_HW3: NDArray[np.uint8], index_HW: NDArray[np.integer], labels: int) -> NDArray[np.int64]:
+        """Label indices (H,W) after the CRF over an image, taken before it as right with certainty `gt_prob`.
+
+        All `labels` share what is left of the certainty, also those that occur nowhere (A12). Raises ValueError for a
+        preset without it, ImportError without the extra.
+        """
+        if self.gt_prob is None:
+            raise ValueError(f"{self} has no certainty of hard labels (gt_prob)")
+        if labels < 2:
+            return index_HW.astype(np.int64)
+        return dense_crf(image_HW3, hard_unary(index_HW, labels, self.gt_prob), self).argmax(0)
+
 
 PRESETS: Mapping[str, CrfPreset] = {
     "toco": CrfPreset(1, 1, 121, 5, 4),

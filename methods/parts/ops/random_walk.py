@@ -1,0 +1,93 @@
+"""A random walk that spreads score maps inside regions and stops at class boundaries, and the masks made of it
+(irn.md 2.6). Axes: K maps, n labels that occur, H W cells of the boundary map or pixels of the image.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.parts.ops.pixel_pairs import affinity, paths, reach
+
+VERSION = 1
+STRIDE = 4
+"""Pixels per cell of the boundary map."""
+
+
+def random_walk(
+    maps_KHW: Tensor, edge_HW: Tensor, *, radius: float = 5, beta: float = 10, exp_times: int = 8, damp: bool = True
+) -> Tensor:
+    """Maps (K,H,W) after 2^`exp_times` steps among cells nearer than `radius`, of boundary probabilities (H,W).
+
+    A step moves a cell's score to its neighbours and itself in proportion to affinity^`beta`, so that what a cell
+    receives is a weighted mean. `damp`: start from maps x (1 - edge). Leading axes of both are kept: (B,K,H,W) with
+    (B,H,W). Float64 stays, all else is float32.
+    """
+    dtype = torch.float64 if maps_KHW.dtype == torch.float64 else torch.float32
+    edge, maps = edge_HW.to(dtype), maps_KHW.to(dtype)
+    height, width = edge.shape[-2:]
+    with torch.autocast(edge.device.type, enabled=False):
+        shifts, weights, share = _graph(edge.reshape(-1, height, width), radius, beta)
+        y = maps * (1 - edge).unsqueeze(-3) if damp else maps
+        y = y.reshape(len(share), maps.shape[-3], height * width)
+        for _ in range(2**exp_times):
+            y = _step(y, shifts, weights, share)
+    return y.view_as(maps)
+
+
+def _graph(edge_BHW: Tensor, radius: float, beta: float) -> tuple[list[int], list[Tensor], Tensor]:
+    """Flat steps to the partners, weights (B,1,cells that have one) of each step both ways, and 1 / sum of the weights
+    of each cell (B,1,N), its own included."""
+    far = reach(radius)
+    height, width = edge_BHW.shape[1:]
+    # Outside the image stands a boundary: pairs that would leave it have affinity 0.
+    near_BRN = affinity(F.pad(edge_BHW, (far, far, 0, far), value=1.0), radius).clamp(min=0) ** beta
+    shifts, weights = [], []
+    total = torch.ones_like(near_BRN[:, :1])
+    for i, path in enumerate(paths(radius)):
+        dy, dx = path.offset
+        if dy >= height or abs(dx) >= width:
+            continue
+        shift = dy * width + dx
+        weight = near_BRN[:, i : i + 1, : height * width - shift]
+        total = total + F.pad(weight, (0, shift)) + F.pad(weight, (shift, 0))
+        shifts.append(shift)
+        weights.append(weight)
+    return shifts, weights, 1 / total
+
+
+def _step(y_BKN: Tensor, shifts: list[int], weights: list[Tensor], share_B1N: Tensor) -> Tensor:
+    # Cells in rows one behind the other: a pair is two slices, and pairs across the image's border weigh 0.
+    moved = y_BKN.clone()
+    for shift, weight in zip(shifts, weights, strict=True):
+        moved[..., :-shift].addcmul_(weight, y_BKN[..., shift:])
+        moved[..., shift:].addcmul_(weight, y_BKN[..., :-shift])
+    return moved.mul_(share_B1N)
+
+
+@torch.no_grad()
+def walked_masks(
+    walked_nhw: Tensor,
+    labels_n: Tensor,
+    size: tuple[int, int],
+    *,
+    background: float | None = 0.25,
+    stride: int = STRIDE,
+) -> Tensor:
+    """Label values int64 (H,W) of walked maps: `stride` times finer, divided by their one maximum, the largest wins.
+
+    `labels_n` are the label values of the maps. `background` is the score of label 0, which wins ties; None says
+    that label 0 is among the maps. Without a map, or where all of them are 0, the mask is 0 (irn.md 2.6, sipe.md 2.5).
+    """
+    height, width = size
+    labels_n = labels_n.to(walked_nhw.device, torch.int64)
+    if not len(walked_nhw):
+        return torch.zeros(size, dtype=torch.int64, device=walked_nhw.device)
+    fine = F.interpolate(walked_nhw[None].float(), scale_factor=stride, mode="bilinear", align_corners=False)[0]
+    fine = fine[:, :height, :width]
+    fine = fine / fine.max().clamp(min=torch.finfo(fine.dtype).tiny)
+    if background is None:
+        return labels_n[fine.argmax(dim=0)]
+    score_HW, best_HW = fine.max(dim=0)
+    return labels_n[best_HW].masked_fill(score_HW <= background, 0)

@@ -1,0 +1,135 @@
+"""SIPE's network, a localisation pass of it, and the fusion of passes (sipe.md 2.2, 2.4).
+
+Axes: B images, C classes, K = C + 1 labels with background as channel 0, n labels of an image, H W pixels, h w cells,
+D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.parts.nets.stage_classifier import FROZEN, StageClassifier
+from methods.parts.nets.stages import Stages
+from methods.sipe.prototypes import (
+    EPS,
+    background_cam,
+    class_prototypes,
+    normalise,
+    prototype_maps,
+    structure_seeds,
+)
+
+
+class Localised(NamedTuple):
+    """What a forward gives; maps are (B,K,h,w)."""
+
+    score_BC: Tensor
+    """Class logits."""
+    cam: Tensor
+    """In [0,1], where `valid` allows."""
+    seeds: Tensor
+    prototypes: Tensor
+    """(B,K,D)."""
+    is_cam: Tensor
+    """Cosines in [0,1], not normalised."""
+
+
+class SipeNet(StageClassifier):
+    """Five stages of a backbone, given as modules or as `Stages`, a bias-free 1x1 convolution on each of the last four,
+    and one that classifies.
+
+    `forward(images (B,3,H,W), valid (B,K,h,w) of any size)` -> `Localised`. Statistics of batch norm stay as they are.
+    The first three stages learn nothing, and what the side convolutions read learns nothing from them (sipe.md 2.3).
+    """
+
+    def __init__(self, stages: Stages | Sequence[nn.Module], side_dims: Sequence[int], classes: int):
+        super().__init__(stages, classes)
+        dims = self.stages.dims[1:]
+        self.side = nn.ModuleList(nn.Conv2d(d, w, 1, bias=False) for d, w in zip(dims, side_dims, strict=True))
+
+    def maps(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class maps (B,C,h,w) and deepest features (B,D,h,w), with gradient, and the hierarchical features
+        (B,D',h',w') of the size of the fourth stage, whose gradient ends in the side convolutions."""
+        given = self.stages(images_B3HW, FROZEN)
+        size = (int(given[3].shape[2]), int(given[3].shape[3]))
+        parts = []
+        for conv, feature in zip(self.side, given[1:], strict=True):
+            part = conv(feature.detach())
+            part = part / (part.norm(dim=1, keepdim=True) + EPS)
+            parts.append(F.interpolate(part, size, mode="bilinear", align_corners=False))
+        return self.classifier(given[-1]), given[-1], torch.cat(parts, dim=1)
+
+    def forward(
+        self,
+        images_B3HW: Tensor,
+        valid_BKhw: Tensor,
+        *,
+        background_factor: float = 0.5,
+        seed_features: str = "x4",
+        present_only: bool = False,
+    ) -> Localised:
+        """Class scores, CAM, seeds of the features `seed_features` (x4, H), prototypes and IS-CAM of a batch."""
+        maps_BChw, deep_BDhw, hierarchical_BDhw = self.maps(images_B3HW)
+        size = (int(hierarchical_BDhw.shape[2]), int(hierarchical_BDhw.shape[3]))
+        if valid_BKhw.shape[-2:] not in (size, (1, 1)):
+            valid_BKhw = F.interpolate(valid_BKhw.float(), size, mode="nearest")
+        cam_BKhw = background_cam(_fit(maps_BChw, size), valid_BKhw, present_only=present_only)
+        features = _fit(deep_BDhw, size) if seed_features == "x4" else hierarchical_BDhw
+        seeds, _ = structure_seeds(cam_BKhw, features, valid_BKhw, background_factor=background_factor)
+        prototypes = class_prototypes(hierarchical_BDhw, seeds)
+        is_cam = prototype_maps(hierarchical_BDhw, prototypes)
+        return Localised(maps_BChw.mean((2, 3)), cam_BKhw, seeds, prototypes, is_cam)
+
+
+def _fit(maps_BDhw: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps of the fourth stage's size; those of a ResNet of output stride 16 have it."""
+    if maps_BDhw.shape[-2:] == size:
+        return maps_BDhw
+    return F.interpolate(maps_BDhw, size, mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def localise(
+    network: SipeNet,
+    pair_23HW: Tensor,
+    tags_C: Tensor,
+    *,
+    background_factor: float = 0.5,
+    seed_features: str = "H",
+    mask_cam: bool = False,
+    present_only: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """CAM and IS-CAM, (K,h,w) each, of one scale of an image, whose mirror is the pair's second (sipe.md 2.4).
+
+    Class maps and features of both are summed, the mirror's turned back. As published, seeds come from the
+    hierarchical features and the CAM is not masked by the tags, so that absent classes may win cells, which then
+    are no seeds.
+    """
+    maps, deep, hierarchical = (x[:1] + x[1:].flip(-1) for x in network.maps(pair_23HW))
+    size = (int(hierarchical.shape[2]), int(hierarchical.shape[3]))
+    valid_1K11 = torch.cat([tags_C.new_ones(1), tags_C]).to(maps.dtype)[None, :, None, None]
+    cam = background_cam(_fit(maps, size), valid_1K11, present_only=present_only, masked=mask_cam)
+    features = _fit(deep, size) if seed_features == "x4" else hierarchical
+    seeds, _ = structure_seeds(cam, features, valid_1K11, background_factor=background_factor)
+    is_cam = prototype_maps(hierarchical, class_prototypes(hierarchical, seeds))
+    return cam[0], is_cam[0]
+
+
+@torch.no_grad()
+def fuse(maps: Sequence[Tensor], tags_C: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Label values (n) of the background and the classes that occur, and their maps (n,H,W) in [0,1): the scales' maps
+    (K,h,w), resized to `size`, summed and divided by their own maximum (sipe.md 2.4). Raises ValueError for no maps."""
+    if not maps:
+        raise ValueError("no maps: at least one scale is needed")
+    labels_n = torch.cat([torch.zeros(1, dtype=torch.int64, device=tags_C.device), torch.nonzero(tags_C > 0)[:, 0] + 1])
+    total: Tensor | None = None
+    for one in maps:
+        resized = F.interpolate(one[labels_n][None].float(), size, mode="bilinear", align_corners=False)[0]
+        total = resized if total is None else total.add_(resized)
+    assert total is not None
+    return labels_n, normalise(total)
