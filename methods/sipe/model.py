@@ -45,12 +45,21 @@ class SipeNet(StageClassifier):
 
     `forward(images (B,3,H,W), valid (B,K,h,w) of any size)` -> `Localised`. Statistics of batch norm stay as they are.
     The first three stages learn nothing, and what the side convolutions read learns nothing from them (sipe.md 2.3).
+    `levels` names the stages, from 1, whose features make prototypes.
     """
 
-    def __init__(self, stages: Stages | Sequence[nn.Module], side_dims: Sequence[int], classes: int):
+    def __init__(
+        self,
+        stages: Stages | Sequence[nn.Module],
+        side_dims: Sequence[int],
+        classes: int,
+        *,
+        levels: Sequence[int] = (1, 2, 3, 4),
+    ):
         super().__init__(stages, classes)
-        dims = self.stages.dims[1:]
-        self.side = nn.ModuleList(nn.Conv2d(d, w, 1, bias=False) for d, w in zip(dims, side_dims, strict=True))
+        self.levels = tuple(levels)
+        widths = dict(enumerate(side_dims, start=1))
+        self.side = nn.ModuleList(nn.Conv2d(self.stages.dims[i], widths[i], 1, bias=False) for i in self.levels)
 
     def maps(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Class maps (B,C,h,w) and deepest features (B,D,h,w), with gradient, and the hierarchical features
@@ -58,8 +67,8 @@ class SipeNet(StageClassifier):
         given = self.stages(images_B3HW, FROZEN)
         size = (int(given[3].shape[2]), int(given[3].shape[3]))
         parts = []
-        for conv, feature in zip(self.side, given[1:], strict=True):
-            part = conv(feature.detach())
+        for conv, level in zip(self.side, self.levels, strict=True):
+            part = conv(given[level].detach())
             part = part / (part.norm(dim=1, keepdim=True) + EPS)
             parts.append(F.interpolate(part, size, mode="bilinear", align_corners=False))
         return self.classifier(given[-1]), given[-1], torch.cat(parts, dim=1)
@@ -72,13 +81,18 @@ class SipeNet(StageClassifier):
         background_factor: float = 0.5,
         seed_features: str = "x4",
         present_only: bool = False,
+        map_factor: float = 1.0,
     ) -> Localised:
-        """Class scores, CAM, seeds of the features `seed_features` (x4, H), prototypes and IS-CAM of a batch."""
+        """Class scores, CAM, seeds of the features `seed_features` (x4, H), prototypes and IS-CAM of a batch.
+
+        The background competes for seeds with its IoU times `background_factor`; `map_factor` weakens its map instead.
+        """
         maps_BChw, deep_BDhw, hierarchical_BDhw = self.maps(images_B3HW)
         size = (int(hierarchical_BDhw.shape[2]), int(hierarchical_BDhw.shape[3]))
         if valid_BKhw.shape[-2:] not in (size, (1, 1)):
             valid_BKhw = F.interpolate(valid_BKhw.float(), size, mode="nearest")
         cam_BKhw = background_cam(_fit(maps_BChw, size), valid_BKhw, present_only=present_only)
+        cam_BKhw = weakened(cam_BKhw, map_factor)
         features = _fit(deep_BDhw, size) if seed_features == "x4" else hierarchical_BDhw
         seeds, _ = structure_seeds(cam_BKhw, features, valid_BKhw, background_factor=background_factor)
         prototypes = class_prototypes(hierarchical_BDhw, seeds)
@@ -91,6 +105,30 @@ def _fit(maps_BDhw: Tensor, size: tuple[int, int]) -> Tensor:
     if maps_BDhw.shape[-2:] == size:
         return maps_BDhw
     return F.interpolate(maps_BDhw, size, mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def localise_batch(
+    network: SipeNet,
+    pair_2B3HW: Tensor,
+    tags_BC: Tensor,
+    *,
+    background_factor: float = 0.5,
+    seed_features: str = "H",
+    mask_cam: bool = False,
+    present_only: bool = False,
+    map_factor: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """As `localise`, of images of one size and their mirrors: (B,K,h,w) each."""
+    pair = network.maps(pair_2B3HW.flatten(0, 1))
+    maps, deep, hierarchical = (x[: len(tags_BC)] + x[len(tags_BC) :].flip(-1) for x in pair)
+    size = (int(hierarchical.shape[2]), int(hierarchical.shape[3]))
+    valid_BK11 = torch.cat([torch.ones_like(tags_BC[:, :1]), tags_BC], dim=1).to(maps.dtype)[:, :, None, None]
+    cam = background_cam(_fit(maps, size), valid_BK11, present_only=present_only, masked=mask_cam)
+    cam = weakened(cam, map_factor)
+    features = _fit(deep, size) if seed_features == "x4" else hierarchical
+    seeds, _ = structure_seeds(cam, features, valid_BK11, background_factor=background_factor)
+    return cam, prototype_maps(hierarchical, class_prototypes(hierarchical, seeds))
 
 
 @torch.no_grad()
@@ -110,14 +148,21 @@ def localise(
     hierarchical features and the CAM is not masked by the tags, so that absent classes may win cells, which then
     are no seeds.
     """
-    maps, deep, hierarchical = (x[:1] + x[1:].flip(-1) for x in network.maps(pair_23HW))
-    size = (int(hierarchical.shape[2]), int(hierarchical.shape[3]))
-    valid_1K11 = torch.cat([tags_C.new_ones(1), tags_C]).to(maps.dtype)[None, :, None, None]
-    cam = background_cam(_fit(maps, size), valid_1K11, present_only=present_only, masked=mask_cam)
-    features = _fit(deep, size) if seed_features == "x4" else hierarchical
-    seeds, _ = structure_seeds(cam, features, valid_1K11, background_factor=background_factor)
-    is_cam = prototype_maps(hierarchical, class_prototypes(hierarchical, seeds))
+    cam, is_cam = localise_batch(
+        network,
+        pair_23HW[:, None],
+        tags_C[None],
+        background_factor=background_factor,
+        seed_features=seed_features,
+        mask_cam=mask_cam,
+        present_only=present_only,
+    )
     return cam[0], is_cam[0]
+
+
+def weakened(cam_BKhw: Tensor, factor: float) -> Tensor:
+    """The CAM with its background map times `factor`, where the paper has what the code does to the IoU (sipe.md 3)."""
+    return cam_BKhw if factor == 1 else torch.cat([cam_BKhw[:, :1] * factor, cam_BKhw[:, 1:]], dim=1)
 
 
 @torch.no_grad()

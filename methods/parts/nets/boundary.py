@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.parts.nets.stages import COUNT, Stages
+
 VERSION = 1
+STRIDE = 4
+"""Pixels per cell of the output."""
 DIMS = (64, 256, 512, 1024, 2048)
 """Channels of a ResNet-50's five maps: stem with its pooling, and the four layers."""
 FACTORS = (1, 1, 2, 4, 4)
@@ -83,6 +88,41 @@ class DisplacementHead(nn.Module):
         joined = _cut(self.join(torch.cat(deep, dim=1)), size)
         found = self.predict(self.mix(torch.cat([*fine, joined], dim=1)))
         return found if self.training else found - self.mean[:, None, None]
+
+
+class BoundaryNet(nn.Module):
+    """A frozen backbone in five stages and the heads that read its maps, at stride 4 (irn.md 2.4).
+
+    `forward(images (B,3,H,W))` -> boundary logits (B,1,h,w) and displacements (B,2,h,w) or None; h = ceil(H/4). Maps
+    finer than that are pooled to it as the published stem does; of coarser ones alone the output is a blown-up map.
+    """
+
+    def __init__(self, stages: Stages, *, displacement: bool = False):
+        super().__init__()
+        stages.freeze(COUNT)
+        self.stages = stages
+        factors = [max(1, stride // STRIDE) for stride in stages.strides]
+        self.edge = EdgeHead(stages.dims, factors)
+        self.displacement = DisplacementHead(stages.dims, factors) if displacement else None
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
+        size = (-(-int(images_B3HW.shape[2]) // STRIDE), -(-int(images_B3HW.shape[3]) // STRIDE))
+        with torch.no_grad():
+            maps = self.stages(images_B3HW, COUNT)
+            for i, stride in enumerate(self.stages.strides):
+                for _ in range((STRIDE // stride).bit_length() - 1):
+                    maps[i] = F.max_pool2d(maps[i], 3, 2, 1)
+            maps = [_covering(x, size, factor) for x, factor in zip(maps, self.edge.factors, strict=True)]
+        logits = self.edge(maps, size)
+        return logits, None if self.displacement is None else self.displacement(maps, size)
+
+
+def _covering(map_BDhw: Tensor, size: tuple[int, int], factor: int) -> Tensor:
+    """A map that its factor makes at least as large as the output: networks that resize their images fall short."""
+    need = (-(-size[0] // factor), -(-size[1] // factor))
+    if map_BDhw.shape[2] >= need[0] and map_BDhw.shape[3] >= need[1]:
+        return map_BDhw
+    return F.interpolate(map_BDhw, need, mode="bilinear", align_corners=False)
 
 
 def output_size(maps: Sequence[Tensor], factors: Sequence[int]) -> tuple[int, int]:

@@ -76,5 +76,6 @@ def _placed(
     crop = pad_crop(image, label, how.crop, rng)
     content_HW = from_numpy(crop.content_HW)
     view: Tensor = to_tensor_normalised(crop.image_HW3, how.mean, how.std).mul_(content_HW)
-    small = resize_label(crop.label_HW, (how.crop // coarse, how.crop // coarse))
+    side = -(-how.crop // coarse)
+    small = resize_label(crop.label_HW, (side, side))
     return Views({"view1": view}, label_tensor(small), content_HW)

@@ -1,0 +1,36 @@
+"""The classifier of `irn` and its CAMs (irn.md 2.1, 2.2). Axes: B images, C classes, H W pixels, h w cells."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from harness.api.method import Batch, BuildInfo, Progress, StepOutput
+from methods.irn.knobs import IrnConfig
+from methods.irn.maps import EPS
+from methods.parts.bases.stage_cam import StageCam
+from methods.parts.ops.losses import multilabel_soft_margin
+
+
+class Irn(StageCam):
+    """The CAM network. Loss term: `cls`."""
+
+    config: IrnConfig
+
+    def step(self, group: Batch, progress: Progress) -> StepOutput:
+        """Loss of one group."""
+        logits_BC = self.net.class_maps(group.views["view1"]).mean((2, 3))
+        return StepOutput({"cls": multilabel_soft_margin(logits_BC, group.tags_BC)})
+
+    def localised(self, pair_2B3HW: Tensor, tags_BC: Tensor | None) -> Tensor:
+        """ReLU of the class maps of image and mirror, summed: (B,C,h,w)."""
+        plain, mirrored = self.net.class_maps(pair_2B3HW.flatten(0, 1)).float().relu().chunk(2)
+        return plain + mirrored.flip(-1)
+
+    def scores(self, maps_BLHW: Tensor) -> Tensor:
+        """Each class over its own maximum."""
+        return maps_BLHW / (maps_BLHW.amax((-2, -1), keepdim=True) + EPS)
+
+
+def build(config: IrnConfig, info: BuildInfo) -> Irn:
+    """The method on its backbone. Raises BadInput where backbone, weights or crop do not fit."""
+    return Irn(config, info)
