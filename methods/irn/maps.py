@@ -7,10 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-EPS = 1e-5
+from methods.parts.ops.map_fusion import fused_maps
 
 
 def strided_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -28,17 +27,11 @@ def fused_cam(
     before the sum of the two; sums over scales are made at `size`, cut to `crop`, and divided by their own maximum.
     Raises ValueError for no maps.
     """
-    if not maps:
-        raise ValueError("no maps: at least one scale is needed")
     present_n = torch.nonzero(tags_C > 0)[:, 0]
-    if not len(present_n):
-        return maps[0].new_zeros((0, *(crop or size)), dtype=torch.float32)
-    total: Tensor | None = None
-    for pair in maps:
-        both = pair[:, present_n].float().relu()
-        one = F.interpolate((both[0] + both[1].flip(-1))[None], size, mode="bilinear", align_corners=False)[0]
-        total = one if total is None else total.add_(one)
-    assert total is not None
-    if crop is not None:
-        total = total[:, : crop[0], : crop[1]]
-    return total / (total.amax((-2, -1), keepdim=True) + EPS)
+    return fused_maps([mirrored_sum(pair[:, present_n]) for pair in maps], size, crop=crop)
+
+
+def mirrored_sum(pair_2Chw: Tensor) -> Tensor:
+    """ReLU of class maps (2,...,h,w) of image and mirror, the mirror's turned back, summed: (...,h,w)."""
+    both = pair_2Chw.float().relu()
+    return both[0] + both[1].flip(-1)

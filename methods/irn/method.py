@@ -6,9 +6,10 @@ from torch import Tensor
 
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.irn.knobs import IrnConfig
-from methods.irn.maps import EPS
+from methods.irn.maps import mirrored_sum
 from methods.parts.bases.stage_cam import StageCam
 from methods.parts.ops.losses import multilabel_soft_margin
+from methods.parts.ops.map_fusion import over_maximum
 
 
 class Irn(StageCam):
@@ -23,12 +24,11 @@ class Irn(StageCam):
 
     def localised(self, pair_2B3HW: Tensor, tags_BC: Tensor | None) -> Tensor:
         """ReLU of the class maps of image and mirror, summed: (B,C,h,w)."""
-        plain, mirrored = self.net.class_maps(pair_2B3HW.flatten(0, 1)).float().relu().chunk(2)
-        return plain + mirrored.flip(-1)
+        return mirrored_sum(self.net.class_maps(pair_2B3HW.flatten(0, 1)).unflatten(0, (2, -1)))
 
     def scores(self, maps_BLHW: Tensor) -> Tensor:
         """Each class over its own maximum."""
-        return maps_BLHW / (maps_BLHW.amax((-2, -1), keepdim=True) + EPS)
+        return over_maximum(maps_BLHW)
 
 
 def build(config: IrnConfig, info: BuildInfo) -> Irn:

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from methods.parts.nets.stage_classifier import FROZEN, StageClassifier
 from methods.parts.nets.stages import Stages
+from methods.parts.ops.map_fusion import EPS, fused_maps
 from methods.sipe.prototypes import (
-    EPS,
     background_cam,
     class_prototypes,
-    normalise,
     prototype_maps,
     structure_seeds,
 )
@@ -165,16 +164,8 @@ def weakened(cam_BKhw: Tensor, factor: float) -> Tensor:
     return cam_BKhw if factor == 1 else torch.cat([cam_BKhw[:, :1] * factor, cam_BKhw[:, 1:]], dim=1)
 
 
-@torch.no_grad()
 def fuse(maps: Sequence[Tensor], tags_C: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Label values (n) of the background and the classes that occur, and their maps (n,H,W) in [0,1): the scales' maps
     (K,h,w), resized to `size`, summed and divided by their own maximum (sipe.md 2.4). Raises ValueError for no maps."""
-    if not maps:
-        raise ValueError("no maps: at least one scale is needed")
     labels_n = torch.cat([torch.zeros(1, dtype=torch.int64, device=tags_C.device), torch.nonzero(tags_C > 0)[:, 0] + 1])
-    total: Tensor | None = None
-    for one in maps:
-        resized = F.interpolate(one[labels_n][None].float(), size, mode="bilinear", align_corners=False)[0]
-        total = resized if total is None else total.add_(resized)
-    assert total is not None
-    return labels_n, normalise(total)
+    return labels_n, fused_maps([one[labels_n] for one in maps], size)

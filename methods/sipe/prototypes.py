@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EPS = 1e-5
+from methods.parts.ops.map_fusion import EPS, over_maximum
+
 BLOCK = 256
 """Cells whose similarity to others is held at a time."""
 COSINE_EPS = 1e-8
@@ -32,7 +33,7 @@ def valid_map(content_BHW: Tensor, tags_BC: Tensor, hw: tuple[int, int]) -> Tens
 
 def normalise(maps_BKhw: Tensor) -> Tensor:
     """Each map divided by (its maximum + 1e-5) (sipe.md 2.2)."""
-    return maps_BKhw / (maps_BKhw.amax((-2, -1), keepdim=True) + EPS)
+    return over_maximum(maps_BKhw)
 
 
 def background_cam(

@@ -67,6 +67,18 @@ def _step(y_BKN: Tensor, shifts: list[int], weights: list[Tensor], share_B1N: Te
 
 
 @torch.no_grad()
+def walked_scores(walked_nhw: Tensor, size: tuple[int, int], *, stride: int = STRIDE, per_map: bool = False) -> Tensor:
+    """Walked maps `stride` times finer (bilinear), cut to (H,W), divided by their one maximum, or each by its own with
+    `per_map`: (n,H,W) in [0,1], 0 where all is 0 (irn.md 2.6)."""
+    if not len(walked_nhw):
+        return walked_nhw.new_zeros((0, *size), dtype=torch.float32)
+    fine = F.interpolate(walked_nhw[None].float(), scale_factor=stride, mode="bilinear", align_corners=False)[0]
+    fine = fine[:, : size[0], : size[1]]
+    largest = fine.amax((1, 2), keepdim=True) if per_map else fine.max()
+    return fine / largest.clamp(min=torch.finfo(fine.dtype).tiny)
+
+
+@torch.no_grad()
 def walked_masks(
     walked_nhw: Tensor,
     labels_n: Tensor,
@@ -74,20 +86,17 @@ def walked_masks(
     *,
     background: float | None = 0.25,
     stride: int = STRIDE,
+    per_map: bool = False,
 ) -> Tensor:
-    """Label values int64 (H,W) of walked maps: `stride` times finer, divided by their one maximum, the largest wins.
+    """Label values int64 (H,W) of walked maps: of `walked_scores` the largest wins.
 
     `labels_n` are the label values of the maps. `background` is the score of label 0, which wins ties; None says
     that label 0 is among the maps. Without a map, or where all of them are 0, the mask is 0 (irn.md 2.6, sipe.md 2.5).
     """
-    height, width = size
     labels_n = labels_n.to(walked_nhw.device, torch.int64)
-    if not len(walked_nhw):
+    scores_nHW = walked_scores(walked_nhw, size, stride=stride, per_map=per_map)
+    if not len(scores_nHW):
         return torch.zeros(size, dtype=torch.int64, device=walked_nhw.device)
-    fine = F.interpolate(walked_nhw[None].float(), scale_factor=stride, mode="bilinear", align_corners=False)[0]
-    fine = fine[:, :height, :width]
-    fine = fine / fine.max().clamp(min=torch.finfo(fine.dtype).tiny)
-    if background is None:
-        return labels_n[fine.argmax(dim=0)]
-    score_HW, best_HW = fine.max(dim=0)
-    return labels_n[best_HW].masked_fill(score_HW <= background, 0)
+    score_HW, best_HW = scores_nHW.max(dim=0)
+    found = labels_n[best_HW]
+    return found if background is None else found.masked_fill(score_HW <= background, 0)

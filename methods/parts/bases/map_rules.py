@@ -1,0 +1,90 @@
+"""What a multi-stage recipe makes of the maps that its classifier wrote, image by image and without the network:
+confident labels, walked maps, scores and masks (irn.md 2.3, 2.6, sipe.md 2.5).
+
+Axes: n maps of an image, one of each label that occurs, h w cells of a scale or of stride 4, H W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from methods.parts.bases.boundary_trainer import fitted_radius
+from methods.parts.bases.recipe_knobs import RecipeKnobs
+from methods.parts.ops.confident_labels import LabelCrf
+from methods.parts.ops.random_walk import random_walk
+
+VERSION = 1
+"""Raised when anything here computes something else."""
+
+
+@dataclass(frozen=True)
+class MapRules(ABC):
+    """The rules of one method with its knobs; picklable, for the processes that go through a split's images.
+
+    `maps` are those of every scale, (n,h,w) each, not normalised, of the labels `labels_n`, ascending: 0 is
+    background, where the method has a map of it, and 1..C are classes.
+    """
+
+    config: RecipeKnobs
+    crop: int
+    """Side of the training input, by which radii are fitted."""
+
+    @abstractmethod
+    def labels(self, tags_C: Tensor) -> Tensor:
+        """Label values int64 (n) of the maps that are kept of an image."""
+
+    @abstractmethod
+    def confident(
+        self,
+        maps: Sequence[Tensor],
+        labels_n: Tensor,
+        size: tuple[int, int],
+        *,
+        image: NDArray[np.uint8] | None = None,
+        crf: LabelCrf | None = None,
+    ) -> Tensor:
+        """Label values int64 (H,W) that the boundary network learns from, 255 where unsure; `crf` over `image`."""
+
+    @abstractmethod
+    def start(self, maps: Sequence[Tensor], size: tuple[int, int], edge: tuple[int, int]) -> Tensor:
+        """Maps (n,h,w) in [0,1] of the boundary map's size `edge`, from which the walk starts."""
+
+    @abstractmethod
+    def scores(self, walked_nhw: Tensor, size: tuple[int, int]) -> Tensor:
+        """Scores (m,H,W) in [0,1] of the m classes among walked maps, to be held against a background score."""
+
+    @abstractmethod
+    def mask(self, walked_nhw: Tensor, labels_n: Tensor, size: tuple[int, int]) -> Tensor:
+        """The pseudo mask: label values int64 (H,W)."""
+
+    @property
+    def crf_numbers(self) -> Mapping[str, float]:
+        """Certainty of labels, and reach in levels and pixels, of the CRF that `confident` is given."""
+        config = self.config
+        return {"gt_prob": config.crf_gt_prob, "bi_rgb_std": config.crf_rgb_std, "bi_xy_std": config.crf_xy_std}
+
+    @property
+    def walk_radius(self) -> float:
+        """Radius of a step in cells of stride 4."""
+        return fitted_radius(self.config.rw_radius, self.crop)
+
+    @torch.no_grad()
+    def walk(self, maps: Sequence[Tensor], edge_hw: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps (n,h,w) after the random walk along boundary probabilities (h,w) of stride 4."""
+        config = self.config
+        start = self.start(maps, size, (int(edge_hw.shape[0]), int(edge_hw.shape[1]))) ** config.rw_power
+        return random_walk(
+            start,
+            edge_hw,
+            radius=self.walk_radius,
+            beta=config.rw_beta,
+            exp_times=config.rw_steps,
+            damp=config.rw_damp,
+        )

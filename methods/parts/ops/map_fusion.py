@@ -1,0 +1,39 @@
+"""Maps of one image at several scales, summed at one size: how IRN's recipes read what a classifier wrote.
+
+Axes: L maps of an image, h w cells of a scale, H W target cells or pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+VERSION = 1
+EPS = 1e-5
+
+
+def over_maximum(maps_LHW: Tensor) -> Tensor:
+    """Each map divided by (its maximum + 1e-5); leading axes are kept."""
+    return maps_LHW / (maps_LHW.amax((-2, -1), keepdim=True) + EPS)
+
+
+@torch.no_grad()
+def fused_maps(maps: Sequence[Tensor], size: tuple[int, int], *, crop: tuple[int, int] | None = None) -> Tensor:
+    """Float32 (L,H,W) in [0,1): maps (L,h,w), not negative, of every scale, resized to `size` (bilinear), summed, cut
+    to `crop`, each divided by its maximum (irn.md 2.2, sipe.md 2.4).
+
+    Raises ValueError for no maps.
+    """
+    if not maps:
+        raise ValueError("no maps: at least one scale is needed")
+    if not len(maps[0]):
+        return maps[0].new_zeros((0, *(crop or size)), dtype=torch.float32)
+    total: Tensor | None = None
+    for one in maps:
+        resized = F.interpolate(one[None].float(), size, mode="bilinear", align_corners=False)[0]
+        total = resized if total is None else total.add_(resized)
+    assert total is not None
+    return over_maximum(total if crop is None else total[:, : crop[0], : crop[1]])
