@@ -34,6 +34,7 @@ Verdict = Literal["reproduced", "above", "below", "too uncertain", "not run", "n
 BACKBONES = {
     "ViT-B": "vit_base_patch16_224.orig_in21k_ft_in1k",
     "DeiT-B": "deit_base_patch16_224.fb_in1k",
+    "RN50": "resnet50.tv_in1k",
     "RN101": "resnet101",
     "RN101s": "resnet101s.gluon_in1k",
 }

@@ -14,11 +14,11 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from harness.errors import BadInput, Problem
-from methods.parts.nets.backbones import SHAPES_NAMES, Encoder, build_encoder, whole_patches
+from methods.parts.nets.backbones import SHAPES_NAMES, Encoder, build_encoder, first_line, whole_patches
 from methods.parts.nets.encoders import Floats3, ShapesEncoder
 from methods.parts.nets.pyramids import VIT_MODULES, ShapesPyramid, build_pyramid
 from methods.parts.nets.shapes_nets import ShapesCNN, ShapesViT
-from methods.parts.nets.timm_nets import REFUSED, check_name, create, first_line
+from methods.parts.nets.timm_nets import REFUSED, check_name, create
 
 VERSION = 1
 """Raised when a backbone computes something else."""
@@ -135,9 +135,12 @@ def _gradient(wanted: bool) -> torch.set_grad_enabled:
 
 
 def _probe(stages: nn.Module) -> Tensor:
-    """An image (1,3,64,64) that is not blank, where the stages are; no generator of the run is drawn from."""
+    """An image (1,3,64,64), or of the channels that the first convolution takes, that is not blank, where the stages
+    are; no generator of the run is drawn from."""
     like = next(stages.parameters(), torch.zeros(0))
-    return torch.linspace(-1, 1, 3 * PROBE * PROBE, dtype=like.dtype, device=like.device).sin().view(1, 3, PROBE, PROBE)
+    depth = next((m.in_channels for m in stages.modules() if isinstance(m, nn.Conv2d)), 3)
+    values = torch.linspace(-1, 1, depth * PROBE * PROBE, dtype=like.dtype, device=like.device).sin()
+    return values.view(1, depth, PROBE, PROBE)
 
 
 def build_stages(name: str, weights: str | None, *, crop: int, drop: float = 0.0) -> Stages:
