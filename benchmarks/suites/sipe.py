@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ def cases(quick: bool) -> list[Case]:
             content[: cells // 5] = 0
             return smooth[0], smooth[1].relu(), smooth[2], valid * content
 
-        def run(which) -> Found:
+        def run(which: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Found:
             maps, deep, hierarchical, valid = inputs()
             learned = [x.detach().requires_grad_() for x in (maps, hierarchical)]
             loss = which(learned[0], deep.detach().requires_grad_(), learned[1], valid)
