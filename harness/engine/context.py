@@ -58,11 +58,11 @@ class Context:
     """Locks on the stages' folders that this run reads; closing it lets others remove them."""
     _live: tuple[str, Method] | None = None
 
-    def beat(self, stage: str, step: int, total: int, losses: dict[str, float] | None = None) -> None:
+    def report_progress(self, stage: str, step: int, total: int, losses: dict[str, float] | None = None) -> None:
         """Tell whoever watches where this run is."""
         if self.session.rank == 0:
             extra: dict[str, Any] = {"losses": losses} if losses else {}
-            self.heartbeat.beat(
+            self.heartbeat.write(
                 key=self.key,
                 method=self.run.method,
                 seed=self.run.seed,
@@ -91,7 +91,7 @@ class Context:
             bf16=run.precision == "bf16",
             session=self.session,
             threads=self.machine.threads,
-            beat=self.beat,
+            report_progress=self.report_progress,
         )
 
     def build(self) -> Method:

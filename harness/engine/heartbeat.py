@@ -28,14 +28,14 @@ class Heartbeat:
         self._last: float | None = None
         self._stepped: tuple[int, float] | None = None
         self.before = _read(self.path)
-        """The last beat of an attempt that ended without a result; empty where there was none."""
+        """The last heartbeat of an attempt that ended without a result; empty where there was none."""
         self.earlier = max(0.0, float(self.before.get("updated", 0.0)) - float(self.before.get("started", 0.0)))
-        """Seconds of all attempts before this one, each until its last beat."""
+        """Seconds of all attempts before this one, each until its last heartbeat."""
         # Set back, so that `updated - started` is what the run has cost, however many attempts it took.
         started = clock() - self.earlier
         self._fields: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
 
-    def beat(self, *, force: bool = False, **fields: Any) -> bool:
+    def write(self, *, force: bool = False, **fields: Any) -> bool:
         """Remembers `fields` (JSON values) and writes all of them when due; answers whether it wrote.
 
         Known fields: key, study, trial, role, seed, method, stage, step, total, losses.
@@ -88,5 +88,5 @@ def read_heartbeat(store_root: str | Path, key: str) -> dict[str, Any]:
 def read_heartbeats(store_root: str | Path) -> list[dict[str, Any]]:
     """All heartbeats under `<store_root>/work/<key>/`, newest first; half-gone files are left out."""
     # A run may end (and remove its file) while we look.
-    beats = [_read(path) for path in sorted(Path(store_root).glob(f"work/*/{FILE}"))]
-    return sorted((b for b in beats if "key" in b), key=lambda b: -float(b.get("updated", 0.0)))
+    found = [_read(path) for path in sorted(Path(store_root).glob(f"work/*/{FILE}"))]
+    return sorted((b for b in found if "key" in b), key=lambda b: -float(b.get("updated", 0.0)))

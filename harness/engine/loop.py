@@ -61,7 +61,7 @@ def train(
     session: Session,
     phases: Phases,
     *,
-    beat: Callable[[int, dict[str, float]], None],
+    report_progress: Callable[[int, dict[str, float]], None],
     evaluate: Callable[[int], float] | None = None,
 ) -> Trained:
     """Run the loop from the newest checkpoint to the end.
@@ -89,7 +89,7 @@ def train(
             values = one.check(config.folder, session)
             kept = one.step % every == 0 or one.step == config.total - 1
             result.steps.extend((one.step, n, v) for n, v in values.items() if kept)
-            beat(one.step + 1, {n: v for n, v in values.items() if kept and n not in result.logged})
+            report_progress(one.step + 1, {n: v for n, v in values.items() if kept and n not in result.logged})
 
     method.train()
     batches = iter(make_loader(result.resumed_at))

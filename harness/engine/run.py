@@ -48,7 +48,7 @@ def execute(payload: Payload, session: Session) -> Outcome:
         context = open_context(payload, session, phases)
     if session.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
-    context.beat("start", 0, context.run.total)
+    context.report_progress("start", 0, context.run.total)
     context.check_data()
     base: dict[str, Any] = {
         "train": payload.data.train,
@@ -172,9 +172,9 @@ def _resumed_at(outputs: Mapping[str, Artifact]) -> int:
     return int(pl.read_parquet_metadata(outputs["steps"].path).get(RESUMED_AT, 0))
 
 
-def _reached(beat: Mapping[str, Any]) -> int:
+def _reached(heartbeat: Mapping[str, Any]) -> int:
     """The training step of the last heartbeat of an earlier attempt; 0 where there was none."""
-    return int(beat.get("step", 0)) if beat.get("stage") in ("train", "rung") else 0
+    return int(heartbeat.get("step", 0)) if heartbeat.get("stage") in ("train", "rung") else 0
 
 
 def _fresh_state(session: Session, threads: int) -> None:

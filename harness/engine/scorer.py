@@ -24,5 +24,5 @@ class Scorer:
     bf16: bool
     session: Session
     threads: int
-    beat: Callable[[str, int, int], object]
+    report_progress: Callable[[str, int, int], object]
     """Called with what is scored, images done, images in all."""

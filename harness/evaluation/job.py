@@ -91,7 +91,7 @@ def score(job: ScoringJob, method: Method) -> Tables:
             bf16=job.run.precision == "bf16",
             session=LocalSession(device=job.device),
             threads=job.threads,
-            beat=shown,
+            report_progress=shown,
         )
         found = score_images(scorer, method, job.ids, [job.target], {}, job.split, job.how)[job.target]
     results = [found[i] for i in job.ids]

@@ -128,7 +128,7 @@ class Hooks(Protocol):
         """What the store says of a key; None where nothing closed it."""
         ...
 
-    def past(self, study: Study) -> Sequence[ClosedTrial]:
+    def closed_trials(self, study: Study) -> Sequence[ClosedTrial]:
         """The study's trials in the store, whatever sweep wrote them, that keep their key; asked once per study."""
         ...
 

@@ -111,7 +111,7 @@ class MethodRunner:
             folder=folder,
             checkpoint_every=checkpoint_every,
         )
-        trained = train(method, loader, config, session, Phases(), beat=lambda step, losses: None)
+        trained = train(method, loader, config, session, Phases(), report_progress=lambda step, losses: None)
         return method, trained
 
     def loader(self, run: RunConfig, dataset: Dataset, method: Method, session: Session, start: int) -> Loader:

@@ -36,12 +36,12 @@ def run_studies(
     Raises BadInput for studies that cannot run; KeyboardInterrupt, also for SIGTERM, after a clean stop.
     """
     root = Path(store_root)
-    conductor, progress = _opened(studies, hooks, root, retry)
-    if not conductor.idle():
+    scheduler, progress = _opened(studies, hooks, root, retry)
+    if not scheduler.idle():
         from harness.tuning.ray_driver import run_on_ray
 
-        run_on_ray(conductor, progress, execute=execute, store_root=root, address=address, parallel=parallel, show=show)
-    return conductor.records
+        run_on_ray(scheduler, progress, execute=execute, store_root=root, address=address, parallel=parallel, show=show)
+    return scheduler.records
 
 
 def run_local(
@@ -58,10 +58,10 @@ def run_local(
 
     `session` tells the device. Without `store_root` an interrupted TPE trial is proposed anew on resume.
     """
-    conductor, progress = _opened(studies, hooks, None if store_root is None else Path(store_root), retry)
-    if not conductor.idle():
-        run_in_process(conductor, progress, execute, session=session or LocalSession(), show=show)
-    return conductor.records
+    scheduler, progress = _opened(studies, hooks, None if store_root is None else Path(store_root), retry)
+    if not scheduler.idle():
+        run_in_process(scheduler, progress, execute, session=session or LocalSession(), show=show)
+    return scheduler.records
 
 
 def _opened(
@@ -69,30 +69,30 @@ def _opened(
 ) -> tuple[Scheduler, ProgressDisplay]:
     """The sweep as it stands before anything runs, and its display."""
     progress = ProgressDisplay()
-    conductor = Scheduler(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
-    return conductor, progress
+    scheduler = Scheduler(studies, hooks, store_root=store_root, retry=retry, on_record=progress.closed)
+    return scheduler, progress
 
 
 def run_in_process(
-    conductor: Scheduler, progress: ProgressDisplay, execute: str | Execute, *, session: LocalSession, show: bool
+    scheduler: Scheduler, progress: ProgressDisplay, execute: str | Execute, *, session: LocalSession, show: bool
 ) -> None:
     """Run what is left. See `harness.tuning.drivers.run_local`."""
     function: Execute = resolve(execute) if isinstance(execute, str) else execute
     with ExitStack() as stack:
         if show:
-            stack.enter_context(progress.watching(conductor, parallel=lambda: 1))
-        while (job := conductor.next()) is not NoJob.FINISHED:
+            stack.enter_context(progress.watching(scheduler, parallel=lambda: 1))
+        while (job := scheduler.next()) is not NoJob.FINISHED:
             assert isinstance(job, Job), "with one run at a time nothing can be waited for"
-            conductor.begin(job.id)
-            conductor.finish(job.id, _run(conductor, job, function, session))
+            scheduler.begin(job.id)
+            scheduler.finish(job.id, _run(scheduler, job, function, session))
 
 
-def _run(conductor: Scheduler, job: Job, execute: Execute, session: LocalSession) -> Outcome:
+def _run(scheduler: Scheduler, job: Job, execute: Execute, session: LocalSession) -> Outcome:
     def goes_on(reached: float, objective: float) -> bool:
-        return conductor.report(job.id, reached, objective)
+        return scheduler.report(job.id, reached, objective)
 
     try:
         own = replace(session, rungs=job.rungs, on_report=goes_on)
         return attempt(execute, job.payload, own, job.study.threads)
     except SystemExit:
-        return conductor.pruned(job.id)
+        return scheduler.pruned(job.id)

@@ -93,7 +93,7 @@ class Ledger:
                 print(f"{row['method']} seed {row['seed']}, run {key}, is made again: {lost}", flush=True)
             return None
 
-    def past(self, study: Study) -> list[ClosedTrial]:
+    def closed_trials(self, study: Study) -> list[ClosedTrial]:
         """Closed trials of this study in the store, whatever sweep wrote them, that would still run under their key."""
         found = []
         mine = [r for rows in self._trials().values() for r in rows if r["study"] == study.id and r["role"] == "trial"]
@@ -200,13 +200,13 @@ class Ledger:
     def _seconds_spent(self, key: str) -> float:
         """Wall seconds between the first and the last heartbeat of a run that left no phases."""
         try:
-            beat = json.loads((self.store.work(key) / HEARTBEAT_FILE).read_text())
+            heartbeat = json.loads((self.store.work(key) / HEARTBEAT_FILE).read_text())
         except (OSError, ValueError):
             return 0.0
-        return max(0.0, float(beat.get("updated", 0.0)) - float(beat.get("started", 0.0)))
+        return max(0.0, float(heartbeat.get("updated", 0.0)) - float(heartbeat.get("started", 0.0)))
 
     def _forget_heartbeat(self, key: str) -> None:
-        """A run whose row is booked is no longer in progress; the work folder goes where nothing else is in it."""
+        """A run whose row is written is no longer in progress; the work folder goes where nothing else is in it."""
         (self.store.work(key) / HEARTBEAT_FILE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.store.work(key).rmdir()

@@ -34,7 +34,7 @@ class RunView:
     trial: int
     role: str
     elapsed: float
-    beat: Mapping[str, Any]
+    heartbeat: Mapping[str, Any]
     in_stage: float
     """Seconds since the stage that the heartbeat names began."""
     silent: float = 0.0
@@ -73,15 +73,17 @@ class View:
         return sum(s.total for s in self.studies)
 
 
-def view_of(conductor: Scheduler, now: float) -> View:
-    """The sweep as conductor and heartbeats show it."""
-    jobs = conductor.jobs()
+def view_of(scheduler: Scheduler, now: float) -> View:
+    """The sweep as scheduler and heartbeats show it."""
+    jobs = scheduler.jobs()
     runs = []
     for job in (j for j in jobs if j.begun):
-        beat = conductor.beat(job)
-        in_stage = now - beat.get("stage_started", job.started)
-        silent = max(0.0, now - beat.get("updated", job.started))
-        runs.append(RunView(job.study.id, job.slot.trial, job.slot.role, now - job.started, beat, in_stage, silent))
+        heartbeat = scheduler.heartbeat(job)
+        in_stage = now - heartbeat.get("stage_started", job.started)
+        silent = max(0.0, now - heartbeat.get("updated", job.started))
+        runs.append(
+            RunView(job.study.id, job.planned.trial, job.planned.role, now - job.started, heartbeat, in_stage, silent)
+        )
     studies = tuple(
         StudyView(
             s.study.id,
@@ -91,7 +93,7 @@ def view_of(conductor: Scheduler, now: float) -> View:
             mean(s.seconds) if s.seconds else None,
             s.best.outcome.objective if s.best is not None else None,
         )
-        for s in conductor.states
+        for s in scheduler.states
     )
     return View(studies, tuple(runs), len(jobs) - len(runs))
 
@@ -104,7 +106,7 @@ def seconds_left(view: View, parallel: int) -> float | None:
     """
     promised: dict[str, list[float]] = {}
     for run in view.runs:
-        step, total = run.beat.get("step", 0), run.beat.get("total", 0)
+        step, total = run.heartbeat.get("step", 0), run.heartbeat.get("total", 0)
         if step and total and step <= total:
             promised.setdefault(run.study, []).append(run.elapsed + run.in_stage * (total - step) / step)
     length = {
@@ -139,11 +141,11 @@ def clock_text(seconds: float | None) -> str:
 
 def run_text(run: RunView) -> str:
     """One running run: place in the sweep, stage, step, losses."""
-    beat = run.beat
-    where = f"{beat.get('stage', 'starting')}"
-    if beat.get("total"):
-        where += f" {beat.get('step', 0)}/{beat['total']}"
-    losses = "  ".join(f"{k} {v:.3g}" for k, v in (beat.get("losses") or {}).items())
+    heartbeat = run.heartbeat
+    where = f"{heartbeat.get('stage', 'starting')}"
+    if heartbeat.get("total"):
+        where += f" {heartbeat.get('step', 0)}/{heartbeat['total']}"
+    losses = "  ".join(f"{k} {v:.3g}" for k, v in (heartbeat.get("losses") or {}).items())
     silent = f"  last heard {clock_text(run.silent)} ago" if run.silent > SILENT_S else ""
     return f"{run.study}  {run.role} {run.trial}  {where}  {clock_text(run.elapsed)}{silent}  {losses}".rstrip()
 
@@ -177,7 +179,7 @@ class ProgressDisplay:
         self._stream = stream if stream is not None else sys.stdout
         self._live: Any = None
         self._shown = False
-        self._conductor: Scheduler | None = None
+        self._scheduler: Scheduler | None = None
         self._parallel: Callable[[], int] = lambda: 1
 
     def closed(self, record: Record) -> None:
@@ -192,9 +194,9 @@ class ProgressDisplay:
             self._print(f"{study}  {role} {trial}: {why}, the run starts again from its newest checkpoint")
 
     @contextmanager
-    def watching(self, conductor: Scheduler, parallel: Callable[[], int]) -> Iterator[None]:
-        """Shows `conductor` until the block ends. `parallel()` answers how many runs fit at a time."""
-        self._conductor, self._parallel, self._shown = conductor, parallel, True
+    def watching(self, scheduler: Scheduler, parallel: Callable[[], int]) -> Iterator[None]:
+        """Shows `scheduler` until the block ends. `parallel()` answers how many runs fit at a time."""
+        self._scheduler, self._parallel, self._shown = scheduler, parallel, True
         stop = threading.Event()
         terminal = self._stream.isatty()
         if terminal:
@@ -216,8 +218,8 @@ class ProgressDisplay:
             self._shown = False
 
     def _view(self) -> View:
-        assert self._conductor is not None
-        return view_of(self._conductor, time.time())
+        assert self._scheduler is not None
+        return view_of(self._scheduler, time.time())
 
     def _tick(self, stop: threading.Event, every: float) -> None:
         while not stop.wait(every):

@@ -1,4 +1,4 @@
-"""The conductor as Ray Tune sees it: a searcher that routes trials, a scheduler that stops them."""
+"""The scheduler as Ray Tune sees it: a searcher that routes trials, a scheduler that stops them."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ WATCH_EVERY_S = 2.0
 
 
 class Routing(Searcher):
-    """Hands out the conductor's jobs, at most `limit()` at a time, and closes them with their outcomes.
+    """Hands out the scheduler's jobs, at most `limit()` at a time, and closes them with their outcomes.
 
     Tune swallows exceptions of its searcher: the first is kept in `error`, and `Abort` then ends the Tuner.
     """
 
     def __init__(
         self,
-        conductor: Scheduler,
+        scheduler: Scheduler,
         only: Collection[str],
-        ticket: Callable[[Job], dict[str, Any]],
+        message: Callable[[Job], dict[str, Any]],
         limit: Callable[[], int],
         say: Callable[[str, str, int, str], None],
     ):
         """`say(study, role, trial, cause)` hears of runs that start again."""
         super().__init__(metric="objective", mode="max")
-        self._conductor, self._only, self._ticket, self._limit = conductor, only, ticket, limit
+        self._scheduler, self._only, self._message, self._limit = scheduler, only, message, limit
         self._say = say
         self._jobs: dict[str, int] = {}
         self.deaths: dict[str, tuple[str, str]] = {}
@@ -56,10 +56,10 @@ class Routing(Searcher):
         if len(self._jobs) >= self._limit():
             return None
         try:
-            job = self._conductor.next(self._only)
+            job = self._scheduler.next(self._only)
             if isinstance(job, NoJob):
                 return Searcher.FINISHED if job is NoJob.FINISHED else None
-            config = self._ticket(job)
+            config = self._message(job)
         except Exception as error:
             self.error = error
             return Searcher.FINISHED
@@ -69,7 +69,7 @@ class Routing(Searcher):
     def on_trial_start(self, trial_id: str) -> None:
         """A process has taken the trial's job."""
         if trial_id in self._jobs and self.error is None:
-            self._conductor.begin(self._jobs[trial_id])
+            self._scheduler.begin(self._jobs[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Closes the job by its outcome, or as pruned where it has none; hands it back where its process died."""
@@ -78,12 +78,12 @@ class Routing(Searcher):
         if job_id is None or self.error is not None:
             return
         try:
-            job = self._conductor.running[job_id]
+            job = self._scheduler.running[job_id]
             if error or result is None:
-                if self._conductor.died(job_id, cause, why):
-                    self._say(job.study.id, job.slot.role, job.slot.trial, cause)
+                if self._scheduler.died(job_id, cause, why):
+                    self._say(job.study.id, job.planned.role, job.planned.trial, cause)
             else:
-                self._conductor.finish(job_id, self._outcome(job_id, result))
+                self._scheduler.finish(job_id, self._outcome(job_id, result))
         except Exception as failure:
             self.error = failure
 
@@ -92,7 +92,7 @@ class Routing(Searcher):
         return self._jobs.get(trial_id)
 
     def _outcome(self, job_id: int, result: dict[str, Any]) -> Outcome:
-        return Outcome(**json.loads(result["outcome"])) if "outcome" in result else self._conductor.pruned(job_id)
+        return Outcome(**json.loads(result["outcome"])) if "outcome" in result else self._scheduler.pruned(job_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
@@ -110,14 +110,14 @@ class Routing(Searcher):
 
 
 class Rungs(FIFOScheduler):
-    """First come, first served; a trial that the conductor refuses at a rung is stopped.
+    """First come, first served; a trial that the scheduler refuses at a rung is stopped.
 
     An exception ends the Tuner as one of the searcher does.
     """
 
-    def __init__(self, conductor: Scheduler, search: Routing):
+    def __init__(self, scheduler: Scheduler, search: Routing):
         super().__init__()
-        self._conductor, self._search = conductor, search
+        self._scheduler, self._search = scheduler, search
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts at the start, and a sweep resumes from its store."""
@@ -137,7 +137,7 @@ class Rungs(FIFOScheduler):
         if "outcome" in result:
             return str(TrialScheduler.CONTINUE)
         try:
-            goes_on = self._conductor.report(trial.config["id"], result["reached"] / 100, result["objective"])
+            goes_on = self._scheduler.report(trial.config["id"], result["reached"] / 100, result["objective"])
         except Exception as error:
             self._search.error = self._search.error or error
             return str(TrialScheduler.STOP)
@@ -164,11 +164,11 @@ class Abort(Stopper):
 
 
 class Watchdog(Callback):
-    """Tells the conductor which trials have begun, and kills those that hang."""
+    """Tells the scheduler which trials have begun, and kills those that hang."""
 
-    def __init__(self, conductor: Scheduler, search: Routing):
-        self._conductor, self._search = conductor, search
-        self._watch = Watch(conductor.beat)
+    def __init__(self, scheduler: Scheduler, search: Routing):
+        self._scheduler, self._search = scheduler, search
+        self._watch = Watch(scheduler.heartbeat)
         self._last = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Watchdog(Callback):
         if time.monotonic() - self._last < WATCH_EVERY_S:
             return
         self._last = time.monotonic()
-        hung = {job.id: why for job, why in self._watch.hung(j for j in self._conductor.jobs() if j.begun)}
+        hung = {job.id: why for job, why in self._watch.hung(j for j in self._scheduler.jobs() if j.begun)}
         for trial in trials if hung else ():
             job, actor = self._search.job_of(trial.trial_id), trial.temporary_state.ray_actor
             if job is not None and actor is not None and (why := hung.get(job)):

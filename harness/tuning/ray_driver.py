@@ -43,7 +43,7 @@ OBJECT_STORE_BYTES = 100_000_000
 
 
 def run_on_ray(
-    conductor: Scheduler,
+    scheduler: Scheduler,
     progress: ProgressDisplay,
     *,
     execute: str,
@@ -54,7 +54,7 @@ def run_on_ray(
 ) -> None:
     """Run what is left. See `harness.tuning.drivers.run_studies`."""
     shapes: dict[Shape, list[str]] = {}
-    for study in (state.study for state in conductor.states):
+    for study in (state.study for state in scheduler.states):
         shapes.setdefault((study.workers, study.cores_per_run, study.gpus), []).append(study.id)
     with _runtime(address), _terminated_is_interrupted():
         import ray
@@ -63,8 +63,8 @@ def run_on_ray(
             _check_fits(shape, ray.cluster_resources(), address)
         for shape, ids in shapes.items():
             limit = _limit(shape, address, parallel)
-            with progress.watching(conductor, limit) if show else nullcontext():
-                _tune(conductor, ids, shape, execute, store_root, limit, progress)
+            with progress.watching(scheduler, limit) if show else nullcontext():
+                _tune(scheduler, ids, shape, execute, store_root, limit, progress)
 
 
 def fits(shape: Shape, resources: Mapping[str, float]) -> int:
@@ -158,7 +158,7 @@ def _terminated_is_interrupted() -> Iterator[None]:
 
 
 def _tune(
-    conductor: Scheduler,
+    scheduler: Scheduler,
     only: Collection[str],
     shape: Shape,
     execute: str,
@@ -178,15 +178,15 @@ def _tune(
     workers, cpus, gpus = shape
     with _scratch_folders(store_root, workers) as (scratch, shared):
 
-        def ticket(job: Job) -> dict[str, Any]:
+        def message(job: Job) -> dict[str, Any]:
             return JobMessage(
                 job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers, str(shared)
             ).to_config()
 
-        search = Routing(conductor, frozenset(only), ticket, limit, progress.restarted)
+        search = Routing(scheduler, frozenset(only), message, limit, progress.restarted)
         try:
             with every_death_is_told():
-                _tuner(conductor, search, shape, scratch).fit()
+                _tuner(scheduler, search, shape, scratch).fit()
         finally:
             if workers > 1:
                 remove_orphans()
@@ -210,7 +210,7 @@ def _scratch_folders(store_root: Path, workers: int) -> Iterator[tuple[Path, Pat
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tuner(conductor: Scheduler, search: Any, shape: Shape, scratch: Path) -> Any:
+def _tuner(scheduler: Scheduler, search: Any, shape: Shape, scratch: Path) -> Any:
     from ray import tune
 
     from harness.tuning.janitor import Janitor
@@ -220,7 +220,7 @@ def _tuner(conductor: Scheduler, search: Any, shape: Shape, scratch: Path) -> An
     workers, cpus, gpus = shape
     nested = workers > 1
     resources = {"CPU": DRIVER_CPU} if nested else {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
-    callbacks: list[Any] = [Watchdog(conductor, search), *([Janitor()] if nested else [])]
+    callbacks: list[Any] = [Watchdog(scheduler, search), *([Janitor()] if nested else [])]
     return tune.Tuner(
         tune.with_resources(run_trial, resources),
         tune_config=tune.TuneConfig(
@@ -229,7 +229,7 @@ def _tuner(conductor: Scheduler, search: Any, shape: Shape, scratch: Path) -> An
             num_samples=-1,
             reuse_actors=not nested,
             search_alg=search,
-            scheduler=Rungs(conductor, search),
+            scheduler=Rungs(scheduler, search),
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -239,7 +239,7 @@ def _tuner(conductor: Scheduler, search: Any, shape: Shape, scratch: Path) -> An
             verbose=0,
             stop=Abort(search),
             callbacks=callbacks,
-            # A dead run goes back to the conductor, which knows where it died.
+            # A dead run goes back to the scheduler, which knows where it died.
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )

@@ -58,14 +58,14 @@ class JobMessage:
     """Shared folder of this run's Train snapshots, removed afterwards."""
 
     def to_config(self) -> dict[str, Any]:
-        """The Tune config that carries the ticket."""
+        """The Tune config that carries the message."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"id": self.id, "ticket": json.dumps({**values, "payload": self.payload.to_dict()})}
+        return {"id": self.id, "message": json.dumps({**values, "payload": self.payload.to_dict()})}
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> JobMessage:
-        """The ticket of a Tune config."""
-        values = json.loads(config["ticket"])
+        """The message of a Tune config."""
+        values = json.loads(config["message"])
         return cls(**{**values, "rungs": tuple(values["rungs"]), "payload": Payload.from_dict(values["payload"])})
 
     @property
@@ -76,22 +76,22 @@ class JobMessage:
 
 
 def run_trial(config: Mapping[str, Any]) -> None:
-    """The Tune trainable: runs the ticket's job and reports its outcome as data."""
+    """The Tune trainable: runs the message's job and reports its outcome as data."""
     leave_without_gpu()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    ticket = JobMessage.of(config)
-    outcome = _in_this_actor(ticket) if ticket.workers == 1 else _nested(ticket)
+    message = JobMessage.of(config)
+    outcome = _in_this_actor(message) if message.workers == 1 else _nested(message)
     objective = outcome.objective if outcome.objective is not None else -1.0
     tune.report({"reached": 100 * outcome.reached, "objective": objective, "outcome": json.dumps(outcome.to_dict())})
 
 
-def _execute(ticket: JobMessage, payload: Payload, session: Session) -> Outcome:
-    outcome: Outcome = resolve(ticket.execute)(payload, session)
+def _execute(message: JobMessage, payload: Payload, session: Session) -> Outcome:
+    outcome: Outcome = resolve(message.execute)(payload, session)
     return outcome
 
 
-def _in_this_actor(ticket: JobMessage) -> Outcome:
-    session = TuneSession(device="cuda:0" if ticket.gpus else "cpu", rungs=ticket.rungs)
+def _in_this_actor(message: JobMessage) -> Outcome:
+    session = TuneSession(device="cuda:0" if message.gpus else "cpu", rungs=message.rungs)
 
     def loop(config: Mapping[str, Any]) -> Outcome:
         mine = JobMessage.of(config)
@@ -99,9 +99,9 @@ def _in_this_actor(ticket: JobMessage) -> Outcome:
 
     trainer = Trainer(
         loop,
-        train_loop_config=ticket.to_config(),
+        train_loop_config=message.to_config(),
         scaling_config=ScalingConfig(num_workers=0),
-        run_config=ray.train.RunConfig(storage_path=ticket.folder),
+        run_config=ray.train.RunConfig(storage_path=message.folder),
     )
     outcome = trainer.fit().return_value
     assert isinstance(outcome, Outcome)
@@ -110,27 +110,30 @@ def _in_this_actor(ticket: JobMessage) -> Outcome:
 
 def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
     """The loop of one of several Train workers. Exceptions pass: the nested trainer classifies them."""
-    ticket = JobMessage.of(config)
-    clean_process(ticket.threads)
+    message = JobMessage.of(config)
+    clean_process(message.threads)
     context = ray.train.get_context()
     session = TrainSession(
-        rank=context.get_world_rank(), world_size=context.get_world_size(), device=str(get_device()), rungs=ticket.rungs
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=str(get_device()),
+        rungs=message.rungs,
     )
     try:
-        return _execute(ticket, ticket.payload, session).to_dict()
+        return _execute(message, message.payload, session).to_dict()
     except Exception as error:
         # The traceback stays behind in this process; a note travels with the exception.
         error.add_note(traceback.format_exc())
         raise
 
 
-def _nested(ticket: JobMessage) -> Outcome:
+def _nested(message: JobMessage) -> Outcome:
     """Starts the workers, and again as `Deaths` allows where they died."""
-    payload, deaths = ticket.payload, Deaths()
+    payload, deaths = message.payload, Deaths()
     while True:
         before = _heard(payload).get("updated")
         try:
-            return _fit(replace(ticket, payload=payload))
+            return _fit(replace(message, payload=payload))
         except Exception as error:
             # A failed run, or machinery that broke under it. When Tune stops the trial, its report never arrives.
             causes = list(getattr(error, "worker_failures", {}).values()) or [error]
@@ -139,8 +142,10 @@ def _nested(ticket: JobMessage) -> Outcome:
             cause = NODE if fault == PREEMPTED and NODE in map(death_of, causes) else fault
         if fault not in (OOM, PREEMPTED):
             return outcome
-        beat = _heard(payload)
-        end = deaths.after(cause, Place.of(beat) if beat.get("updated") != before else None, outcome.error_message)
+        heartbeat = _heard(payload)
+        end = deaths.after(
+            cause, Place.of(heartbeat) if heartbeat.get("updated") != before else None, outcome.error_message
+        )
         if end is not None:
             return end
         if deaths.low_memory:
@@ -151,27 +156,27 @@ def _heard(payload: Payload) -> Mapping[str, Any]:
     return read_heartbeat(payload.machine.store, payload.key)
 
 
-def _fit(ticket: JobMessage) -> Outcome:
+def _fit(message: JobMessage) -> Outcome:
     # A name of its own: Train would resume from the snapshot of an earlier attempt of the same name.
     name = f"train-{uuid.uuid4().hex[:8]}"
     callbacks: list[Any] = []
-    if ticket.rungs:
+    if message.rungs:
         from ray.tune.integration.ray_train import TuneReportCallback
 
         callbacks.append(TuneReportCallback())
     trainer = Trainer(
         worker_loop,
-        train_loop_config=ticket.to_config(),
-        torch_config=TorchConfig(backend="nccl" if ticket.gpus else "gloo"),
+        train_loop_config=message.to_config(),
+        torch_config=TorchConfig(backend="nccl" if message.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=ticket.workers, use_gpu=bool(ticket.gpus), resources_per_worker=ticket.worker_resources
+            num_workers=message.workers, use_gpu=bool(message.gpus), resources_per_worker=message.worker_resources
         ),
-        run_config=ray.train.RunConfig(name=name, storage_path=ticket.folder, callbacks=callbacks),
+        run_config=ray.train.RunConfig(name=name, storage_path=message.folder, callbacks=callbacks),
     )
     try:
         value = trainer.fit().return_value
     finally:
-        shutil.rmtree(Path(ticket.folder) / name, ignore_errors=True)
+        shutil.rmtree(Path(message.folder) / name, ignore_errors=True)
     return Outcome(**value)
 
 

@@ -31,11 +31,11 @@ class Place:
     pace: float = 0.0
 
     @classmethod
-    def of(cls, beat: Mapping[str, Any]) -> Place | None:
+    def of(cls, heartbeat: Mapping[str, Any]) -> Place | None:
         """The place that a heartbeat tells; None where the run has not been heard."""
-        if "stage" not in beat:
+        if "stage" not in heartbeat:
             return None
-        return cls(str(beat["stage"]), int(beat.get("step", 0)), float(beat.get("pace", 0.0)))
+        return cls(str(heartbeat["stage"]), int(heartbeat.get("step", 0)), float(heartbeat.get("pace", 0.0)))
 
     def same(self, other: Place) -> bool:
         """Whether both are one place, as closely as a run is heard."""
@@ -102,9 +102,9 @@ class Heard(Protocol):
 class Watch:
     """Finds runs that hang. Goes by the watcher's own clock, so that clocks of other machines do not matter."""
 
-    def __init__(self, beat: Callable[[Any], Mapping[str, Any]], clock: Callable[[], float] = time.monotonic):
-        """`beat(job)`: the job's latest heartbeat in its present attempt, empty before the first."""
-        self._beat, self._clock = beat, clock
+    def __init__(self, heartbeat: Callable[[Any], Mapping[str, Any]], clock: Callable[[], float] = time.monotonic):
+        """`heartbeat(job)`: the job's latest heartbeat in its present attempt, empty before the first."""
+        self._heartbeat, self._clock = heartbeat, clock
         self._seen: dict[int, tuple[Any, float]] = {}
 
     def hung(self, jobs: Iterable[Heard]) -> list[tuple[Any, str]]:
@@ -113,13 +113,15 @@ class Watch:
         jobs = list(jobs)
         self._seen = {job.id: self._seen[job.id] for job in jobs if job.id in self._seen}
         for job in jobs:
-            beat = self._beat(job)
+            heartbeat = self._heartbeat(job)
             stamp, since = self._seen.get(job.id, (None, now))
-            if beat.get("updated") != stamp:
-                self._seen[job.id] = (beat.get("updated"), now)
+            if heartbeat.get("updated") != stamp:
+                self._seen[job.id] = (heartbeat.get("updated"), now)
                 continue
-            pace, silent = float(beat.get("pace", 0.0)), now - since
-            inside = 0 < int(beat.get("step", 0)) < int(beat.get("total", 0))
+            pace, silent = float(heartbeat.get("pace", 0.0)), now - since
+            inside = 0 < int(heartbeat.get("step", 0)) < int(heartbeat.get("total", 0))
             if inside and pace and silent > max(HANG_FLOOR_S, HANG_TIMES * pace):
-                found.append((job, f"no step for {silent:.0f} s at {Place.of(beat)}, where one takes {pace:.3g} s"))
+                found.append(
+                    (job, f"no step for {silent:.0f} s at {Place.of(heartbeat)}, where one takes {pace:.3g} s")
+                )
         return found

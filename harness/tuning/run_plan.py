@@ -33,20 +33,20 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, leaderboard: Leaderboard 
             )
         )
     words = plan.words
-    book = Ledger(plan, store, retry_failed=words.retry == "failed")
-    book.write_plan()
+    ledger = Ledger(plan, store, retry_failed=words.retry == "failed")
+    ledger.write_plan()
     studies = [p.study for p in plan.studies]
     uri = mlflow or words.mlflow
     with ExitStack() as stack:
         if uri != "off":
             exporter = Exporter(plan.machine.store, uri, sweep=plan.sweep, leaderboard=leaderboard, say=print)
-            book.on_closed = exporter.submit
+            ledger.on_closed = exporter.submit
             exporter.start()
             stack.callback(exporter.close)
         if words.ray:
-            run_studies(studies, book, store_root=store.root, address=words.address, retry=words.retry)
+            run_studies(studies, ledger, store_root=store.root, address=words.address, retry=words.retry)
         else:
             device = "cuda:0" if plan.gpus else "cpu"
             session = LocalSession(device=device)
-            run_local(studies, book, session=session, store_root=store.root, retry=words.retry, show=True)
-    return book.failed
+            run_local(studies, ledger, session=session, store_root=store.root, retry=words.retry, show=True)
+    return ledger.failed

@@ -33,7 +33,7 @@ class Job:
     """A run to start."""
 
     id: int
-    slot: PlannedTrial
+    planned: PlannedTrial
     key: str
     payload: Payload
     rungs: tuple[float, ...]
@@ -46,13 +46,13 @@ class Job:
     @property
     def study(self) -> Study:
         """The study that it belongs to."""
-        return self.slot.state.study
+        return self.planned.state.study
 
 
 class Scheduler:
-    """The running sweep: draws slots of the studies in turn, never runs a key twice, closes slots with outcomes.
+    """The running sweep: draws trials of the studies in turn, never runs a key twice, closes each with its outcome.
 
-    Calls may come from several threads. `on_record` hears every closed slot.
+    Calls may come from several threads. `on_record` hears every trial that closes.
     """
 
     def __init__(
@@ -119,17 +119,17 @@ class Scheduler:
             before = float(self._heard(job.key).get("updated", 0.0))
             self.running[job_id] = replace(job, started=self._clock(), begun=True, heard_before=before)
 
-    def beat(self, job: Job) -> Mapping[str, Any]:
+    def heartbeat(self, job: Job) -> Mapping[str, Any]:
         """The latest heartbeat of a job in its present attempt; empty before the first."""
-        beat = self._heard(job.key)
-        return beat if job.begun and beat.get("updated", 0.0) != job.heard_before else {}
+        heartbeat = self._heard(job.key)
+        return heartbeat if job.begun and heartbeat.get("updated", 0.0) != job.heard_before else {}
 
     def died(self, job_id: int, cause: str, why: str) -> bool:
         """Whether the job starts again after its process died; else it is closed as failed (`restarts.Deaths`)."""
         with self._lock:
             job = self.running[job_id]
             deaths = self._deaths.setdefault(job_id, Deaths())
-            outcome = deaths.after(cause, Place.of(self.beat(job)), why)
+            outcome = deaths.after(cause, Place.of(self.heartbeat(job)), why)
             if outcome is not None:
                 self.finish(job_id, outcome)
                 return False
@@ -146,9 +146,9 @@ class Scheduler:
         with self._lock:
             job = self.running[job_id]
             self._last_report[job_id] = (reached, objective)
-            asha = job.slot.state.asha
-            trial = job.slot.trial
-            if asha is None or job.slot.role == "final" or asha.scored(trial, reached):
+            asha = job.planned.state.asha
+            trial = job.planned.trial
+            if asha is None or job.planned.role == "final" or asha.scored(trial, reached):
                 return True
             goes_on = asha.goes_on(trial, reached, objective)
             if asha.scored(trial, reached):
@@ -171,16 +171,16 @@ class Scheduler:
             self._outcomes[job.key] = outcome
             del self._leaders[job.key]
             seconds = self._clock() - job.started
-            job.slot.state.running -= 1
+            job.planned.state.running -= 1
             if outcome.status == "done":
-                job.slot.state.seconds.append(seconds)
-            self._close(job.slot, job.key, outcome, ran=True, seconds=seconds)
+                job.planned.state.seconds.append(seconds)
+            self._close(job.planned, job.key, outcome, ran=True, seconds=seconds)
             if self._root is not None:
                 # After its row: a driver that dies in between must not forget the setting.
                 remove_point(self._root, job.key)
-            for slot in self._followers.pop(job.key, []):
-                slot.state.running -= 1
-                self._place(slot)
+            for planned in self._followers.pop(job.key, []):
+                planned.state.running -= 1
+                self._place(planned)
 
     def _state(self, study: Study) -> StudyState:
         """A study with what the store knows of its trials: closed ones, interrupted ones, scores at rungs."""
@@ -188,44 +188,44 @@ class Scheduler:
             return StudyState(study, (), {})
         found = {} if self._root is None else read_points(self._root, study.id)
         points = {key: p for key, p in found.items() if key_now(self._hooks, study, p[1]) == key}
-        past = self._hooks.past(study)
-        state = StudyState(study, past, dict(points.values()))
+        stored = self._hooks.closed_trials(study)
+        state = StudyState(study, stored, dict(points.values()))
         if state.asha is not None:
-            numbers = {key: trial for key, (trial, _) in points.items()} | {p.key: p.trial for p in past}
+            numbers = {key: trial for key, (trial, _) in points.items()} | {p.key: p.trial for p in stored}
             # Trial 0 needs no point: its setting is the preset's.
             numbers[self._hooks.resolve(study, study.preset_knobs, study.seeds[0]).key] = 0
             for key, trial in numbers.items():
                 state.asha.refill(trial, self._hooks.rungs(study, key))
         return state
 
-    def _place(self, slot: PlannedTrial) -> None:
-        """Closes the slot from what is known, or lets it follow a running job of the same key, or makes a job."""
-        study = slot.state.study
-        payload = self._hooks.resolve(study, slot.knobs, slot.seed)
+    def _place(self, planned: PlannedTrial) -> None:
+        """Closes the trial from what is known, or lets it follow a running job of the same key, or makes a job."""
+        study = planned.state.study
+        payload = self._hooks.resolve(study, planned.knobs, planned.seed)
         key = payload.key
-        outcome = self._known(slot, key)
+        outcome = self._known(planned, key)
         if outcome is not None:
-            self._close(slot, key, outcome, ran=False, seconds=0.0)
+            self._close(planned, key, outcome, ran=False, seconds=0.0)
             return
-        slot.state.running += 1
+        planned.state.running += 1
         if key in self._leaders:
-            self._followers.setdefault(key, []).append(slot)
+            self._followers.setdefault(key, []).append(planned)
             return
-        payload = payload.with_origin(study=study.id, trial=slot.trial, role=slot.role)
-        asha = slot.state.asha if slot.role == "trial" else None
-        job = Job(self._ids, slot, key, payload, asha.rungs if asha else (), self._clock())
+        payload = payload.with_origin(study=study.id, trial=planned.trial, role=planned.role)
+        asha = planned.state.asha if planned.role == "trial" else None
+        job = Job(self._ids, planned, key, payload, asha.rungs if asha else (), self._clock())
         self._ids += 1
         self._leaders[key] = job.id
-        if self._root is not None and slot.role == "trial" and slot.trial > 0 and study.search == "tpe":
-            write_point(self._root, key, study.id, slot.trial, slot.knobs)
+        if self._root is not None and planned.role == "trial" and planned.trial > 0 and study.search == "tpe":
+            write_point(self._root, key, study.id, planned.trial, planned.knobs)
         self._ready.append(job)
 
-    def _known(self, slot: PlannedTrial, key: str) -> Outcome | None:
-        """What closes the slot without a run: an outcome of this sweep, else one of the store."""
+    def _known(self, planned: PlannedTrial, key: str) -> Outcome | None:
+        """What closes the trial without a run: an outcome of this sweep, else one of the store."""
         outcome = self._outcomes.get(key)
         if outcome is None:
             outcome = self._hooks.known(key)
-            earlier = slot.state.past_outcome(slot, key)
+            earlier = planned.state.stored_outcome(planned, key)
             if earlier is not None and earlier.status == "pruned" and (outcome is None or outcome.status == "pruned"):
                 outcome = earlier
             if (
@@ -234,15 +234,15 @@ class Scheduler:
                 and (self._retry == "failed" or outcome.error_class == PREEMPTED)
             ):
                 return None
-        if outcome is not None and outcome.status == "pruned" and not slot.prunable:
+        if outcome is not None and outcome.status == "pruned" and not planned.prunable:
             return None
         return outcome
 
-    def _close(self, slot: PlannedTrial, key: str, outcome: Outcome, *, ran: bool, seconds: float) -> None:
-        study = slot.state.study
-        record = Record(study.id, slot.trial, slot.role, slot.seed, slot.knobs, key, outcome, ran, seconds)
-        self._hooks.record(study, slot.trial, slot.role, slot.seed, key, outcome)
-        slot.state.close(record)
+    def _close(self, planned: PlannedTrial, key: str, outcome: Outcome, *, ran: bool, seconds: float) -> None:
+        study = planned.state.study
+        record = Record(study.id, planned.trial, planned.role, planned.seed, planned.knobs, key, outcome, ran, seconds)
+        self._hooks.record(study, planned.trial, planned.role, planned.seed, key, outcome)
+        planned.state.close(record)
         self.records.append(record)
         if self._on_record is not None:
             self._on_record(record)

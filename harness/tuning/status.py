@@ -40,24 +40,24 @@ def show_status(words: StatusWords) -> int:
         state = f"driver {outline['pid']} {'runs' if alive else 'does not run'}"
         console.print(f"sweep {outline['sweep']}: {'finished' if whole and not alive else state}")
         console.print(_studies(outline, trials))
-    beats = read_heartbeats(root)
-    for beat in beats:
-        console.print(beat_line(beat))
-    if known and not beats and not alive and not whole:
+    heartbeats = read_heartbeats(root)
+    for heartbeat in heartbeats:
+        console.print(heartbeat_line(heartbeat))
+    if known and not heartbeats and not alive and not whole:
         console.print("nothing runs; the command that started the sweep continues it")
     return EXIT_DONE
 
 
-def beat_line(beat: dict[str, Any]) -> str:
+def heartbeat_line(found: dict[str, Any]) -> str:
     """One run in progress: where it is, and whether it still moves."""
-    age = time.time() - float(beat.get("updated", 0.0))
-    here = beat.get("host") == socket.gethostname()
-    dead = age > STALE_SECONDS or (here and not process_alive(int(beat.get("pid", 0))))
-    losses = "  ".join(f"{k} {v:.3f}" for k, v in beat.get("losses", {}).items())
+    age = time.time() - float(found.get("updated", 0.0))
+    here = found.get("host") == socket.gethostname()
+    dead = age > STALE_SECONDS or (here and not process_alive(int(found.get("pid", 0))))
+    losses = "  ".join(f"{k} {v:.3f}" for k, v in found.get("losses", {}).items())
     state = f"dead since {age:.0f} s, resumes from its checkpoint" if dead else "running"
     return (
-        f"{beat.get('study', '?')} {beat.get('role', '')} {beat.get('trial', '')} seed {beat.get('seed', '')}: "
-        f"{beat.get('stage', '?')} {beat.get('step', 0)}/{beat.get('total', 0)}  {losses}  [{state}]"
+        f"{found.get('study', '?')} {found.get('role', '')} {found.get('trial', '')} seed {found.get('seed', '')}: "
+        f"{found.get('stage', '?')} {found.get('step', 0)}/{found.get('total', 0)}  {losses}  [{state}]"
     )
 
 

@@ -13,14 +13,15 @@ from harness.tuning.search import make_search
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One place of a study's budget: a trial or a final run, with all its knob values."""
+    """One run of a study's budget: a trial or a final, with all its knob values."""
 
     state: StudyState = field(repr=False)
     trial: int
     role: Role
     seed: int
     knobs: Mapping[str, Any]
-    past: ClosedTrial | None = None
+    stored: ClosedTrial | None = None
+    """What closed it in an earlier sweep."""
 
     @property
     def prunable(self) -> bool:
@@ -29,19 +30,19 @@ class PlannedTrial:
 
 
 class StudyState:
-    """The order of one study: open trials of the past first, then new ones; finals when all have closed."""
+    """The order of one study: open trials of the store first, then new ones; finals when all have closed."""
 
-    def __init__(self, study: Study, past: Sequence[ClosedTrial], points: Mapping[int, Mapping[str, Any]]):
-        """`past`: closed trials of the store; `points`: settings of interrupted ones."""
+    def __init__(self, study: Study, stored: Sequence[ClosedTrial], points: Mapping[int, Mapping[str, Any]]):
+        """`stored`: closed trials of the store; `points`: settings of interrupted ones."""
         self.study = study
         self.search = make_search(study)
         self.asha = Asha(study.first_rung) if study.stops_early else None
-        self._past = {p.trial: p for p in past if p.trial < study.budget} if study.search == "tpe" else {}
+        self._stored = {p.trial: p for p in stored if p.trial < study.budget} if study.search == "tpe" else {}
         given = {n: knobs for n, knobs in points.items() if n < study.budget} if study.search == "tpe" else {}
-        self._given: dict[int, Mapping[str, Any]] = {**given, **{n: p.knobs for n, p in self._past.items()}}
+        self._given: dict[int, Mapping[str, Any]] = {**given, **{n: p.knobs for n, p in self._stored.items()}}
         # What is known is told before anything new is proposed.
         known = sorted(n for n in self._given if self._complete(self._given[n]))
-        self._order = [*sorted(self._past.keys() & set(known)), *(n for n in known if n not in self._past)]
+        self._order = [*sorted(self._stored.keys() & set(known)), *(n for n in known if n not in self._stored)]
         self._order += [n for n in range(study.budget) if n not in known]
         self._finals: list[int] | None = None
         self.trials: dict[int, Record] = {}
@@ -54,7 +55,7 @@ class StudyState:
 
     @property
     def has_next(self) -> bool:
-        """Whether a slot can be drawn now."""
+        """Whether a trial can be drawn now."""
         return bool(self._order or self._finals)
 
     @property
@@ -76,19 +77,19 @@ class StudyState:
         return max(done, key=lambda r: preference(r.outcome.objective, r.trial), default=None)
 
     def draw(self) -> PlannedTrial:
-        """The next slot. Raises IndexError when there is none now."""
+        """The next trial. Raises IndexError when there is none now."""
         if self._order:
             trial = self._order.pop(0)
             drawn = self.search.ask(trial, self._given.get(trial))
             knobs = self.study.with_searched(drawn)
-            return PlannedTrial(self, trial, "trial", self.study.seeds[0], knobs, self._past.get(trial))
+            return PlannedTrial(self, trial, "trial", self.study.seeds[0], knobs, self._stored.get(trial))
         seed = (self._finals or []).pop(0)
         best = self.best
         trial, knobs = (best.trial, dict(best.knobs)) if best else (0, dict(self.study.preset_knobs))
         return PlannedTrial(self, trial, "final", seed, knobs)
 
     def close(self, record: Record) -> None:
-        """Takes the outcome of a drawn slot; with the last trial, the finals become due."""
+        """Takes the outcome of a drawn trial; with the last trial, the finals become due."""
         if record.role == "final":
             self.finals.append(record)
             return
@@ -97,9 +98,9 @@ class StudyState:
         if len(self.trials) == self.study.budget and self.best is not None:
             self._finals = list(self.study.seeds) if self._finals is None else [self.study.seeds[0], *self._finals]
 
-    def past_outcome(self, slot: PlannedTrial, key: str) -> Outcome | None:
-        """The stored outcome of a slot that still has the key it had when it closed."""
-        return slot.past.outcome if slot.past is not None and slot.past.key == key else None
+    def stored_outcome(self, planned: PlannedTrial, key: str) -> Outcome | None:
+        """The stored outcome of a trial that still has the key it had when it closed."""
+        return planned.stored.outcome if planned.stored is not None and planned.stored.key == key else None
 
     def _complete(self, knobs: Mapping[str, Any]) -> bool:
         return self.study.space is not None and all(k in knobs for k in self.study.space.knobs)

@@ -81,7 +81,7 @@ def run(tmp_path, total=10, crash_at=None, every=None, session=None, evaluate=No
         session or LocalSession(),
         phases,
         evaluate=evaluate,
-        beat=lambda step, losses: steps.append(step),
+        report_progress=lambda step, losses: steps.append(step),
     )
     return method, trained, phases
 
@@ -347,13 +347,13 @@ def test_saving_takes_at_most_a_fiftieth_of_the_time(tmp_path, monkeypatch):
         saves.append((now[0], meta["step"]))
         now[0] += 3.0
 
-    def beat(step, losses):
+    def report_progress(step, losses):
         now[0] += 5.0
 
     monkeypatch.setattr(loop.checkpoint, "save_training", save)
     config = LoopConfig(total=100, seed=5, groups=2, bf16=False, folder=tmp_path)
     train(Toy(100), lambda start: ([batch(s, 0), batch(s, 1)] for s in range(start, 100)), config, LocalSession(),
-          Phases(), beat=beat)  # fmt: skip
+          Phases(), report_progress=report_progress)  # fmt: skip
     assert saves == [(35.0, 7), (193.0, 38), (351.0, 69)]
 
 

@@ -75,15 +75,15 @@ def payload_of(root, store, *more):
 
 def during(monkeypatch, stage, change):
     """Let `change` happen when the run is first heard of in this stage, as another program would do it."""
-    heard = Heartbeat.beat
+    heard = Heartbeat.write
     left = [change]
 
-    def beat(self, **fields):
+    def write(self, **fields):
         if fields["stage"] == stage and fields["step"] > 0 and left:
             left.pop()()
         return heard(self, **fields)
 
-    monkeypatch.setattr(Heartbeat, "beat", beat)
+    monkeypatch.setattr(Heartbeat, "write", write)
 
 
 @pytest.mark.parametrize(

@@ -194,9 +194,9 @@ def test_maps_scores_and_pictures_have_the_precision_of_the_run(tmp_path, monkey
 
 def killed_at(monkeypatch, step, error):
     """The run dies at this step of training, its last heartbeat 100 seconds after its start."""
-    real = Context.beat
+    real = Context.report_progress
 
-    def beat(self, stage, at, total, losses=None):
+    def report_progress(self, stage, at, total, losses=None):
         self.heartbeat._last = None
         if stage == "train" and at == step:
             now = self.heartbeat._clock
@@ -205,7 +205,7 @@ def killed_at(monkeypatch, step, error):
             raise error
         real(self, stage, at, total, losses)
 
-    monkeypatch.setattr(Context, "beat", beat)
+    monkeypatch.setattr(Context, "report_progress", report_progress)
 
 
 def test_a_resumed_run_costs_what_its_attempts_cost_together(tmp_path, monkeypatch):

@@ -27,8 +27,8 @@ def plan(root: Path, *words: str, single: bool = False) -> Plan:
     return make_plan(parse(given, Words, command, registry().names()), single=single)
 
 
-def book(root: Path, *words: str, retry_failed: bool = False) -> Ledger:
-    """A fresh driver's book over the store at `root`."""
+def ledger(root: Path, *words: str, retry_failed: bool = False) -> Ledger:
+    """A fresh driver's ledger over the store at `root`."""
     return Ledger(plan(root, *words), Store(root), retry_failed=retry_failed)
 
 

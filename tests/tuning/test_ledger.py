@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from ledger_toys import SMALL, book, plan, resolved, write_done
+from ledger_toys import SMALL, ledger, plan, resolved, write_done
 
 from harness import train
 from harness.cli.parsing import main
@@ -25,18 +25,18 @@ from harness.tuning.scheduler import Job, Scheduler
 
 
 def test_a_known_run_is_scored_on_the_tuning_split_of_its_study(tmp_path: Path) -> None:
-    key = write_done(book(tmp_path), {"val": 6, "test": 9})
-    assert book(tmp_path).known(key) == Outcome("done", 0.6)
-    assert book(tmp_path, "protocol=oracle").known(key) == Outcome("done", 0.9)
+    key = write_done(ledger(tmp_path), {"val": 6, "test": 9})
+    assert ledger(tmp_path).known(key) == Outcome("done", 0.6)
+    assert ledger(tmp_path, "protocol=oracle").known(key) == Outcome("done", 0.9)
 
 
 def test_a_run_without_the_tuning_split_is_made_again_instead_of_being_chosen_by_its_test_score(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its key is that of an oracle run: protocols are no part of a key."""
-    key = write_done(book(tmp_path, "protocol=oracle"), {"test": 9})
-    assert book(tmp_path, "protocol=oracle").known(key) == Outcome("done", 0.9)
-    held_out = book(tmp_path)
+    key = write_done(ledger(tmp_path, "protocol=oracle"), {"test": 9})
+    assert ledger(tmp_path, "protocol=oracle").known(key) == Outcome("done", 0.9)
+    held_out = ledger(tmp_path)
     assert held_out.known(key) is None
     assert held_out.known(key) is None
     told = capsys.readouterr().out
@@ -68,26 +68,26 @@ def test_an_oracle_run_is_scored_again_for_held_out_from_its_weights(tmp_path: P
 def test_a_run_whose_scores_are_lost_is_made_again_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, damage: str
 ) -> None:
-    one = book(tmp_path)
+    one = ledger(tmp_path)
     key = write_done(one, {"val": 6, "test": 9})
     file = one.store.path(table, key)
     if damage == "missing":
         file.unlink()
     else:
         file.write_bytes(b"no parquet" if damage == "garbage" else file.read_bytes()[:-9])
-    assert book(tmp_path).known(key) is None
+    assert ledger(tmp_path).known(key) is None
     told = capsys.readouterr().out
     assert f"run {key}, is made again" in told
     assert f"{table}/{key}" in told
 
 
 def test_of_a_merged_file_that_is_damaged_all_runs_are_made_again(tmp_path: Path) -> None:
-    one = book(tmp_path)
+    one = ledger(tmp_path)
     keys = [write_done(one, {"val": n, "test": 9}, {"lr": n / 1000}) for n in (1, 2)]
     compact(tmp_path)
-    assert [book(tmp_path).known(k) for k in keys] == [Outcome("done", 0.1), Outcome("done", 0.2)]
+    assert [ledger(tmp_path).known(k) for k in keys] == [Outcome("done", 0.1), Outcome("done", 0.2)]
     next(tmp_path.glob("counts/compact-*.parquet")).write_bytes(b"no parquet")
-    again = book(tmp_path)
+    again = ledger(tmp_path)
     with pytest.warns(UserWarning, match="is damaged"):
         assert again.known(keys[0]) is None
     assert again.known(keys[1]) is None
@@ -114,11 +114,11 @@ def with_all_tables(of: Ledger, key: str) -> None:
 def test_a_done_run_that_a_damaged_file_robbed_is_made_again_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, way: str
 ) -> None:
-    one = book(tmp_path)
+    one = ledger(tmp_path)
     key, other = (write_done(one, {"val": n, "test": 9}, {"lr": n / 1000}) for n in (6, 7))
     for name in (key, other):
         with_all_tables(one, name)
-    assert book(tmp_path).known(key) == Outcome("done", 0.6)
+    assert ledger(tmp_path).known(key) == Outcome("done", 0.6)
     if way == "merged":
         compact(tmp_path)
     file = next(tmp_path.glob(f"{table}/compact-*.parquet")) if way == "merged" else one.store.path(table, key)
@@ -126,7 +126,7 @@ def test_a_done_run_that_a_damaged_file_robbed_is_made_again_once(
     if way != "in place":
         with pytest.warns(UserWarning, match="is damaged"):
             load(tmp_path)
-    again = book(tmp_path)
+    again = ledger(tmp_path)
     assert again.known(key) is None
     assert f"run {key}, is made again: damaged files took its {table}" in capsys.readouterr().out
     assert (again.known(other) is None) == (way == "merged")
@@ -134,22 +134,22 @@ def test_a_done_run_that_a_damaged_file_robbed_is_made_again_once(
     payload = resolved(again, {"lr": 6 / 1000})
     again.store.write("runs", key, pl.DataFrame([payload.row("done")]), again=True)
     again.store.path(table, key).unlink(missing_ok=True)
-    assert book(tmp_path).known(key) == Outcome("done", 0.6)
+    assert ledger(tmp_path).known(key) == Outcome("done", 0.6)
 
 
 def test_a_run_that_never_had_curves_is_whole(tmp_path: Path) -> None:
-    key = write_done(book(tmp_path), {"val": 6, "test": 9})
-    assert book(tmp_path).known(key) == Outcome("done", 0.6)
+    key = write_done(ledger(tmp_path), {"val": 6, "test": 9})
+    assert ledger(tmp_path).known(key) == Outcome("done", 0.6)
 
 
 @pytest.mark.parametrize("table", ["runs", "counts", "steps"])
 def test_a_file_of_a_newer_harness_blocks_one_row(tmp_path: Path, table: str) -> None:
-    one = book(tmp_path)
+    one = ledger(tmp_path)
     key, other = (write_done(one, {"val": n, "test": 9}, {"lr": n / 1000}) for n in (6, 7))
     with_all_tables(one, key)
     path = one.store.path(table, key)
     pl.read_parquet(path, glob=False).write_parquet(path, metadata={"schema_version": "99"})
-    again = book(tmp_path)
+    again = ledger(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         blocked = again.known(key)
@@ -159,7 +159,7 @@ def test_a_file_of_a_newer_harness_blocks_one_row(tmp_path: Path, table: str) ->
 
 
 def test_the_plan_in_the_store_holds_no_password(tmp_path: Path) -> None:
-    one = book(tmp_path, "mlflow=http://user:hush@host:5000")
+    one = ledger(tmp_path, "mlflow=http://user:hush@host:5000")
     one.write_plan()
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or b"hush" not in path.read_bytes(), path
@@ -168,7 +168,7 @@ def test_the_plan_in_the_store_holds_no_password(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"sweep": "s"}', "[" * 100_000])
 def test_an_outline_that_is_none_blocks_no_other(tmp_path: Path, text: str) -> None:
-    one = book(tmp_path)
+    one = ledger(tmp_path)
     one.write_plan()
     (tmp_path / "sweeps" / "x.json").write_text(text)
     with pytest.warns(UserWarning, match=r"x\.json is no plan of a sweep"):
@@ -176,7 +176,7 @@ def test_an_outline_that_is_none_blocks_no_other(tmp_path: Path, text: str) -> N
 
 
 def test_failures_of_another_class_or_message_are_written_and_equal_ones_are_not(tmp_path: Path) -> None:
-    one = book(tmp_path)
+    one = ledger(tmp_path)
     study = one.plan.studies[0].study
     key = resolved(one).key
 
@@ -186,21 +186,21 @@ def test_failures_of_another_class_or_message_are_written_and_equal_ones_are_not
     one.record(study, 0, "trial", 0, key, Outcome("failed", None, 0.0, "preempted", "taken"))
     one.record(study, 0, "trial", 0, key, Outcome("failed", None, 0.0, "preempted", "taken"))
     assert rows() == [("preempted", "taken")]
-    two = book(tmp_path)
+    two = ledger(tmp_path)
     resolved(two)
     two.record(study, 0, "trial", 0, key, Outcome("failed", None, 0.0, "bug", "broken"))
     assert rows() == [("bug", "broken"), ("preempted", "taken")]
-    assert book(tmp_path).known(key) == Outcome("failed", None, 0.0, "bug", "broken")
+    assert ledger(tmp_path).known(key) == Outcome("failed", None, 0.0, "bug", "broken")
 
 
 @pytest.mark.parametrize("status", ["failed", "pruned"])
 def test_a_run_that_ended_is_no_longer_in_progress_and_its_time_is_booked(tmp_path: Path, status: Any) -> None:
-    one = book(tmp_path, "workers=2", "ray=off")
+    one = ledger(tmp_path, "workers=2", "ray=off")
     planned = one.plan.studies[0]
     object.__setattr__(planned.study, "gpus", 0.5)
     key = resolved(one).key
     times = iter([100.0, 100.0, 160.0])
-    Heartbeat(one.store.work(key), clock=lambda: next(times)).beat(key=key)
+    Heartbeat(one.store.work(key), clock=lambda: next(times)).write(key=key)
     path = one.store.work(key) / FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), "updated": 160.0}))
     assert len(read_heartbeats(tmp_path)) == 1
@@ -212,26 +212,27 @@ def test_a_run_that_ended_is_no_longer_in_progress_and_its_time_is_booked(tmp_pa
 
 
 def test_without_a_gpu_no_gpu_hours(tmp_path: Path) -> None:
-    one = book(tmp_path)
+    one = ledger(tmp_path)
     key = resolved(one).key
     one.record(one.plan.studies[0].study, 1, "trial", 0, key, Outcome("pruned", 0.2, 0.5))
     (row,) = load(tmp_path).runs.to_dicts()
     assert (row["device"], row["world_size"], row["gpu_seconds"]) == ("cpu", 1, 0.0)
 
 
-def test_past_trials_whose_key_has_changed_teach_nothing(tmp_path: Path) -> None:
-    one = book(tmp_path, "trials=6")
+def test_closed_trials_whose_key_has_changed_teach_nothing(tmp_path: Path) -> None:
+    one = ledger(tmp_path, "trials=6")
     study = one.plan.studies[0].study
     good = write_done(one, {"val": 6, "test": 9})
     one.record(study, 0, "trial", 0, good, Outcome("done", 0.6))
     row = load(tmp_path).runs.to_dicts()[0]
     one.store.write("runs", "stale", pl.DataFrame([{**row, "key": "stale"}]))
     one.record(study, 1, "trial", 0, "stale", Outcome("done", 0.99))
-    assert [(p.trial, p.key, p.outcome.objective) for p in book(tmp_path, "trials=6").past(study)] == [(0, good, 0.6)]
+    found = ledger(tmp_path, "trials=6").closed_trials(study)
+    assert [(p.trial, p.key, p.outcome.objective) for p in found] == [(0, good, 0.6)]
 
 
 def test_a_point_of_an_interrupted_trial_whose_key_has_changed_is_dropped(tmp_path: Path) -> None:
-    one = book(tmp_path, "trials=6")
+    one = ledger(tmp_path, "trials=6")
     study = one.plan.studies[0].study
     assert study.space is not None
     other, name = study.preset_knobs, "w_seg"
@@ -239,15 +240,15 @@ def test_a_point_of_an_interrupted_trial_whose_key_has_changed_is_dropped(tmp_pa
     kept = {**other, name: other[name] * 0.9}
     write_point(tmp_path, one.resolve(study, kept, 0).key, study.id, 1, kept)
     write_point(tmp_path, "0" * 20, study.id, 2, {**other, name: other[name] * 0.8})
-    conductor = Scheduler([study], one, store_root=tmp_path)
-    jobs = [j for j in (conductor.next() for _ in range(3)) if isinstance(j, Job)]
-    drawn = {j.slot.trial: j.slot.knobs[name] for j in jobs}
+    scheduler = Scheduler([study], one, store_root=tmp_path)
+    jobs = [j for j in (scheduler.next() for _ in range(3)) if isinstance(j, Job)]
+    drawn = {j.planned.trial: j.planned.knobs[name] for j in jobs}
     assert drawn[1] == kept[name]
     assert drawn[2] != other[name] * 0.8
 
 
 def test_scores_at_rungs_come_back_also_from_merged_files(tmp_path: Path) -> None:
-    one = book(tmp_path, "trials=6")
+    one = ledger(tmp_path, "trials=6")
     study = one.plan.studies[0].study
     first = Asha(study.first_rung).rungs[0]
     keys = [write_done(one, {"val": n, "test": 9}, {"w_seg": n / 10}) for n in (1, 2)]
@@ -256,12 +257,12 @@ def test_scores_at_rungs_come_back_also_from_merged_files(tmp_path: Path) -> Non
     steps = load(tmp_path).steps
     assert steps.select("stage", "step", "name").unique().rows() == [("rung", round(first * 12), "objective")]
     compact(tmp_path)
-    again = book(tmp_path, "trials=6")
+    again = ledger(tmp_path, "trials=6")
     assert [again.rungs(study, key) for key in (*keys, "other")] == [{first: 0.25}, {first: 0.5}, {}]
 
 
 def test_trials_are_read_once_however_many_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = book(tmp_path, "trials=6")
+    one = ledger(tmp_path, "trials=6")
     study = one.plan.studies[0].study
     keys = []
     for trial in (1, 2, 3):
@@ -270,7 +271,7 @@ def test_trials_are_read_once_however_many_are_pruned(tmp_path: Path, monkeypatc
         keys.append(key)
     seen = []
     monkeypatch.setattr("harness.tuning.ledger.load", lambda root, tables: seen.append(tables) or load(root, tables))
-    again = book(tmp_path, "trials=6")
+    again = ledger(tmp_path, "trials=6")
     assert [again.known(k) for k in keys] == [Outcome("pruned", t / 10, 0.25) for t in (1, 2, 3)]
     assert sorted(seen) == [["runs"], ["trials"]]
 

@@ -71,9 +71,9 @@ def test_clock_text(seconds: float | None, text: str) -> None:
 
 
 def test_lines_of_runs_and_records() -> None:
-    beat = {"stage": "train", "step": 30, "total": 200, "losses": {"cls": 0.12345, "ptc": 2.0}}
+    told = {"stage": "train", "step": 30, "total": 200, "losses": {"cls": 0.12345, "ptc": 2.0}}
     assert (
-        run_text(RunView("fsr", 3, "trial", 12.0, beat, 12.0)) == "fsr  trial 3  train 30/200  12 s  cls 0.123  ptc 2"
+        run_text(RunView("fsr", 3, "trial", 12.0, told, 12.0)) == "fsr  trial 3  train 30/200  12 s  cls 0.123  ptc 2"
     )
     assert run_text(RunView("fsr", 3, "trial", 1.0, {}, 1.0)) == "fsr  trial 3  starting  1 s"
     done = Record("fsr", 0, "final", 1, {}, "k", Outcome("done", 0.4567), True, 41.0)
@@ -86,20 +86,20 @@ def test_lines_of_runs_and_records() -> None:
 
 
 def test_heartbeats_of_earlier_attempts_are_not_shown(tmp_path: Path) -> None:
-    conductor = Scheduler([study()], MemoryHooks(), store_root=tmp_path, clock=lambda: 1000.0)
-    job = conductor.next()
+    scheduler = Scheduler([study()], MemoryHooks(), store_root=tmp_path, clock=lambda: 1000.0)
+    job = scheduler.next()
     assert isinstance(job, Job)
-    Heartbeat(tmp_path / "work" / job.key, clock=lambda: 990.0).beat(key=job.key, step=5, total=10)
-    view = view_of(conductor, 1003.0)
+    Heartbeat(tmp_path / "work" / job.key, clock=lambda: 990.0).write(key=job.key, step=5, total=10)
+    view = view_of(scheduler, 1003.0)
     assert (view.runs, view.queued, view.studies[0].running) == ((), 1, 0), "queued is not running"
     assert summary_text(view, 1) == "0/4 runs closed, 0 running, 1 queued, time left unknown"
-    conductor.begin(job.id)
-    assert view_of(conductor, 1003.0).runs == (RunView("s", 0, "trial", 3.0, {}, 3.0, 3.0),)
-    Heartbeat(tmp_path / "work" / job.key, clock=lambda: 1001.0).beat(key=job.key, stage="train", step=5, total=10)
-    (run,) = view_of(conductor, 1003.0).runs
-    assert (run.beat["step"], run.silent) == (5, 2.0)
+    scheduler.begin(job.id)
+    assert view_of(scheduler, 1003.0).runs == (RunView("s", 0, "trial", 3.0, {}, 3.0, 3.0),)
+    Heartbeat(tmp_path / "work" / job.key, clock=lambda: 1001.0).write(key=job.key, stage="train", step=5, total=10)
+    (run,) = view_of(scheduler, 1003.0).runs
+    assert (run.heartbeat["step"], run.silent) == (5, 2.0)
     assert run_text(run) == "s  trial 0  train 5/10  3 s"
-    (run,) = view_of(conductor, 1131.0).runs
+    (run,) = view_of(scheduler, 1131.0).runs
     assert run_text(run) == "s  trial 0  train 5/10  2 min 11 s  last heard 2 min 10 s ago"
 
 
@@ -110,18 +110,18 @@ def test_off_a_terminal_there_is_a_line_per_run_and_one_per_interval(
     stream = io.StringIO()
     progress = ProgressDisplay(stream)
 
-    def beats(payload: Payload, session: Session) -> Outcome:
-        Heartbeat(tmp_path / "work" / payload.key).beat(key=payload.key, stage="train", step=1, total=2)
+    def heartbeats(payload: Payload, session: Session) -> Outcome:
+        Heartbeat(tmp_path / "work" / payload.key).write(key=payload.key, stage="train", step=1, total=2)
         _wait_for(stream, "train 1/2")
         return execute(payload, session)
 
-    conductor = Scheduler([study(space=None)], MemoryHooks(), store_root=tmp_path, on_record=progress.closed)
-    with progress.watching(conductor, lambda: 1):
-        job = conductor.next()
+    scheduler = Scheduler([study(space=None)], MemoryHooks(), store_root=tmp_path, on_record=progress.closed)
+    with progress.watching(scheduler, lambda: 1):
+        job = scheduler.next()
         assert isinstance(job, Job)
-        conductor.begin(job.id)
-        conductor.finish(job.id, beats(job.payload, _Quiet()))
-        conductor.next()
+        scheduler.begin(job.id)
+        scheduler.finish(job.id, heartbeats(job.payload, _Quiet()))
+        scheduler.next()
     lines = stream.getvalue().splitlines()
     assert any(re.match(r"0/1 runs closed, 1 running, time left .+", line) for line in lines)
     assert "  s  trial 0  train 1/2" in stream.getvalue()
@@ -137,12 +137,12 @@ def test_on_a_terminal_a_live_table_shows_studies_and_runs(tmp_path: Path) -> No
 
     stream = Terminal()
     progress = ProgressDisplay(stream)
-    conductor = Scheduler([study(space=None)], MemoryHooks(), on_record=progress.closed)
-    with progress.watching(conductor, lambda: 1):
-        job = conductor.next()
+    scheduler = Scheduler([study(space=None)], MemoryHooks(), on_record=progress.closed)
+    with progress.watching(scheduler, lambda: 1):
+        job = scheduler.next()
         assert isinstance(job, Job)
-        conductor.finish(job.id, execute(job.payload, _Quiet()))
-        conductor.next()
+        scheduler.finish(job.id, execute(job.payload, _Quiet()))
+        scheduler.next()
     assert "closed" in stream.getvalue()
     assert "1/1" in stream.getvalue()
     assert "done, objective 79.5" in stream.getvalue()

@@ -82,26 +82,26 @@ class Clock:
 
 def test_a_heartbeat_knows_what_a_step_takes(tmp_path):
     clock = Clock()
-    beat = Heartbeat(tmp_path / "progress.json", 0.0, clock=clock)
+    heartbeat = Heartbeat(tmp_path / "progress.json", 0.0, clock=clock)
     for step in range(1, 50):
-        beat.beat(stage="train", step=step, total=100)
+        heartbeat.write(stage="train", step=step, total=100)
         clock.now += 0.5
-    assert beat._fields["pace"] == pytest.approx(0.5)
-    beat.beat(stage="rung", step=49, total=100)
-    assert beat._fields["pace"] == 0.0
+    assert heartbeat._fields["pace"] == pytest.approx(0.5)
+    heartbeat.write(stage="rung", step=49, total=100)
+    assert heartbeat._fields["pace"] == 0.0
 
 
 def test_only_a_silence_much_longer_than_a_step_is_a_hang(monkeypatch):
     """Steps of 30 s: 20 of them. Steps of 0.1 s: five minutes. Before the first and after the last step: never."""
-    clock, beats = Clock(), {1: {}, 2: {}, 3: {}, 4: {}}
-    jobs = [SimpleNamespace(id=n) for n in beats]
-    watch = Watch(lambda job: beats[job.id], clock)
+    clock, heartbeats = Clock(), {1: {}, 2: {}, 3: {}, 4: {}}
+    jobs = [SimpleNamespace(id=n) for n in heartbeats]
+    watch = Watch(lambda job: heartbeats[job.id], clock)
     assert watch.hung(jobs) == []
     common = {"updated": 1.0, "stage": "train", "total": 100}
-    beats[1] = {**common, "step": 5, "pace": 30.0}
-    beats[2] = {**common, "step": 7, "pace": 0.1}
-    beats[3] = {**common, "step": 0, "pace": 0.0, "stage": "start"}
-    beats[4] = {**common, "step": 100, "pace": 0.1}
+    heartbeats[1] = {**common, "step": 5, "pace": 30.0}
+    heartbeats[2] = {**common, "step": 7, "pace": 0.1}
+    heartbeats[3] = {**common, "step": 0, "pace": 0.0, "stage": "start"}
+    heartbeats[4] = {**common, "step": 100, "pace": 0.1}
     assert watch.hung(jobs) == []
     clock.now += 299
     assert watch.hung(jobs) == []
@@ -109,7 +109,7 @@ def test_only_a_silence_much_longer_than_a_step_is_a_hang(monkeypatch):
     assert [(job.id, why) for job, why in watch.hung(jobs)] == [
         (2, "no step for 301 s at train step 7, where one takes 0.1 s")
     ]
-    beats[2] = {**beats[2], "updated": 2.0}
+    heartbeats[2] = {**heartbeats[2], "updated": 2.0}
     clock.now += 290
     assert watch.hung(jobs) == []
     clock.now += 10
@@ -118,79 +118,79 @@ def test_only_a_silence_much_longer_than_a_step_is_a_hang(monkeypatch):
 
 def opened(tmp_path, **changes):
     hooks = MemoryHooks()
-    conductor = Scheduler([study(search="rules", trials=2, **changes)], hooks, store_root=tmp_path)
-    return hooks, conductor
+    scheduler = Scheduler([study(search="rules", trials=2, **changes)], hooks, store_root=tmp_path)
+    return hooks, scheduler
 
 
 def heard(tmp_path, job, step, clock=None):
     """The job tells where it is."""
-    beat = Heartbeat(tmp_path / "work" / job.key, 0.0)
-    beat.beat(key=job.key, stage="train", step=step, total=100)
+    heartbeat = Heartbeat(tmp_path / "work" / job.key, 0.0)
+    heartbeat.write(key=job.key, stage="train", step=step, total=100)
 
 
 def test_a_dead_run_starts_again_and_a_bug_is_closed(tmp_path):
-    hooks, conductor = opened(tmp_path)
-    (job,) = in_flight(conductor, 1)
+    hooks, scheduler = opened(tmp_path)
+    (job,) = in_flight(scheduler, 1)
     for step in (10, 60):
-        conductor.begin(job.id)
+        scheduler.begin(job.id)
         heard(tmp_path, job, step)
-        assert conductor.died(job.id, PREEMPTED, "killed") is True
-        again = conductor.next()
-        assert (again.id, again.key, again.slot) == (job.id, job.key, job.slot)
+        assert scheduler.died(job.id, PREEMPTED, "killed") is True
+        again = scheduler.next()
+        assert (again.id, again.key, again.planned) == (job.id, job.key, job.planned)
         assert again.payload == job.payload
-    conductor.begin(job.id)
+    scheduler.begin(job.id)
     heard(tmp_path, job, 10)
-    assert conductor.died(job.id, PREEMPTED, "killed") is False
-    assert [(r.outcome.status, r.outcome.error_class) for r in conductor.records] == [("failed", BUG)]
+    assert scheduler.died(job.id, PREEMPTED, "killed") is False
+    assert [(r.outcome.status, r.outcome.error_class) for r in scheduler.records] == [("failed", BUG)]
     assert "died twice at the same place, train step 10" in hooks.rows[0][-1].error_message
-    assert conductor.next().slot.trial == 1, "the sweep goes on"
+    assert scheduler.next().planned.trial == 1, "the sweep goes on"
 
 
 def test_a_beat_of_an_earlier_attempt_is_not_this_ones_place(tmp_path):
     """A process that dies before it is heard, twice: as with a lost GPU, free."""
-    _, conductor = opened(tmp_path)
-    (job,) = in_flight(conductor, 1)
+    _, scheduler = opened(tmp_path)
+    (job,) = in_flight(scheduler, 1)
     heard(tmp_path, job, 10)
     for _ in range(3):
-        conductor.begin(job.id)
-        assert conductor.beat(conductor.jobs()[0]) == {}
-        assert conductor.died(job.id, PREEMPTED, "")
-        conductor.next()
+        scheduler.begin(job.id)
+        assert scheduler.heartbeat(scheduler.jobs()[0]) == {}
+        assert scheduler.died(job.id, PREEMPTED, "")
+        scheduler.next()
 
 
 def test_out_of_memory_is_tried_once_with_smaller_groups(tmp_path):
-    _, conductor = opened(tmp_path)
-    (job,) = in_flight(conductor, 1)
-    assert conductor.died(job.id, OOM, "ended with another that ate")
-    assert conductor.next().payload == job.payload, "before it was heard it took no memory"
-    conductor.begin(job.id)
+    _, scheduler = opened(tmp_path)
+    (job,) = in_flight(scheduler, 1)
+    assert scheduler.died(job.id, OOM, "ended with another that ate")
+    assert scheduler.next().payload == job.payload, "before it was heard it took no memory"
+    scheduler.begin(job.id)
     heard(tmp_path, job, 3)
-    assert conductor.died(job.id, OOM, "the node was low on memory")
-    again = conductor.next()
+    assert scheduler.died(job.id, OOM, "the node was low on memory")
+    again = scheduler.next()
     assert again.id == job.id
     assert again.payload == job.payload.with_low_memory()
-    conductor.begin(job.id)
+    scheduler.begin(job.id)
     heard(tmp_path, job, 3)
-    assert not conductor.died(job.id, OOM, "the node was low on memory")
-    assert conductor.records[0].outcome.error_class == OOM
-    assert conductor.next().slot.trial == 1
+    assert not scheduler.died(job.id, OOM, "the node was low on memory")
+    assert scheduler.records[0].outcome.error_class == OOM
+    assert scheduler.next().planned.trial == 1
 
 
 def test_queued_is_not_running(tmp_path):
     now = Clock()
     hooks = MemoryHooks()
-    conductor = Scheduler([study(trials=4)], hooks, store_root=tmp_path, clock=now)
-    one, two = in_flight(conductor, 2)
+    scheduler = Scheduler([study(trials=4)], hooks, store_root=tmp_path, clock=now)
+    one, two = in_flight(scheduler, 2)
     now.now += 50
-    assert [job.begun for job in conductor.jobs()] == [False, False]
-    conductor.begin(one.id)
+    assert [job.begun for job in scheduler.jobs()] == [False, False]
+    scheduler.begin(one.id)
     now.now += 7
-    conductor.finish(one.id, Outcome("done", 0.5))
-    assert conductor.records[0].seconds == 7, "the time in the queue is nobody's"
-    assert [job.begun for job in conductor.jobs()] == [False]
-    conductor.begin(two.id)
-    assert [job.begun for job in conductor.jobs()] == [True]
-    assert conductor.next() is not NoJob.FINISHED
+    scheduler.finish(one.id, Outcome("done", 0.5))
+    assert scheduler.records[0].seconds == 7, "the time in the queue is nobody's"
+    assert [job.begun for job in scheduler.jobs()] == [False]
+    scheduler.begin(two.id)
+    assert [job.begun for job in scheduler.jobs()] == [True]
+    assert scheduler.next() is not NoJob.FINISHED
 
 
 def test_limits_are_what_the_docs_say():

@@ -37,8 +37,8 @@ def shown(store: Store, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_what_runs_and_what_died_is_said_in_brackets(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    Heartbeat(store.work("a")).beat(key="a", study="cam-tags-1", trial=1, role="trial", seed=0, stage="train", step=3)
-    Heartbeat(store.work("b")).beat(key="b", study="cam-tags-1", trial=2, role="trial", seed=0, stage="train", step=3)
+    Heartbeat(store.work("a")).write(key="a", study="cam-tags-1", trial=1, role="trial", seed=0, stage="train", step=3)
+    Heartbeat(store.work("b")).write(key="b", study="cam-tags-1", trial=2, role="trial", seed=0, stage="train", step=3)
     path = store.work("b") / FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), "updated": 0.0}))
     text = " ".join(shown(store, capsys).split())

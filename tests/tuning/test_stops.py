@@ -21,7 +21,7 @@ def test_points_in_flight_survive_a_kill_with_their_numbers(tmp_path: Path) -> N
     hooks = MemoryHooks()
     first = in_flight(Scheduler([study(trials=6)], hooks, store_root=tmp_path), 3)
     resumed = in_flight(Scheduler([study(trials=6)], hooks, store_root=tmp_path), 3)
-    assert {(j.slot.trial, j.key) for j in first} == {(j.slot.trial, j.key) for j in resumed}
+    assert {(j.planned.trial, j.key) for j in first} == {(j.planned.trial, j.key) for j in resumed}
     assert sorted(p.parent.name for p in tmp_path.glob("work/*/trial.json")) == sorted(j.key for j in first[1:])
 
 
@@ -64,25 +64,25 @@ def test_a_stop_at_a_rung_is_the_same_after_a_restart(restarts: tuple[int, ...],
     hooks = MemoryHooks()
 
     def fresh() -> tuple[Scheduler, dict[int, Job]]:
-        conductor = Scheduler([study(trials=6, first_rung=0.6)], hooks, store_root=tmp_path)
-        return conductor, {j.slot.trial: j for j in in_flight(conductor, 2)}
+        scheduler = Scheduler([study(trials=6, first_rung=0.6)], hooks, store_root=tmp_path)
+        return scheduler, {j.planned.trial: j for j in in_flight(scheduler, 2)}
 
-    conductor, flying = fresh()
+    scheduler, flying = fresh()
     decisions: dict[int, bool] = {}
     for count in range(6):
         if count in restarts:
-            conductor, flying = fresh()
+            scheduler, flying = fresh()
         trial = min(n for n in flying if n not in decisions)
-        decisions[trial] = conductor.report(flying[trial].id, 0.6, at_rung[trial])
+        decisions[trial] = scheduler.report(flying[trial].id, 0.6, at_rung[trial])
         if len(decisions) < 2:
             continue
         # The trial before this one ends, the present one stays in flight.
         ends = sorted(n for n in flying if n in decisions)[0]
         job = flying.pop(ends)
-        conductor.finish(job.id, Outcome("done", 0.6) if decisions[ends] else conductor.pruned(job.id))
-        job_or_sign = conductor.next()
-        if isinstance(job_or_sign, Job) and job_or_sign.slot.role == "trial":
-            flying[job_or_sign.slot.trial] = job_or_sign
+        scheduler.finish(job.id, Outcome("done", 0.6) if decisions[ends] else scheduler.pruned(job.id))
+        job = scheduler.next()
+        if isinstance(job, Job) and job.planned.role == "trial":
+            flying[job.planned.trial] = job
     # Medians met: none, .3, .4, .3, .29, .3.
     assert decisions == {0: True, 1: True, 2: False, 3: False, 4: True, 5: True}
 
@@ -91,8 +91,8 @@ def test_a_stop_at_a_rung_is_the_same_after_a_restart(restarts: tuple[int, ...],
     "changes", [{"trials": 3}, {"search": "rules"}, {"first_rung": 1.0}, {"protocol": "fixed"}, {"space": None}]
 )
 def test_no_rungs_where_nothing_may_be_stopped(changes: dict[str, Any]) -> None:
-    conductor = Scheduler([study(**{"trials": 8, "first_rung": 0.5, **changes})], MemoryHooks())
-    assert in_flight(conductor, 1)[0].rungs == ()
+    scheduler = Scheduler([study(**{"trials": 8, "first_rung": 0.5, **changes})], MemoryHooks())
+    assert in_flight(scheduler, 1)[0].rungs == ()
 
 
 def test_tpe_counts_pruned_trials_as_worse_than_done_ones_whatever_they_scored() -> None:

@@ -24,14 +24,14 @@ from harness.tuning.scheduler import Job, NoJob, Scheduler
 from harness.tuning.search import sobol_row
 
 
-def slots(records: Any) -> list[tuple[str, int, str, int]]:
+def drawn(records: Any) -> list[tuple[str, int, str, int]]:
     return [(r.study, r.trial, r.role, r.seed) for r in records]
 
 
 def test_order_of_one_study_and_its_finals() -> None:
     hooks = MemoryHooks()
     records = run_local([study(trials=3, seeds=(5, 6))], hooks, execute)
-    assert slots(records) == [
+    assert drawn(records) == [
         ("s", 0, "trial", 5),
         ("s", 1, "trial", 5),
         ("s", 2, "trial", 5),
@@ -42,7 +42,7 @@ def test_order_of_one_study_and_its_finals() -> None:
     assert records[3].trial == best.trial
     assert (records[3].key, records[3].ran) == (best.key, False)
     assert (records[4].knobs, records[4].ran) == (best.knobs, True)
-    assert [r[:4] for r in hooks.rows] == slots(records)
+    assert [r[:4] for r in hooks.rows] == drawn(records)
 
 
 def test_studies_take_turns() -> None:
@@ -128,27 +128,27 @@ def test_rules_are_a_pure_function_of_seed_and_number_for_every_space() -> None:
 
 
 def test_wait_then_finals_then_finished_with_two_in_flight() -> None:
-    conductor = Scheduler([study(trials=2, seeds=(0, 1))], MemoryHooks())
-    first, second = in_flight(conductor, 2)
-    assert conductor.next() is NoJob.WAIT
-    conductor.finish(second.id, Outcome("done", 0.4))
-    assert conductor.next() is NoJob.WAIT
-    conductor.finish(first.id, Outcome("done", 0.6))
-    (final,) = in_flight(conductor, 1)
-    assert (final.slot.role, final.slot.trial, final.slot.seed, final.rungs) == ("final", 0, 1, ())
+    scheduler = Scheduler([study(trials=2, seeds=(0, 1))], MemoryHooks())
+    first, second = in_flight(scheduler, 2)
+    assert scheduler.next() is NoJob.WAIT
+    scheduler.finish(second.id, Outcome("done", 0.4))
+    assert scheduler.next() is NoJob.WAIT
+    scheduler.finish(first.id, Outcome("done", 0.6))
+    (final,) = in_flight(scheduler, 1)
+    assert (final.planned.role, final.planned.trial, final.planned.seed, final.rungs) == ("final", 0, 1, ())
     assert final.payload.origin == Origin(sweep="w", study="s", trial=0, role="final")
-    assert conductor.next() is NoJob.WAIT
-    conductor.finish(final.id, Outcome("done", 0.5))
-    assert conductor.next() is NoJob.FINISHED
+    assert scheduler.next() is NoJob.WAIT
+    scheduler.finish(final.id, Outcome("done", 0.5))
+    assert scheduler.next() is NoJob.FINISHED
 
 
 def test_a_key_that_two_studies_share_runs_once() -> None:
-    conductor = Scheduler([study("a", space=None), study("b", space=None)], MemoryHooks())
-    (job,) = in_flight(conductor, 1)
-    assert conductor.next() is NoJob.WAIT
-    conductor.finish(job.id, Outcome("done", 0.5))
-    assert conductor.next() is NoJob.FINISHED
-    assert [(r.study, r.role, r.ran) for r in conductor.records] == [
+    scheduler = Scheduler([study("a", space=None), study("b", space=None)], MemoryHooks())
+    (job,) = in_flight(scheduler, 1)
+    assert scheduler.next() is NoJob.WAIT
+    scheduler.finish(job.id, Outcome("done", 0.5))
+    assert scheduler.next() is NoJob.FINISHED
+    assert [(r.study, r.role, r.ran) for r in scheduler.records] == [
         ("a", "trial", True),
         ("b", "trial", False),
         ("a", "final", False),
@@ -238,15 +238,15 @@ def test_tpe_with_two_in_flight_beats_random_search() -> None:
 
     def best_of_tpe(seed: int) -> float:
         hooks = MemoryHooks()
-        conductor = Scheduler([study(trials=40, seeds=(seed,))], hooks)
-        flying = [j for j in (conductor.next(), conductor.next()) if isinstance(j, Job)]
+        scheduler = Scheduler([study(trials=40, seeds=(seed,))], hooks)
+        flying = [j for j in (scheduler.next(), scheduler.next()) if isinstance(j, Job)]
         while flying:
             job = flying.pop(0)
-            conductor.finish(job.id, Outcome("done", peak(job.slot.knobs)))
-            job_or_sign = conductor.next()
-            if isinstance(job_or_sign, Job):
-                flying.append(job_or_sign)
-        return max(r.outcome.objective or 0 for r in conductor.records)
+            scheduler.finish(job.id, Outcome("done", peak(job.planned.knobs)))
+            job = scheduler.next()
+            if isinstance(job, Job):
+                flying.append(job)
+        return max(r.outcome.objective or 0 for r in scheduler.records)
 
     def best_of_random(seed: int) -> float:
         rows = np.random.default_rng(seed).random((39, SPACE.dims))
@@ -280,7 +280,7 @@ def test_knobs_pinned_since_are_taken_from_the_preset_and_points_outside_the_spa
     records = run_local([study(preset_knobs=moved)], hooks, execute)
     assert all(r.knobs["fixed"] == 8 for r in records)
     assert [r.ran for r in records[:4]] == [True] * 4
-    hooks.pasts["s"] = [ClosedTrial(1, {"x": 9.0, "low": 0.2, "high": 0.5}, "gone", Outcome("done", 1.0))]
+    hooks.closed["s"] = [ClosedTrial(1, {"x": 9.0, "low": 0.2, "high": 0.5}, "gone", Outcome("done", 1.0))]
     records = run_local([study()], hooks, execute)
     assert sorted(r.trial for r in records if r.role == "trial") == [0, 1, 2, 3]
 

@@ -69,18 +69,18 @@ def execute(payload: Payload, session: Session) -> Outcome:
             os.kill(os.getpid(), signal.SIGKILL)
     if act == "die at step 5":
         # Heard at step 5, then gone, as often as it is started.
-        Heartbeat(session_root(payload), 0.0).beat(key=payload.key, stage="train", step=5, total=9)
+        Heartbeat(session_root(payload), 0.0).write(key=payload.key, stage="train", step=5, total=9)
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "hang once" and root is not None and not (root / f"hung-{payload.key}").exists():
         (root / f"hung-{payload.key}").write_text("")
-        beat = Heartbeat(session_root(payload), 0.0)
+        heartbeat = Heartbeat(session_root(payload), 0.0)
         for step in range(1, 6):
-            beat.beat(key=payload.key, stage="train", step=step, total=9)
+            heartbeat.write(key=payload.key, stage="train", step=step, total=9)
             time.sleep(0.02)
         time.sleep(600)
     if act == "eat" and not payload.machine.low_memory:
         # More than the machine may hold: what ends this is Ray's memory monitor.
-        Heartbeat(session_root(payload), 0.0).beat(key=payload.key, stage="train", step=3, total=9)
+        Heartbeat(session_root(payload), 0.0).write(key=payload.key, stage="train", step=3, total=9)
         held = bytearray(int(os.environ["EAT_MB"]) << 20)
         held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
         time.sleep(300)
@@ -125,7 +125,7 @@ class MemoryHooks:
     root: str | None = None
     rows: list[tuple[str, int, str, int, str, Outcome]] = field(default_factory=list)
     runs: dict[str, Outcome] = field(default_factory=dict)
-    pasts: dict[str, list[ClosedTrial]] = field(default_factory=dict)
+    closed: dict[str, list[ClosedTrial]] = field(default_factory=dict)
     scores: dict[str, dict[float, float]] = field(default_factory=dict)
     knobs_of: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -141,9 +141,9 @@ class MemoryHooks:
         """What was recorded of a key."""
         return self.runs.get(key)
 
-    def past(self, study: Study) -> Sequence[ClosedTrial]:
+    def closed_trials(self, study: Study) -> Sequence[ClosedTrial]:
         """The closed trials of a study."""
-        return self.pasts.get(study.id, [])
+        return self.closed.get(study.id, [])
 
     def rung(self, study: Study, key: str, reached: float, objective: float) -> None:
         """Remembers a score at a rung."""
@@ -158,15 +158,15 @@ class MemoryHooks:
         self.rows.append((study.id, trial, role, seed, key, outcome))
         self.runs[key] = outcome
         if role == "trial":
-            rest = [p for p in self.pasts.get(study.id, []) if p.trial != trial]
-            self.pasts[study.id] = [*rest, ClosedTrial(trial, self.knobs_of[key], key, outcome)]
+            rest = [p for p in self.closed.get(study.id, []) if p.trial != trial]
+            self.closed[study.id] = [*rest, ClosedTrial(trial, self.knobs_of[key], key, outcome)]
 
 
-def in_flight(conductor: Scheduler, n: int) -> list[Job]:
+def in_flight(scheduler: Scheduler, n: int) -> list[Job]:
     """The next `n` jobs."""
     jobs = []
     for _ in range(n):
-        job = conductor.next()
+        job = scheduler.next()
         assert isinstance(job, Job)
         jobs.append(job)
     return jobs

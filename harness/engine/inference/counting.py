@@ -57,14 +57,14 @@ def score_images(
     with crf_pool(scorer.threads if any_crf else 1) as pool:
         later = _Later(pool, local, scorer.dataset, limit=4 * scorer.threads)
         for chunk in batches(mine):
-            scorer.beat(f"score {split}", done, len(mine))
+            scorer.report_progress(f"score {split}", done, len(mine))
             done += len(chunk)
             truths = [scorer.dataset.mask(i) for i in chunk]
             for weights in dict.fromkeys(t.weights for t in targets):
                 some = [t for t in targets if t.weights == weights]
                 _score_chunk(scorer, method, chunk, truths, some, outputs, how, local, later)
         later.finish()
-        scorer.beat(f"score {split}", done, len(mine))
+        scorer.report_progress(f"score {split}", done, len(mine))
     merged: dict[Target, dict[str, Scored]] = {t: {} for t in targets}
     for part in gather_objects(local, session):
         for target, scored in part.items():

@@ -217,7 +217,7 @@ def _turn(folder: Path, context: Context, stage: str) -> Iterator[None]:
         handle = _lock(folder) if context.session.rank == 0 else None
         if gather_objects(handle is not None, context.session)[0]:
             break
-        context.beat(f"waiting for {stage}", 0, context.run.total)
+        context.report_progress(f"waiting for {stage}", 0, context.run.total)
         time.sleep(POLL_SECONDS)
     with handle or nullcontext():
         yield

@@ -33,7 +33,7 @@ def _train(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> No
         from harness.engine.inference.score import objective_now
 
         # A stage of its own: scoring takes longer than a step, and is no hang.
-        context.beat("rung", step, run.total)
+        context.report_progress("rung", step, run.total)
         value = objective_now(context, method)
         if session.rank == 0 and "best" in context.machine.keep:
             with context.phases.of("checkpoint"):
@@ -46,7 +46,7 @@ def _train(context: Context, inputs: Mapping[str, Artifact], folder: Path) -> No
         config,
         session,
         context.phases,
-        beat=lambda step, losses: context.beat("train", step, run.total, losses),
+        report_progress=lambda step, losses: context.report_progress("train", step, run.total, losses),
         evaluate=evaluate,
     )
     with context.phases.of("checkpoint"):

@@ -26,7 +26,7 @@ def _write_cams(context: Context, inputs: Mapping[str, Artifact], folder: Path) 
     done = 0
     with context.phases.of("stages"):
         for chunk in batches(mine):
-            context.beat("write-cams", done, len(mine))
+            context.report_progress("write-cams", done, len(mine))
             done += len(chunk)
             maps, _ = predict(context.scorer(), method, chunk, [], wanted, "student")
             for image_id, found in zip(chunk, maps, strict=True):

@@ -22,13 +22,13 @@ class Place:
     """As much of a context as taking turns needs."""
 
     session: LocalSession
-    beats: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     run: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(total=3))
     machine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(keep=("none",)))
     in_use: ExitStack = field(default_factory=ExitStack)
 
-    def beat(self, stage: str, step: int, total: int) -> None:
-        self.beats.append(stage)
+    def report_progress(self, stage: str, step: int, total: int) -> None:
+        self.told.append(stage)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_a_lock_in_a_removed_folder_is_taken_anew(tmp_path, monkeypatch):
     place = Place(LocalSession())
     with stages._turn(folder, place, "train"):
         assert removed == [folder]
-        assert place.beats == ["waiting for train"]
+        assert place.told == ["waiting for train"]
         assert stages._lock(folder) is None, "the lock is on the file that others open"
 
 
@@ -68,15 +68,15 @@ def test_a_waiting_run_goes_on_when_the_folder_before_it_is_removed(tmp_path):
     holder = stages._lock(folder)
     assert holder is not None
 
-    def beat(stage, step, total):
-        place.beats.append(stage)
-        if len(place.beats) == 3:
+    def report_progress(stage, step, total):
+        place.told.append(stage)
+        if len(place.told) == 3:
             shutil.rmtree(folder)
             holder.close()
 
-    place.beat = beat
+    place.report_progress = report_progress
     with stages._turn(folder, place, "train"):
-        assert len(place.beats) == 3
+        assert len(place.told) == 3
         assert stages._lock(folder) is None
 
 
