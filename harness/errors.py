@@ -28,6 +28,14 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 """What moves a terminal's cursor, colours or order of writing."""
 
 
+def first_line(message: str | None) -> str:
+    """What a stored error says in one line: the last line of a traceback, else the first of a message."""
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with the input: the word or file, what was found there, and how to fix it."""
@@ -50,6 +58,10 @@ class BadInput(HarnessError):
     def __init__(self, problems: Sequence[Problem] | Problem):
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class BrokenPlugin(BadInput):
+    """A method or dataset whose own code cannot be used as it is: who asks for all is told, and gets the rest."""
 
 
 class NonFiniteLoss(HarnessError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -29,9 +28,14 @@ def run(argv: list[str]) -> int:
         return EXIT_DONE
     parsed = parse(argv, EvaluateWords, "evaluate", registry().names(), collect=True)
     mode = mode_of(parsed)
-    from harness.store import Store
+    from harness.store import Store, load
 
     store = Store(parsed.words.store)
+    if mode == "run":
+        # Before all that imports torch, which takes seconds.
+        from harness.evaluation.finished import find_run
+
+        find_run(load(store.root, ["runs"]), str(parsed.words.run))
     return _foreign(parsed, store, mode) if mode in ("preds", "cams") else _network(parsed, store, mode)
 
 
@@ -96,10 +100,11 @@ def _text(columns: Mapping[str, Any]) -> str:
 def _show(store: Any, row: Mapping[str, Any]) -> None:
     """The eval's score with its interval, per class, and its paired difference to all else on the same images."""
     from harness.store import load
+    from reports.format.output import screen_width
+    from reports.rows.rows import TABLES
     from reports.sections.beside import beside
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(beside(load(store.root), str(row["eval"]), width=width).rstrip())
+    print(beside(load(store.root, TABLES), str(row["eval"]), width=screen_width()).rstrip())
 
 
 if __name__ == "__main__":

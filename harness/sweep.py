@@ -9,7 +9,7 @@ from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, parse_rows
 from harness.cli.run_words import StatusWords, Words
-from harness.errors import EXIT_DONE, EXIT_FAILED, command, without_secrets
+from harness.errors import EXIT_DONE, EXIT_FAILED, command, shown, without_secrets
 
 ABOUT = """Runs every study of the plan (methods x labels), each with its trials, then the chosen config with all seeds,
 and prints the leaderboard. Running the same command again is how you resume. <method>.<knob>=value pins a knob."""
@@ -39,13 +39,16 @@ def run(argv: list[str]) -> int:
 
     print(plan_text(plan), flush=True)
     from harness.store import load
+    from reports.format.output import screen_width
+    from reports.rows.rows import TABLES
     from reports.sections.leaderboard import build, for_tracker
 
     failed = run_plan(plan, leaderboard=for_tracker)
-    print(build(load(plan.machine.store), sweep=plan.sweep).render("terminal"))
+    board = build(load(plan.machine.store, TABLES), sweep=plan.sweep)
+    print(board.render("terminal", width=screen_width()))
     print(_where_next(plan.machine.store, plan.sweep, plan.words.mlflow))
     for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
+        print(f"failed: {shown(line)}", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_DONE
 
 

@@ -9,7 +9,7 @@ from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse
 from harness.cli.run_words import Words
-from harness.errors import EXIT_DONE, EXIT_FAILED
+from harness.errors import EXIT_DONE, EXIT_FAILED, shown
 
 ABOUT = """Trains and scores one method with one config and one seed, writes the run to the store, and prints its scores
 and where its time went."""
@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
 
     failed = run_plan(plan, mlflow="off")
     for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
+        print(f"failed: {shown(line)}", file=sys.stderr)
     results = load(plan.machine.store)
     rows = {row["key"]: row for row in latest_runs(results.runs).iter_rows(named=True)}
     print(run_text(results, plan.resolve(plan.studies[0].study, {}, parsed.words.seed).stands_as(rows)))

@@ -11,7 +11,7 @@ from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import command_words, main, parse, parse_rows, split_list, word
 from harness.cli.run_words import Words
-from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest
+from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, nearest, shown
 from harness.plan.plan import Plan
 from harness.store import load
 from reports.format.output import (
@@ -79,10 +79,10 @@ def run(argv: list[str]) -> int:
         failed = run_plan(plan, leaderboard=for_tracker)
     results = load(words.store, TABLES)
     filters = Filters(dataset=words.dataset, tier=words.tier, weights=words.weights)
-    made, shown = build(results, paper, table, filters, rows, variant=words.variant, protocol=words.protocol)
-    deliver(words, made, lambda: frame(table, paper, shown))
+    made, settings = build(results, paper, table, filters, rows, variant=words.variant, protocol=words.protocol)
+    deliver(words, made, lambda: frame(table, paper, settings))
     for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
+        print(f"failed: {shown(line)}", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_DONE
 
 

@@ -17,12 +17,12 @@ from harness.scoring.intervals import Difference, Interval, holm
 from harness.store import Results, load
 from reports.format.output import ALL_FORMATS, NETWORKS, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.format.render import FORMATS
-from reports.format.table import Amount, Cell, Column, Section, Table
+from reports.format.table import Cell, Column, Section, Table, p_value
 from reports.rows.comparing import counts_of, score_cell, way_text
 from reports.rows.ranking import Place, resampled
 from reports.rows.row import USUAL_TAGS, Filters, Row
 from reports.rows.rows import TABLES, rows_of
-from reports.sections.board import display_name, place_title
+from reports.sections.board import display_name, one_seed, place_title
 
 ABOUT = """Compares two rows of a store, a minus b, on the images that both were scored on: mIoU and the IoU of every
 class with 95 % intervals, seeds and images resampled together. A row is named by its method, as the leaderboard shows
@@ -82,8 +82,9 @@ class Comparison:
         head = f"{place_title(self.place)} · {self.a.dataset} · {self.a.split} · tags {self.place.tags}"
         caption = f"{self.images} images; seeds {len(self.a.seeds)} and {len(self.b.seeds)}" + _unlike(self.a, self.b)
         note = "95 % intervals: seeds, then images, resampled together for both; p of the classes adjusted by Holm"
+        few = one_seed([self.a, self.b])
         sections = (
-            Section(f"mIoU · {head}", columns, tuple(rows[:1]), caption=caption),
+            Section(f"mIoU · {head}", columns, tuple(rows[:1]), caption=caption, notes=few),
             Section("IoU by class", columns, tuple(rows[1:]), notes=(note,)),
         )
         return Table(f"{display_name(self.a)} against {display_name(self.b)}", sections)
@@ -107,7 +108,7 @@ class Comparison:
     def _cells(line: Line) -> dict[str, Cell]:
         return {
             "class": line.label, "name": line.name, "a": score_cell(line.a), "b": score_cell(line.b),
-            "difference": score_cell(line.difference), "p": None if math.isnan(line.p) else Amount(line.p, 4),
+            "difference": score_cell(line.difference), "p": p_value(line.p),
         }  # fmt: skip
 
 

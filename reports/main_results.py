@@ -133,10 +133,10 @@ def _section(paper: str, table: str, judged: Sequence[Judged]) -> Section:
 
 
 def _heads(judged: Sequence[Judged]) -> list[Column]:
-    found = [("group", "group", [j.claim.group for j in judged]), ("row", "method", ["x"]),
-             ("reference", "reference", [j.claim.reference for j in judged]), ("supervision", "sup.", ["x"]),
-             ("backbone", "network", ["x"])]  # fmt: skip
-    return [Column(name, title) for name, title, values in found if any(values)]
+    found = [("group", "group", [j.claim.group for j in judged], 5), ("row", "method", ["x"], 0),
+             ("reference", "reference", [j.claim.reference for j in judged], 7), ("supervision", "sup.", ["x"], 3),
+             ("backbone", "network", ["x"], 4)]  # fmt: skip
+    return [Column(name, title, spare=spare) for name, title, values, spare in found if any(values)]
 
 
 def _head_cells(claim: Claim, before: str) -> dict[str, Cell]:
@@ -153,11 +153,11 @@ def _ours_columns(column: str, claim: Claim, several: bool) -> list[Column]:
     what = f"{claim.dataset} {claim.split}"
     return [
         Column(f"ours_{name}", title, what, right=True),
-        Column(f"seeds_{name}", "seeds", right=True),
-        Column(f"protocol_{name}", "protocol"),
+        Column(f"seeds_{name}", "seeds", right=True, spare=2),
+        Column(f"protocol_{name}", "protocol", spare=6),
         Column(f"difference_{name}", "diff.", right=True),
         Column(f"verdict_{name}", f"verdict{of}"),
-        Column(f"why_{name}", "because"),
+        Column(f"why_{name}", "because", spare=1),
     ]
 
 

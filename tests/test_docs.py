@@ -13,17 +13,20 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "methods").glob("*/README.md"))]
 FENCE = re.compile(r"```bash\n(.*?)```", re.S)
+PATH = re.compile(r"`((?:harness|methods|search_spaces|reports|benchmarks|tests|docs)/[\w./-]+)`")
+DOTTED = re.compile(r"\b(?:harness|methods|search_spaces|reports|benchmarks)(?:\.\w+)+")
 LONG = re.compile(r"dry_run=true|--help|status|reports\.|harness\.store")
 """Words that make a command short; any other one is run with dry_run=true."""
 
 
+# What docs/methods.md runs on the method that it shows is run by test_method_to_copy.py.
 def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         for block in FENCE.findall(page.read_text()):
             for line in re.sub(r"\\\n\s*", " ", block).splitlines():
                 command = line.split("python -m ", 1)
-                if len(command) == 2 and not command[1].startswith("pip"):
+                if len(command) == 2 and not command[1].startswith("pip") and "my-method" not in command[1]:
                     found.append((page.name, command[1].split("#")[0].strip()))
     return found
 
@@ -114,6 +117,28 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_paths_and_modules_that_a_page_names_are_there(page):
+    text = page.read_text()
+    shown = set(re.findall(r"```python\n# (\S+\.py)\n", text)) | {"methods/my_method/__init__.py"}
+    lost = [p for p in PATH.findall(text) if not (ROOT / p).exists() and p not in shown]
+    lost += [
+        m for m in set(DOTTED.findall(text)) if not m.startswith(("methods.my_method", "methods.x.")) and not known(m)
+    ]
+    assert not lost, f"{page.name} names {lost}"
+
+
+def known(name: str) -> bool:
+    """Whether a dotted name is a module of ours, or a name in one, seen without importing it."""
+    parts = name.split(".")
+    for n in range(len(parts), 1, -1):
+        path = ROOT.joinpath(*parts[:n])
+        source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+        if source.is_file():
+            return n == len(parts) or re.search(rf"\b{parts[n]}\b", source.read_text()) is not None
+    return len(parts) == 2 and (ROOT / "docs" / f"{parts[0]}.{parts[1]}").is_file()
 
 
 def test_there_are_commands_to_run():

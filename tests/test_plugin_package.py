@@ -104,6 +104,61 @@ class TestToyCam(MethodTests):
 }
 
 
+HALF = {
+    "halfcam.py": """from dataclasses import dataclass
+
+from harness.api.spec import MethodConfig, MethodSpec, knob
+from toycam.method import ToyCam
+from toycam.config import preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfConfig(MethodConfig):
+    lr: float = knob(0.01, "learning rate", source="here")
+    width: int = knob(8, "channels", source="here")
+
+
+class HalfCam(ToyCam):
+    def __init__(self, config, info):
+        super().__init__(config, info)
+        self.head = self.body.width
+
+
+def build(config, info):
+    return HalfCam(config, info)
+
+
+METHOD = MethodSpec(name="half-cam", config=HalfConfig, preset="toycam.config:preset", build="halfcam:build",
+                    labels=("tags",), targets=("cam",), title="half of a method")
+""",
+    "stepless.py": """import dataclasses
+
+from harness.api.method import Method
+from halfcam import METHOD as HALF
+
+
+class Stepless(Method):
+    def transform(self): ...
+    def optimizers(self): ...
+    def predict(self, images_B3HW, tags_BC=None, *, want, weights="student"): ...
+
+
+def build(config, info):
+    return Stepless()
+
+
+METHOD = dataclasses.replace(HALF, name="stepless", build="stepless:build")
+""",
+    "halfcam-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: halfcam\nVersion: 1.0\n",
+    "halfcam-1.0.dist-info/entry_points.txt": """[wsss_harness.methods]
+half-cam = halfcam:METHOD
+lost-cam = lostcam:METHOD
+stepless = stepless:METHOD
+""",
+}
+"""A second package: a method that fails when it is built, one without `step`, one whose module is not there."""
+
+
 @pytest.fixture(scope="module")
 def package(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("site")
@@ -150,3 +205,29 @@ def test_it_runs_and_its_rules_are_read(package, tmp_path):
     bad = python(package, "-m", "harness.sweep", *words, "toycam.lr=-1")
     assert bad.returncode == 2
     assert "not positive" in bad.stderr
+
+
+def test_broken_methods_are_left_out_of_all_and_named_with_file_and_line(package, tmp_path):
+    for name, text in HALF.items():
+        path = tmp_path / "site" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+    both = Path(f"{package}{os.pathsep}{tmp_path / 'site'}")
+    words = ["dry_run=true", f"store={tmp_path / 'store'}"]
+    done = python(both, "-m", "harness.sweep", "methods=all", *words)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "site" / "halfcam.py"
+    fails = "method 'half-cam' (entry point of package halfcam) fails: AttributeError: 'Sequential' object has no"
+    assert f"left out: {file}:17: {fails}" in done.stdout
+    assert "left out: lostcam:METHOD: method 'lost-cam'" in done.stdout
+    assert "No module named 'lostcam'; fix: install lostcam" in done.stdout
+    assert f"left out: {tmp_path / 'site' / 'stepless.py'}:7: Stepless has no" in done.stdout
+    assert "toycam-tags-" in done.stdout
+    assert "half-cam-tags-" not in done.stdout
+    alone = python(both, "-m", "harness.sweep", "methods=half-cam,lost-cam", *words)
+    assert alone.returncode == 2
+    assert "error: lostcam:METHOD" in alone.stderr
+    alone = python(both, "-m", "harness.sweep", "methods=half-cam", *words)
+    assert alone.returncode == 2
+    assert f"error: {file}:17: {fails}" in alone.stderr
+    assert "Traceback" not in alone.stderr

@@ -6,17 +6,17 @@ import inspect
 from abc import ABCMeta
 from typing import Any
 
-from harness.errors import BadInput, Problem
+from harness.errors import BrokenPlugin, Problem
 
 
 class Contract(ABCMeta):
     """Metaclass of what others write against `harness.api`: abstract members are asked for when an instance is made."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """An instance. Raises BadInput with the file and line of a class that does not have all abstract members."""
+        """An instance. Raises BrokenPlugin with file and line of a class that lacks abstract members."""
         missing = sorted(getattr(cls, "__abstractmethods__", ()))
         if missing:
-            raise BadInput(
+            raise BrokenPlugin(
                 Problem(written_at(cls), f"{cls.__name__} has no {' and no '.join(missing)}", _fix(cls, missing))
             )
         return super().__call__(*args, **kwargs)

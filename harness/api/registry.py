@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from harness.api.blame import blamed_on, spec_problems
 from harness.api.spec import MethodSpec, Preset, resolve
-from harness.errors import BadInput, HarnessError, Problem, nearest
+from harness.errors import BadInput, BrokenPlugin, Problem, nearest
 
 METHOD_GROUP = "wsss_harness.methods"
 SPACE_GROUP = "wsss_harness.search_spaces"
+CAM = "cam"
+"""The target that plug-ins ask a base for."""
 
 
 @dataclass(frozen=True)
@@ -70,35 +74,50 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._specs: dict[str, MethodSpec] = {}
+        self._broken: dict[str, BrokenPlugin] = {}
 
     def add(self, name: str, target: str, source: str) -> None:
-        """Register `module:object` under a name. Raises HarnessError if the name is taken by another source."""
+        """Register `module:object` under a name. A name that two sources claim is broken: neither can be used."""
         old = self._entries.get(name)
         if old and old.target != target:
-            raise HarnessError(
-                f"method {name!r} is registered twice: {old.target} ({old.source}) and {target} ({source}); "
-                "rename one of them"
-            )
-        self._entries[name] = Entry(name, target, source)
+            found = f"is registered twice: {old.target} ({old.source}) and {target} ({source})"
+            self._broken[name] = BrokenPlugin(Problem(f"method {name!r}", found, "rename one of them"))
+        self._entries.setdefault(name, Entry(name, target, source))
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
         return sorted(self._entries)
 
     def spec(self, name: str) -> MethodSpec:
-        """The spec of one method. Raises BadInput with the nearest names for an unknown one."""
+        """The spec of one method. Raises BadInput with the nearest names for an unknown one, BrokenPlugin for one whose
+        own code cannot be used."""
         if name not in self._entries:
             raise BadInput(Problem(f"method {name!r}", "is not registered", nearest(name, self.names())))
-        if name not in self._specs:
-            entry = self._entries[name]
+        if name not in self._specs and name not in self._broken:
             try:
-                spec = resolve(entry.target)
-            except Exception as e:
-                raise HarnessError(f"method {name!r} from {entry.source} cannot be imported: {e!r}") from e
-            if not isinstance(spec, MethodSpec) or spec.name != name:
-                raise HarnessError(f"{entry.target} ({entry.source}) is not a MethodSpec named {name!r}: {spec!r}")
-            self._specs[name] = spec
+                self._specs[name] = _read(self._entries[name])
+            except BrokenPlugin as e:
+                self._broken[name] = e
+        if name in self._broken:
+            raise self._broken[name]
         return self._specs[name]
+
+    def specs(self) -> list[MethodSpec]:
+        """Every method that can be used."""
+        return [self._specs[name] for name in self.names() if self.broken(name) is None]
+
+    def broken(self, name: str) -> BrokenPlugin | None:
+        """Why a registered method cannot be used; None where it can."""
+        try:
+            self.spec(name)
+        except BrokenPlugin as e:
+            return e
+        return None
+
+    def blamed(self, spec: MethodSpec) -> AbstractContextManager[None]:
+        """Errors of a method's own code as BrokenPlugin, with file, line and fix."""
+        entry = self._entries[spec.name]
+        return blamed_on(spec.name, entry.source, entry.target)
 
     def origin(self, name: str) -> str:
         """`file:line` where a method's config class is defined."""
@@ -134,19 +153,38 @@ class Registry:
             fix = f"run {first}+{second} and {first}+{name}" if first else f"write base+{base_name} or base+{name}"
             raise BadInput(Problem(f"method {word!r}", "stacks plug-ins: one stands on one base", fix))
         base = self.spec(base_name)
-        if "cam" not in base.targets:
-            able = [n for n in self.names() if "cam" in self.spec(n).targets and not self.spec(n).plugin]
-            fix = "a base that makes CAMs: " + ", ".join(f"{n}+{name}" for n in able)
+        if CAM not in base.targets:
+            fix = "a base that makes CAMs: " + ", ".join(f"{n}+{name}" for n in self._able())
             raise BadInput(Problem(f"method {word!r}", f"{base_name} makes {', '.join(base.targets)} and no CAMs", fix))
         return base
 
+    def _able(self) -> list[str]:
+        """Methods that can be a base."""
+        return [spec.name for spec in self.specs() if CAM in spec.targets and not spec.plugin]
+
     def all(self) -> list[Chosen]:
-        """Every registered method, plug-ins on their cheapest base."""
+        """Every method that can be used, plug-ins on their cheapest base that can."""
+        usable = {spec.name: spec for spec in self.specs()}
         chosen = []
-        for name in self.names():
-            spec = self.spec(name)
-            chosen.append(Chosen(spec, self.spec(spec.bases[0]) if spec.plugin else None))
+        for spec in usable.values():
+            bases = [usable[b] for b in spec.bases or self._able() if b in usable]
+            if bases or not spec.plugin:
+                chosen.append(Chosen(spec, bases[0] if spec.plugin else None))
         return chosen
+
+    def left_out(self) -> list[Problem]:
+        """What `all` leaves out, and why."""
+        broken = [e for name in self.names() if (e := self.broken(name)) is not None]
+        taken = {c.spec.name for c in self.all()}
+        lonely = [spec for spec in self.specs() if spec.name not in taken]
+        return [p for e in broken for p in e.problems] + [
+            Problem(
+                f"method {s.name!r}",
+                f"stands on {', '.join(s.bases) or 'a base'}: none can be used",
+                "install one of them",
+            )
+            for s in lonely
+        ]
 
     def space_target(self, name: str) -> str | None:
         """`module:object` of a method's search space, or None when it has none."""
@@ -158,6 +196,20 @@ class Registry:
             return spec.space
         module = f"search_spaces.{name.replace('-', '_')}"
         return f"{module}:SPACE" if importlib.util.find_spec(module) else None
+
+
+def _read(entry: Entry) -> MethodSpec:
+    """The spec behind an entry. Raises BrokenPlugin for what cannot be imported or used."""
+    with blamed_on(entry.name, entry.source, entry.target):
+        spec = resolve(entry.target)
+    if not isinstance(spec, MethodSpec) or spec.name != entry.name:
+        what = f"a spec named {spec.name!r}" if isinstance(spec, MethodSpec) else repr(spec)
+        found = f"is not a MethodSpec named {entry.name!r} but {what} ({entry.source})"
+        raise BrokenPlugin(Problem(entry.target, found, f'write METHOD = MethodSpec(name="{entry.name}", ...)'))
+    problems = spec_problems(spec, entry.source)
+    if problems:
+        raise BrokenPlugin(problems)
+    return spec
 
 
 def _points(group: str) -> tuple[EntryPoint, ...]:

@@ -56,6 +56,8 @@ class Context:
     origin: Origin = field(default_factory=Origin)
     in_use: ExitStack = field(default_factory=ExitStack)
     """Locks on the stages' folders that this run reads; closing it lets others remove them."""
+    folder: str = ""
+    """Of the stage that is running, in the store: where its checkpoints lie."""
     _live: tuple[str, Method] | None = None
 
     def report_progress(self, stage: str, step: int, total: int, losses: dict[str, float] | None = None) -> None:
@@ -69,6 +71,7 @@ class Context:
                 stage=stage,
                 step=step,
                 total=total,
+                folder=self.folder,
                 **asdict(self.origin),
                 **extra,
             )

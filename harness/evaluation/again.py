@@ -21,16 +21,15 @@ from harness.engine.checkpoint import best_meta, load_weights
 from harness.engine.inference.counting import Target
 from harness.engine.inference.evals import NO_RULE, Tables, eval_columns
 from harness.engine.inference.predictions import MAPS
-from harness.errors import BadInput, Problem, StoreError, nearest
+from harness.errors import BadInput, Problem, StoreError
+from harness.evaluation.finished import find_run
 from harness.evaluation.job import ScoringJob, device_of, precision_of, score, scored_ids, threads_of
 from harness.files import file_digest
 from harness.plan.build import build_method
 from harness.plan.config import RunConfig
 from harness.plan.pretrained import RANDOM
-from harness.store import Results, Store, latest_runs, load
+from harness.store import Results, Store, load
 from harness.store.rows import json_object, json_of
-
-SHORTEST_KEY = 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
     """What `run=` asks for. Raises BadInput with every problem of words, run, weights and data at once."""
     words: EvaluateWords = parsed.words
     results = load(store.root, ["runs", "evals", "artifacts"])
-    row = _find(results, str(words.run))
+    row = find_run(results, str(words.run))
     config = json_of(row, "config")
     if {"foreign", "published"} & set(config):
         fix = "score its files again with preds= or cams=, or the weights file with weights="
@@ -104,20 +103,6 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
         device=device,
     )
     return Again(job, weights)
-
-
-def _find(results: Results, key: str) -> dict[str, Any]:
-    runs = latest_runs(results.runs)
-    keys = runs["key"].to_list()
-    found = [k for k in keys if k == key] or [k for k in keys if k.startswith(key) and len(key) >= SHORTEST_KEY]
-    if len(found) != 1:
-        what = f"{key!r} starts {len(found)} keys" if found else f"{key!r} is not in the store"
-        fix = "write more of it" if found else (nearest(key, keys) if keys else "name the store with store=")
-        raise BadInput(Problem("run", what, fix[:300]))
-    row = runs.row(by_predicate=pl.col("key") == found[0], named=True)
-    if row["status"] != "done":
-        raise BadInput(Problem("run", f"{found[0]} is {row['status']}", "only finished runs have weights to score"))
-    return row
 
 
 def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 
 from harness.api.dataset import Dataset
@@ -15,6 +16,13 @@ from harness.datasets.splits import SplitPlan, plan_splits
 from harness.datasets.tag_questions import tag_warnings
 from harness.errors import BadInput, Problem, nearest
 
+ALL = "all"
+
+
+def takes_all(words: Words) -> bool:
+    """Whether the words ask for every method: one that is broken is left out then, and said."""
+    return split_list(words.methods) == [ALL]
+
 
 def chosen_methods(words: Words, single: bool, problems: list[Problem]) -> list[Chosen]:
     """The methods that the words name, of a sweep's plug-ins their bases too; unknown ones become problems."""
@@ -27,7 +35,7 @@ def chosen_methods(words: Words, single: bool, problems: list[Problem]) -> list[
         )
     if single and len(texts) > 1:
         problems.append(Problem("method", f"{len(texts)} methods", "harness.train runs one; use harness.sweep"))
-    if texts == ["all"] and not single:
+    if takes_all(words) and not single:
         return known.all()
     found = []
     for text in dict.fromkeys(texts):
@@ -103,6 +111,23 @@ def gpus_per_worker(words: Words, problems: list[Problem]) -> float:
             )
         )
     return each
+
+
+def threads_per_worker(words: Words, gpus: float, problems: list[Problem]) -> int:
+    """CPU threads per worker. On this machine all workers of a run must fit its cores: a problem where they do not."""
+    local = words.ray and words.address is None
+    cores = os.cpu_count() or 1
+    auto = (min(4, max(1, cores // max(1, words.workers))) if local else 4) if gpus else 1
+    threads = words.threads or auto
+    if local and words.workers * threads > cores:
+        problems.append(
+            Problem(
+                "workers",
+                f"{words.workers} with {threads} thread(s) each, but this machine has {cores} core(s)",
+                "lower workers or threads, or name a cluster by address=",
+            )
+        )
+    return threads
 
 
 def labels_of(words: Words, chosen: list[Chosen], problems: list[Problem]) -> tuple[dict[str, list[str]], list[str]]:

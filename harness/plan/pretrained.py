@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from harness.api.weight_files import read_weights
 from harness.errors import BadInput, Problem, nearest
 from harness.files import file_digest
 
@@ -47,6 +46,9 @@ def find(backbone: str, weights: str | None) -> Pretrained:
         packaged = files("methods.parts.nets") / "weights" / f"{backbone}.safetensors"
         return Pretrained(None, file_digest(Path(str(packaged))), PACKAGED[backbone])
     if weights is not None:
+        # It imports torch, which takes seconds.
+        from harness.api.weight_files import read_weights
+
         path = Path(weights).expanduser()
         inside = read_weights(path, "backbone.weights").inside
         label = f"{path.name} ({inside})" if inside else path.name

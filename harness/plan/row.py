@@ -16,11 +16,19 @@ from harness.cli.parsing import Parsed, split_list
 from harness.cli.run_words import Words
 from harness.datasets.splits import SplitPlan
 from harness.datasets.weak.density import density_text
-from harness.errors import BadInput, Problem
+from harness.errors import BadInput, BrokenPlugin, Problem
 from harness.files import digest_of
 from harness.plan.ablations import names_for, overrides, unknown_names
 from harness.plan.config import Machine, RunConfig
-from harness.plan.inputs import chosen_methods, data_warnings, gpus_per_worker, labels_of, open_data
+from harness.plan.inputs import (
+    chosen_methods,
+    data_warnings,
+    gpus_per_worker,
+    labels_of,
+    open_data,
+    takes_all,
+    threads_per_worker,
+)
 from harness.plan.knobs import knob_from_text, knob_problems
 from harness.plan.payload import PlannedData
 from harness.plan.pretrained import Pretrained, find
@@ -106,10 +114,11 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
     problems.extend(knob_problems(parsed.knobs, chosen))
     found = opened.get(parsed, problems)
     runs: list[RunConfig] = []
+    broken: list[Problem] = registry().left_out() if takes_all(words) else problems
     if found is not None and not problems:
-        runs = _runs(parsed, chosen, labels, found[0], problems)
+        runs = _runs(parsed, chosen, labels, found[0], problems, broken)
     gpus = gpus_per_worker(words, problems)
-    threads = _threads(words, gpus, problems)
+    threads = threads_per_worker(words, gpus, problems)
     if found is None or problems:
         raise BadInput(problems)
     dataset, splits, all_data = found
@@ -139,29 +148,18 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
     studies = []
     for run in runs:
         try:
-            studies.append(_study(run, parsed, part, single))
+            with registry().blamed(run.chosen.spec):
+                studies.append(_study(run, parsed, part, single))
+        except BrokenPlugin as e:
+            broken.extend(p for p in e.problems if p not in broken)
         except BadInput as e:
             problems.extend(p for p in e.problems if p not in problems)
     if problems:
         raise BadInput(problems)
+    if takes_all(words):
+        said = (*notes, *(f"left out: {p.where}: {p.found}; fix: {p.fix}" for p in broken))
+        part = dataclasses.replace(part, notes=said)
     return part, studies
-
-
-def _threads(words: Words, gpus: float, problems: list[Problem]) -> int:
-    """CPU threads per worker. On this machine all workers of a run must fit its cores: a problem where they do not."""
-    local = words.ray and words.address is None
-    cores = os.cpu_count() or 1
-    auto = (min(4, max(1, cores // max(1, words.workers))) if local else 4) if gpus else 1
-    threads = words.threads or auto
-    if local and words.workers * threads > cores:
-        problems.append(
-            Problem(
-                "workers",
-                f"{words.workers} with {threads} thread(s) each, but this machine has {cores} core(s)",
-                "lower workers or threads, or name a cluster by address=",
-            )
-        )
-    return threads
 
 
 def _machine(words: Words, gpus: float, threads: int) -> Machine:
@@ -183,6 +181,7 @@ def _runs(
     labels: Mapping[str, list[str]],
     dataset: Dataset,
     problems: list[Problem],
+    broken: list[Problem],
 ) -> list[RunConfig]:
     """One run per method and kind of labels, its precision still open; baselines once per distinct network of the
     others."""
@@ -191,20 +190,23 @@ def _runs(
 
     def add(c: Chosen, label: str, network: tuple[str, str] | None = None) -> None:
         try:
-            runs.append(
-                resolve_run(
-                    c,
-                    words,
-                    family=dataset.family,
-                    dataset=words.data.name,
-                    labels=label,
-                    precision=words.precision,
-                    options=parsed.options,
-                    knobs=parsed.knobs,
-                    seed=words.seed,
-                    network=network,
+            with registry().blamed(c.spec):
+                runs.append(
+                    resolve_run(
+                        c,
+                        words,
+                        family=dataset.family,
+                        dataset=words.data.name,
+                        labels=label,
+                        precision=words.precision,
+                        options=parsed.options,
+                        knobs=parsed.knobs,
+                        seed=words.seed,
+                        network=network,
+                    )
                 )
-            )
+        except BrokenPlugin as e:
+            broken.extend(p for p in e.problems if p not in broken)
         except BadInput as e:
             problems.extend(p for p in e.problems if p not in problems)
 
@@ -297,7 +299,7 @@ def _space(chosen: Chosen, run: RunConfig, parsed: Parsed) -> Space | None:
     space = space.without(*(k for k in space.knobs if k in texts or k in ablated))
     problems = space.check(chosen.spec.config, run.knobs)
     if problems:
-        raise BadInput(problems)
+        raise BrokenPlugin(problems)
     return space
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,27 +27,30 @@ CHECKPOINTS_IN_FLIGHT = 4
 
 def plan_text(plan: Plan, *, full: bool = False) -> str:
     """The plan in words; `full` adds resolved configs, fitted values and what each knob is searched over."""
-    runs = latest_runs(load(plan.machine.store, ["runs"]).runs)
+    stored = load(plan.machine.store, ["runs", "trials"])
+    runs = latest_runs(stored.runs)
     rows = {row["key"]: row for row in runs.iter_rows(named=True)}
+    done = {key for key, row in rows.items() if row["status"] == "done"}
     names = ", ".join(dict.fromkeys(part.dataset.name for part in plan.parts))
     lines = [f"sweep {plan.sweep}: {len(plan.studies)} studies on {names}, store {plan.machine.store}"]
     lines.extend(dict.fromkeys(line for part in plan.parts for line in _part_lines(part)))
-    seconds, unknown, parallel = 0.0, 0, 1
+    lengths: list[tuple[int, float, int]] = []
+    unknown = 0
     for planned in plan.studies:
         study = planned.study
         payload = plan.resolve(study, {}, planned.run.seed)
         key = payload.stands_as(rows)
         each = seconds_per_run(planned, runs)
-        n = runs_of(planned)
+        n = min(runs_left(planned, stored.trials, done), runs_of(planned) - (key in done))
         if each is None:
             unknown += n
         else:
-            at_once = _at_once(planned)
-            seconds, parallel = seconds + n * each / at_once, max(parallel, at_once)
+            lengths.append((n, each, _at_once(planned)))
         state = "to be run"
-        if key in rows and rows[key]["status"] == "done":
+        if key in done:
             state = "trial 0 is done" + ("; pixels not recorded" if key != payload.key else "")
-        time = "time unknown" if each is None else f"about {each:.0f} s a run"
+        time = "time unknown" if each is None else f"about {clock_text(each)} a run"
+        time += f"; at most {n} of {runs_of(planned)} runs left" if n < runs_of(planned) else ""
         ablation = f", ablation {planned.ablation}" if planned.ablation else ""
         lines.append(
             f"  {study.id}: {study.trials} trials, {len(study.seeds)} seeds, {planned.run.total} iterations, "
@@ -56,8 +60,8 @@ def plan_text(plan: Plan, *, full: bool = False) -> str:
             lines.extend("    " + line for line in _study_lines(plan, planned, key))
     if unknown:
         lines.append(f"  time: unknown for {unknown} runs, of which none like them is in the store")
-    if seconds:
-        lines.append(f"  time: at most about {clock_text(seconds)} with {parallel} runs at once")
+    if any(n for n, _, _ in lengths):
+        lines.append("  time: at most about " + time_text(lengths))
     lines.append(f"  disk: about {disk_needed(plan) / 2**20:.0f} MiB")
     return "\n".join(lines)
 
@@ -74,6 +78,25 @@ def _part_lines(part: PlanRow) -> list[str]:
         *(f"  note: {note}" for note in part.notes),
         *(f"  warning: {warning}" for warning in part.warnings),
     ]
+
+
+def runs_left(planned: PlannedStudy, trials: pl.DataFrame, done: Collection[str]) -> int:
+    """Runs that a study still makes at most: those that the store has closed for it under any sweep are left out."""
+    mine = trials.filter(pl.col("study") == planned.study.id, pl.col("status") != "failed")
+    closed = mine.filter(pl.col("role") == "trial")["trial"].n_unique()
+    # Of a final only its run says which seed it had.
+    finals = mine.filter(pl.col("role") == "final", pl.col("key").is_in(list(done)))["key"].n_unique()
+    return max(0, planned.study.trials - closed) + max(0, runs_of(planned) - planned.study.trials - finals)
+
+
+def time_text(lengths: Sequence[tuple[int, float, int]]) -> str:
+    """How long runs take together, each entry so many, each of so many seconds, so many at a time."""
+    runs = sum(n for n, _, _ in lengths)
+    at_once = min(runs, max(k for n, _, k in lengths if n))
+    # Runs are whole: of three with two at a time the last runs alone.
+    shared = sum(n * each / k for n, each, k in lengths)
+    seconds = max(shared, max(math.ceil(n / k) * each for n, each, k in lengths))
+    return clock_text(seconds) + (f" with {at_once} runs at once" if at_once > 1 else "")
 
 
 def _at_once(planned: PlannedStudy) -> int:

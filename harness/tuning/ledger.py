@@ -15,7 +15,7 @@ import polars as pl
 
 from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
 from harness.engine.inference.score import objective_eval
-from harness.errors import StoreError, without_secrets
+from harness.errors import StoreError, first_line, without_secrets
 from harness.files import write_json
 from harness.plan.payload import Payload
 from harness.plan.plan import Plan, PlanRow
@@ -147,8 +147,8 @@ class Ledger:
         self.store.write("trials", name, pl.DataFrame([row], schema_overrides=schema), again=True)
         if outcome.status == "failed":
             self.failed.append(
-                f"{study.id} trial {trial}: {outcome.error_class}: "
-                f"{outcome.error_message.strip().splitlines()[-1] if outcome.error_message else ''}"
+                f"{study.id} {role} {trial} seed {seed}, run {key}: {outcome.error_class}: "
+                f"{first_line(outcome.error_message) or 'it left no message'}"
             )
         self.on_closed(key)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, TextIO
 
+from harness.errors import first_line, shown
 from harness.plan.studies import Record
 from harness.tuning.scheduler import Scheduler
 
@@ -24,6 +25,8 @@ SILENT_S = 30.0
 """A run that was not heard for longer says so."""
 PLAIN_EVERY_S = 30.0
 LIVE_EVERY_S = 1.0
+BAR_WIDTH = 60
+"""Characters of the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ def seconds_left(view: View, parallel: int) -> float | None:
     for run in view.runs:
         step, total = run.heartbeat.get("step", 0), run.heartbeat.get("total", 0)
         if step and total and step <= total:
-            promised.setdefault(run.study, []).append(run.elapsed + run.in_stage * (total - step) / step)
+            # A stage that was resumed did not make its first steps in this time: its pace says how fast it is.
+            pace = run.heartbeat.get("pace") or run.in_stage / step
+            promised.setdefault(run.study, []).append(run.elapsed + pace * (total - step))
     length = {
         s.id: s.seconds if s.seconds is not None else mean(promised[s.id]) if s.id in promised else None
         for s in view.studies
@@ -159,8 +164,7 @@ def record_text(record: Record) -> str:
     if outcome.status == "pruned":
         text += f" at {outcome.reached:.0%}"
     if outcome.status == "failed":
-        first = outcome.error_message.strip().splitlines()[:1]
-        text += f" ({outcome.error_class}) {first[0] if first else ''}".rstrip()
+        text += f" ({outcome.error_class}) {first_line(outcome.error_message)}".rstrip()
     return text + (f", {clock_text(record.seconds)}" if record.ran else ", known")
 
 
@@ -170,6 +174,14 @@ def summary_text(view: View, parallel: int) -> str:
     queued = f", {view.queued} queued" if view.queued else ""
     running = f"{len(view.runs)} running{queued}"
     return f"{view.closed}/{view.total} runs closed, {running}, time left {clock_text(left)}"
+
+
+def share_done(view: View) -> float:
+    """Share of the sweep's runs that is done, in [0,1]: closed runs, and of running ones the share of their stage."""
+    parts = sum(
+        min(1.0, r.heartbeat.get("step", 0) / r.heartbeat["total"]) for r in view.runs if r.heartbeat.get("total")
+    )
+    return min(1.0, (view.closed + parts) / view.total) if view.total else 1.0
 
 
 class ProgressDisplay:
@@ -232,6 +244,7 @@ class ProgressDisplay:
                 self._print("  " + run_text(run))
 
     def _print(self, line: str) -> None:
+        line = shown(line)
         if self._live is not None:
             self._live.console.print(line, highlight=False, markup=False)
         else:
@@ -246,6 +259,7 @@ class ProgressDisplay:
 
     def _table(self) -> Any:
         from rich.console import Group
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
@@ -256,4 +270,5 @@ class ProgressDisplay:
             length = "" if s.seconds is None else clock_text(s.seconds)
             table.add_row(s.id, f"{s.closed}/{s.total}", str(s.running), best, length)
         runs = [Text(run_text(r), no_wrap=True, overflow="ellipsis") for r in view.runs]
-        return Group(table, *runs, Text(summary_text(view, self._parallel())))
+        bar = ProgressBar(total=1.0, completed=share_done(view), width=BAR_WIDTH)
+        return Group(table, *runs, bar, Text(summary_text(view, self._parallel())))

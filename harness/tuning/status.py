@@ -10,14 +10,16 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from harness.cli.run_words import StatusWords
+from harness.engine.checkpoint import found_checkpoints
 from harness.engine.heartbeat import read_heartbeats
-from harness.errors import EXIT_DONE, BadInput, Problem
+from harness.errors import EXIT_DONE, BadInput, Problem, shown
 from harness.store import load
 from harness.store.reading import BY_STATUS
 from harness.tuning.ledger import sweeps
+from harness.tuning.progress import clock_text
 
 STALE_SECONDS = 120.0
 """A run whose heartbeat is older is not called running."""
@@ -42,19 +44,21 @@ def show_status(words: StatusWords) -> int:
         console.print(_studies(outline, trials))
     heartbeats = read_heartbeats(root)
     for heartbeat in heartbeats:
-        console.print(heartbeat_line(heartbeat))
+        console.print(shown(heartbeat_line(heartbeat, root)))
     if known and not heartbeats and not alive and not whole:
         console.print("nothing runs; the command that started the sweep continues it")
     return EXIT_DONE
 
 
-def heartbeat_line(found: dict[str, Any]) -> str:
-    """One run in progress: where it is, and whether it still moves."""
+def heartbeat_line(found: dict[str, Any], root: Path) -> str:
+    """One run in progress: where it is, whether it still moves, and where it would go on."""
     age = time.time() - float(found.get("updated", 0.0))
     here = found.get("host") == socket.gethostname()
     dead = age > STALE_SECONDS or (here and not process_alive(int(found.get("pid", 0))))
     losses = "  ".join(f"{k} {v:.3f}" for k, v in found.get("losses", {}).items())
-    state = f"dead since {age:.0f} s, resumes from its checkpoint" if dead else "running"
+    kept = bool(found.get("folder")) and bool(found_checkpoints(root / str(found["folder"])))
+    again = "from its checkpoint" if kept else f"from the start of stage {found.get('stage', '?')}"
+    state = f"dead since {clock_text(age)}, goes on {again}" if dead else "running"
     return (
         f"{found.get('study', '?')} {found.get('role', '')} {found.get('trial', '')} seed {found.get('seed', '')}: "
         f"{found.get('stage', '?')} {found.get('step', 0)}/{found.get('total', 0)}  {losses}  [{state}]"
@@ -93,7 +97,7 @@ def finished(outline: dict[str, Any], trials: pl.DataFrame) -> bool:
 
 
 def _studies(outline: dict[str, Any], trials: pl.DataFrame) -> Table:
-    table = Table("study", "trials", "done", "pruned", "failed", "finals", "best objective")
+    table = Table(Column("study", overflow="fold"), "trials", "done", "pruned", "failed", "finals", "best objective")
     for study in outline["studies"]:
         rows = trials.filter(pl.col("study") == study["id"])
         by_status = dict(_trials(rows).group_by("status").len().iter_rows())

@@ -51,10 +51,15 @@ def deliver(words: Any, table: Table, frame: Callable[[], pl.DataFrame]) -> None
     print(f"written: {words.out}", file=sys.stderr)
 
 
+def screen_width() -> int | None:
+    """Characters in a line of the standard output: of its terminal, or as COLUMNS says; None where nobody says."""
+    said = os.environ.get("COLUMNS", "").isdigit()
+    return shutil.get_terminal_size().columns if said or sys.stdout.isatty() else None
+
+
 def _text(table: Table, words: Any) -> str:
-    to_screen = words.out is None and sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if to_screen else None
-    return render(table, words.format, width=width, colour=to_screen and "NO_COLOR" not in os.environ)
+    colour = words.out is None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return render(table, words.format, width=screen_width() if words.out is None else None, colour=colour)
 
 
 def _binary(frame: pl.DataFrame, form: str) -> bytes:

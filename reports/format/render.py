@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from reports.format.html import html
-from reports.format.table import Amount, Cell, Column, Rank, Same, Score, Section, Signed, Table, text
+from reports.format.table import Amount, Cell, Column, Rank, Same, Score, Section, Signed, Table, clean, text
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "html")
 
@@ -19,6 +19,7 @@ def render(table: Table, form: str, *, width: int | None = None, colour: bool = 
 
     Raises ValueError for a form that is not in FORMATS.
     """
+    table = clean(table)
     if form == "terminal":
         return terminal(table, width=width, colour=colour)
     plain = {"markdown": markdown, "latex": latex, "csv": csv_text, "html": html}
@@ -28,17 +29,22 @@ def render(table: Table, form: str, *, width: int | None = None, colour: bool = 
 
 
 def terminal(table: Table, *, width: int | None = None, colour: bool = False) -> str:
-    """Boxed text; columns that the heading already says are left out, first to last, until the rest fits."""
+    """Boxed text.
+
+    Where columns do not fit, those that the heading already says are left out, first to last; then intervals go below
+    their values and spare columns are left out, which a last line says.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table as Rich
     from rich.text import Text
 
     parts = []
+    left_out: dict[str, None] = {}
     for section in table.sections:
-        columns = _fitting(section, width)
+        columns, lost = _fitting(section, width)
+        left_out.update(dict.fromkeys(c.title for c in lost))
         widths = {c.id: _wants(section.rows, c, text) for c in columns}
-        # Where columns must shrink, intervals go below their values instead of being cut in the middle.
         narrow = width is not None and sum(widths.values()) + 3 * len(columns) > width
         if narrow:
             widths = _shrunk(section.rows, columns, (width or 0) - 2 * len(columns) + 2)
@@ -75,22 +81,26 @@ def terminal(table: Table, *, width: int | None = None, colour: bool = False) ->
         console.print()
     for note in table.notes:
         console.print(Text(note, style="dim"))
+    if left_out:
+        console.print(
+            Text(f"left out here: {', '.join(left_out)}; a wider terminal or format=csv has them", style="dim")
+        )
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
 def markdown(table: Table) -> str:
     """GitHub tables, one per section."""
-    lines = [f"## {table.title}", ""]
+    lines = [f"## {_md(table.title)}", ""]
     for section in table.sections:
-        lines += [f"### {section.heading}", ""]
+        lines += [f"### {_md(section.heading)}", ""]
         if section.caption:
-            lines += [section.caption, ""]
+            lines += [_md(section.caption), ""]
         if section.rows:
-            lines.append(_pipe(_head(c, "<br>") for c in section.columns))
+            lines.append(_pipe("<br>".join(_md(h) for h in (c.title, c.sub) if h) for c in section.columns))
             lines.append(_pipe("---:" if c.right else "---" for c in section.columns))
-            lines += [_pipe(text(r.get(c.id)) for c in section.columns) for r in section.rows] + [""]
-        lines += [f"- {note}" for note in section.notes] + ([""] if section.notes else [])
-    lines += [f"- {note}" for note in table.notes]
+            lines += [_pipe(_md(text(r.get(c.id))) for c in section.columns) for r in section.rows] + [""]
+        lines += [f"- {_md(note)}" for note in section.notes] + ([""] if section.notes else [])
+    lines += [f"- {_md(note)}" for note in table.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -130,7 +140,7 @@ def csv_text(table: Table) -> str:
             line: dict[str, object] = {}
             for column in section.columns:
                 line.update(_flat(column, row.get(column.id)))
-            line.update({k: v for k, v in section.facts.items() if k not in line})
+            line.update({k: _inert(v) for k, v in section.facts.items() if k not in line})
             lines.append(line)
             names.update(dict.fromkeys(line))
     out = io.StringIO()
@@ -152,16 +162,20 @@ def _flat(column: Column, cell: Cell) -> dict[str, object]:
         }
         return {f"{column.id}_{k}": v for k, v in values.items()}
     if isinstance(cell, Amount):
-        return {column.id: f"{cell.value:.4f}", **({f"{column.id}_unit": cell.unit} if cell.unit else {})}
+        small = cell.value < cell.least
+        return {
+            column.id: f"{cell.value:.3g}" if small else f"{cell.value:.4f}",
+            **({f"{column.id}_unit": cell.unit} if cell.unit else {}),
+        }
     if isinstance(cell, Rank):
         return {column.id: cell.place}
     if isinstance(cell, Signed):
         return {column.id: f"{cell.value:.4f}"}
     if isinstance(cell, Same):
-        return {column.id: cell.value}
+        return {column.id: _inert(cell.value)}
     if cell is None:
         return {} if column.facts else {column.id: ""}
-    return {column.id: cell}
+    return {column.id: _inert(cell) if isinstance(cell, str) else cell}
 
 
 def _stacked(cell: Cell) -> str:
@@ -197,18 +211,40 @@ def _shrunk(rows: Iterable[Mapping[str, Cell]], columns: list[Column], room: int
     return widths
 
 
-def _fitting(section: Section, width: int | None) -> list[Column]:
+def _fitting(section: Section, width: int | None) -> tuple[list[Column], list[Column]]:
+    """The columns that a width has room for, and the spare ones that it has not."""
     columns = list(section.columns)
     for column in section.columns:
         if width is None or _natural(section.rows, columns) <= width:
-            break
+            return columns, []
         if column.said_above:
             columns.remove(column)
-    return columns
+    lost: list[Column] = []
+    for column in sorted((c for c in columns if c.spare), key=lambda c: -c.spare):
+        if width is None or _natural(section.rows, columns) <= width or _stacked_width(section.rows, columns) <= width:
+            break
+        columns.remove(column)
+        lost.append(column)
+    return columns, lost
+
+
+def _stacked_width(rows: Iterable[Mapping[str, Cell]], columns: list[Column]) -> int:
+    rows = list(rows)
+    return sum(_wants(rows, c, _stacked) for c in columns) + 2 * len(columns) - 2
 
 
 def _pipe(cells: Iterable[str]) -> str:
     return "| " + " | ".join(c.replace("|", r"\|") for c in cells) + " |"
+
+
+def _md(words: str) -> str:
+    """Text that markdown shows as it is: no tag, no link, no picture."""
+    return words.replace("&", "&amp;").replace("<", "&lt;").replace("](", r"]\(")
+
+
+def _inert(words: str) -> str:
+    """Text that a spreadsheet does not calculate: what looks like a formula gets an apostrophe."""
+    return f"'{words}" if words[:1] in ("=", "+", "-", "@", "\t", "\r") else words
 
 
 _TEX = {

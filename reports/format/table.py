@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from harness.errors import shown
 
 DASH = "–"
 SHARED = "="
@@ -55,8 +58,12 @@ class Amount:
     digits: int = 1
     unit: str = ""
 
+    least: float = 0.0
+    """A positive number below it is shown as `< least`, never as 0."""
+
     def __str__(self) -> str:
-        return f"{self.value:.{self.digits}f}{' ' + self.unit if self.unit else ''}"
+        shown = f"< {self.least:g}" if self.value < self.least else f"{self.value:.{self.digits}f}"
+        return f"{shown}{' ' + self.unit if self.unit else ''}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,8 @@ class Column:
     """What holds for each score of the column (split, tags); columns of their own in csv."""
     measure: str = "miou"
     """What the value of a score is called in csv."""
+    spare: int = 0
+    """Where a terminal is too narrow, columns with the highest number go first; those with 0 stay."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,40 @@ class Table:
     title: str
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
+
+
+def p_value(p: float) -> Amount | None:
+    """A p-value: resampling shows none to be 0. NaN gives no cell."""
+    return None if math.isnan(p) else Amount(max(p, sys.float_info.min), 4, least=1e-4)
+
+
+def clean(table: Table) -> Table:
+    """The table without control characters in anything that a run, a file or a word may have brought."""
+    return replace(
+        table,
+        title=shown(table.title),
+        notes=tuple(map(shown, table.notes)),
+        sections=tuple(_clean(s) for s in table.sections),
+    )
+
+
+def _clean(section: Section) -> Section:
+    columns = (replace(c, title=shown(c.title), sub=shown(c.sub)) for c in section.columns)
+    return replace(
+        section,
+        heading=shown(section.heading),
+        columns=tuple(columns),
+        rows=tuple({k: _clean_cell(v) for k, v in row.items()} for row in section.rows),
+        facts={k: shown(v) for k, v in section.facts.items()},
+        caption=shown(section.caption),
+        notes=tuple(map(shown, section.notes)),
+    )
+
+
+def _clean_cell(cell: Cell) -> Cell:
+    if isinstance(cell, str):
+        return shown(" ".join(cell.splitlines()))
+    return Same(shown(cell.value)) if isinstance(cell, Same) else cell
 
 
 def text(cell: Cell) -> str:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from harness.api.papers import Paper
 from harness.api.registry import registry
 from harness.api.spec import resolve
-from harness.errors import BadInput, HarnessError, Problem, nearest
+from harness.errors import BadInput, Problem, nearest
 
 PUBLISHED = "reports.published"
 
@@ -59,16 +59,15 @@ def papers() -> list[str]:
 
 
 def declared_papers() -> list[Paper]:
-    """What the registered methods declare by `MethodSpec.tables`. Raises HarnessError for another kind of object."""
+    """What the methods that can be used declare by `MethodSpec.tables`. Raises BadInput for another kind of object."""
     found = []
-    for name in registry().names():
-        target = registry().spec(name).tables
-        if target is not None:
-            paper = resolve(target)
+    for spec in registry().specs():
+        if spec.tables is not None:
+            with registry().blamed(spec):
+                paper = resolve(spec.tables)
             if not isinstance(paper, Paper):
-                raise HarnessError(
-                    f"{target}, the tables of method {name!r}, is no harness.api.papers.Paper: {paper!r}"
-                )
+                where = f"tables of method {spec.name!r}"
+                raise BadInput(Problem(where, f"{spec.tables} is {paper!r}", "write a harness.api.papers.Paper"))
             found.append(paper)
     return found
 

@@ -57,6 +57,8 @@ class RankingGroup:
     images: int
     apart: str = ""
     """What tells its data from that of another group with the same heading."""
+    digest: str = ""
+    """Of the images that its rows were scored on."""
 
     @property
     def head(self) -> Row:
@@ -112,8 +114,11 @@ def _by_data(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
     # A row that says what it was trained on speaks for those that do not.
     heads = [max(members, key=lambda i: bool(rows[i].data.train)) for members in found.values()]
     apart = differences([rows[i].data for i in heads], [digest for _, digest in found])
-    groups = zip(found.values(), apart, strict=True)
-    return [RankingGroup(tuple(rows[i] for i in members), scored[members[0]][0], text) for members, text in groups]
+    groups = zip(found.items(), apart, strict=True)
+    return [
+        RankingGroup(tuple(rows[i] for i in members), scored[members[0]][0], text, digest)
+        for ((_, digest), members), text in groups
+    ]
 
 
 def score(group: RankingGroup, counts: Counts, *, thresholds: bool = False) -> Board:

@@ -94,6 +94,8 @@ class Row:
     """What tells it from rows that look the same."""
     family: str = ""
     """Whose presets its dataset takes; empty in stores that do not say."""
+    foreign: bool = False
+    """Trained by another program: nobody here knows its protocol and its budget."""
     data: Data = field(default_factory=Data)
     spent: tuple[str, ...] = ()
     """Keys of all runs of the study, by the same code on the same data."""

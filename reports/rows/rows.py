@@ -129,6 +129,7 @@ def _row(
         has_background=bool(config.get("has_background", not names or names[0] == "background")),
         ablation=str(config.get("ablation") or ""),
         family=str(config.get("family") or ""),
+        foreign=bool({"foreign", "published"} & set(config)),
         data=data,
         spent=study.spent,
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
+from harness.errors import first_line
 from harness.plan.config import migrated
 from harness.plan.studies import preference
 from harness.store import Results, latest_runs
@@ -57,14 +58,6 @@ def failures_of(results: Results, filters: Filters) -> list[Failure]:
     return out + [
         Failure("", t["study"], t["trial"], None, "unknown", "no run was stored", t["key"]) for t in lost.to_dicts()
     ]
-
-
-def first_line(message: str | None) -> str:
-    """The last non-empty line of a traceback, or the first of a plain message."""
-    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
-    if not lines:
-        return ""
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 def chosen_runs(results: Results, filters: Filters) -> pl.DataFrame:

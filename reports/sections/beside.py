@@ -11,7 +11,7 @@ import polars as pl
 from harness.scoring.intervals import Resampled, holm, pairable
 from harness.store import Results
 from reports.format.render import render
-from reports.format.table import Amount, Cell, Column, Section, Table
+from reports.format.table import Cell, Column, Section, Table, p_value
 from reports.rows.comparing import counts_of, score_cell, way_text
 from reports.rows.ranking import Place, resampled
 from reports.rows.row import Filters, Row, Scored
@@ -71,8 +71,9 @@ def _differences(name: str, rows: Sequence[Row], drawn: Resampled) -> Section:
     lines: list[dict[str, Cell]] = [
         {"method": display_name(row), "supervision": row.labels, "protocol": row.protocol,
          "inference": way_text(row), "score": score_cell(drawn.interval(n + 1)), "difference": score_cell(gaps[n]),
-         "p": Amount(float(adjusted[n]), 4)}
+         "p": p_value(float(adjusted[n]))}
         for n, row in enumerate(rows)
     ]  # fmt: skip
     note = "paired on the same images, 95 % intervals, p adjusted by Holm; tier, variant and budget may differ"
-    return Section("Beside other rows of the store", columns, tuple(lines), notes=(note,))
+    few = "this is one run: intervals and p hold other images, not other seeds"
+    return Section("Beside other rows of the store", columns, tuple(lines), notes=(note, few))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from reports.format.table import Amount, Cell, Column, Rank, Section
+from reports.format.table import Amount, Cell, Column, Rank, Score, Section
 from reports.rows.ranking import BELOW, ORACLE, OTHER_RULE, Board, Place
 from reports.rows.row import RULES, Failure, Row
+from reports.sections.guests import Guest
 
 NAMES = {"cam": "CAM", "pseudo": "pseudo mask", "segmentation": "segmentation"}
 SHOWN_FAILURES = 20
 
 
-def section(board: Board, *, thresholds: bool = False) -> Section:
-    """The leaderboard of one group, its floor as the last row."""
+def section(board: Board, *, guests: Sequence[Guest] = (), thresholds: bool = False) -> Section:
+    """The leaderboard of one group, then `guests`, which are never ranked with it, its floor as the last row."""
     rows, head = board.group.rows, board.group.head
     facts = {"dataset": head.dataset, "split": head.split, "images": str(board.group.images), "tier": head.tier,
              "crf": head.inference.crf, "weights": head.weights}  # fmt: skip
@@ -22,6 +24,7 @@ def section(board: Board, *, thresholds: bool = False) -> Section:
     columns = _columns(board, thresholds=thresholds)
     ties = _ties(board)
     lines = [_line(board, i, thresholds=thresholds, tied=ties) for i in range(len(rows))]
+    lines += [_guest(*guest, thresholds=thresholds) for guest in guests]
     floor: dict[str, Cell] = {p.id: s for p, s in board.floor.items()}
     for name in ("variant", "supervision", "protocol"):
         floor[name] = None
@@ -42,7 +45,7 @@ def floor_name(row: Row) -> str:
 
 def failures(found: Sequence[Failure]) -> Section:
     """Failed runs with their class and message."""
-    columns = (Column("method", "method"), Column("study", "study"), Column("trial", "trial", right=True),
+    columns = (Column("method", "method"), Column("study", "study", spare=1), Column("trial", "trial", right=True),
                Column("seed", "seed", right=True), Column("error", "class"), Column("message", "message"),
                Column("key", "run"))  # fmt: skip
     rows = [{"method": f.method, "study": f.study, "trial": f.trial, "seed": f.seed, "error": f.error_class,
@@ -50,6 +53,16 @@ def failures(found: Sequence[Failure]) -> Section:
     more = len(found) - len(rows)
     notes = (f"and {more} more: load the store and filter runs by status == 'failed'",) if more else ()
     return Section(f"{_plural(len(found), 'failed run')}", columns, tuple(rows), notes=notes, kind="failures")
+
+
+def one_seed(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What intervals, ranks and p-values of single seeds do not hold."""
+    single = [display_name(r) for r in rows if len(r.seeds) == 1]
+    if not single:
+        return ()
+    whose = "every row" if len(single) == len(rows) else ", ".join(single)
+    note = f"one seed of {whose}: intervals, ranks and p hold other images, not other seeds"
+    return (note + "; seeds=3 shows how far those go",)
 
 
 def place_title(place: Place) -> str:
@@ -65,17 +78,9 @@ def display_name(row: Row) -> str:
 
 def _columns(board: Board, *, thresholds: bool) -> tuple[Column, ...]:
     rows, head = board.group.rows, board.group.head
-    several = {n: len({getattr(r, n) for r in rows}) > 1 for n in ("backbone", "decoder", "inference")}
-    out = [
-        Column("rank", "rank", right=True),
-        Column("method", "method"),
-        *([Column("ablation", "ablation")] if any(r.ablation for r in rows) else []),
-        Column("variant", "variant", said_above=True),
-        Column("supervision", "supervision", said_above=True),
-        Column("backbone", "backbone"),
-    ]
-    out += [Column("decoder", "decoder")] if several["decoder"] else []
-    out += [Column("inference", "scored at")] if several["inference"] else []
+    several = {n: len({getattr(r, n) for r in rows}) > 1 for n in ("decoder", "inference")}
+    out = [Column("rank", "rank", right=True), Column("method", "method")]
+    out += [Column("ablation", "ablation")] if any(r.ablation for r in rows) else []
     for place in board.places:
         facts = {"split": head.split, "tags": place.tags}
         sub = head.split + (f", tags {place.tags}" if place.target != "segmentation" else "")
@@ -84,9 +89,19 @@ def _columns(board: Board, *, thresholds: bool) -> tuple[Column, ...]:
             out.append(Column(f"{place.id}_dice", "Dice", "mean of foreground", right=True, measure="mean"))
         if thresholds and _gap_behind(board, place):
             out.append(Column(f"{place.id}_gap", "gap", "oracle − held-out", right=True))
-    return (*out, Column("seeds", "seeds", right=True), Column("iterations", "iterations", right=True),
-            Column("trials", "trials", right=True, said_above=True), Column("hours", "hours", right=True),
-            Column("protocol", "protocol", said_above=True))  # fmt: skip
+    return (
+        *out,
+        Column("seeds", "seeds", right=True),
+        Column("variant", "variant", said_above=True),
+        Column("supervision", "supervision", said_above=True),
+        Column("backbone", "backbone", spare=1),
+        *([Column("decoder", "decoder", spare=2)] if several["decoder"] else []),
+        *([Column("inference", "scored at")] if several["inference"] else []),
+        Column("iterations", "iterations", right=True, spare=3),
+        Column("trials", "trials", right=True, said_above=True),
+        Column("hours", "hours", right=True, spare=4),
+        Column("protocol", "protocol", said_above=True),
+    )
 
 
 def _line(board: Board, i: int, *, thresholds: bool, tied: Mapping[int, bool]) -> dict[str, Cell]:
@@ -105,6 +120,12 @@ def _line(board: Board, i: int, *, thresholds: bool, tied: Mapping[int, bool]) -
     if thresholds:
         line.update({f"{p.id}_gap": _gap(board, i, p) for p in board.places if _gap_behind(board, p)})
     return line
+
+
+def _guest(board: Board, i: int, what: str, *, thresholds: bool) -> dict[str, Cell]:
+    line = _line(board, i, thresholds=thresholds, tied={})
+    unranked = {k: replace(v, rank=None) if isinstance(v, Score) else v for k, v in line.items()}
+    return {**unranked, "rank": None, "method": f"{line['method']} ({what})"}
 
 
 def _gap_behind(board: Board, place: Place) -> bool:
@@ -143,6 +164,7 @@ def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
     if len(rows) > 1:
         notes.append(f"rank by {NAMES[board.main.target]}: 1 + number of rows significantly better (paired, Holm); "
                      "= shared")  # fmt: skip
+    notes += one_seed(rows)
     marks = "".join(s.mark for cells in board.scores for s in cells.values())
     if ORACLE in marks or any(p.rule == "oracle" for p in board.places):
         notes.append(f"{ORACLE} oracle: chosen on the split that is reported")

@@ -15,6 +15,7 @@ from reports.rows.rows import rows_of
 from reports.rows.studies import failures_of
 from reports.sections import choices, per_class, plugins
 from reports.sections.board import failures, section
+from reports.sections.guests import guests_of, has_host
 
 TITLE = "Leaderboard: mIoU in % with 95 % interval (seeds, then images, resampled)"
 
@@ -51,7 +52,8 @@ def build(results: Results, *, sweep: str | None = None, dataset: str | None = N
     boards = tuple(score(g, counts, thresholds=thresholds) for g in groups_of(rows, counts))
     sections: list[Section] = []
     for board in boards:
-        sections.append(section(board, thresholds=thresholds))
+        if not has_host(board, boards):
+            sections.append(section(board, guests=guests_of(board, boards), thresholds=thresholds))
         sections += plugins.sections(board, counts)
         if thresholds:
             sections += choices.sections(board, results, filters)

@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 import harness.api.registry as module
 from harness.api.registry import Registry, registry
 from harness.api.spec import MethodConfig, MethodSpec, Preset, knob
-from harness.errors import BadInput, HarnessError
+from harness.errors import BadInput, BrokenPlugin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ PLUGIN = spec("plug", plugin=True, bases=("toy", "cam"))
 MORE = spec("more", plugin=True, trains_base=True, bases=("toy",))
 SEGMENTER = spec("masks-only", targets=("segmentation",))
 WRONG = spec("other")
+ODD = dataclasses.replace(spec("other,x"), labels=("tag",), targets=("cams",))
+LONELY = spec("plug", plugin=True, bases=("gone",))
 SIZES = {"backbone": "b", "decoder": "d", "batch": 2, "group": 2, "card_iterations": 9}
 PRESETS = {
     "toy": Preset(crop=48, iterations=7, knobs={"rate": 0.7}, **SIZES),
@@ -55,6 +58,7 @@ def toys() -> Registry:
     fresh = Registry()
     fresh.add("toy", f"{__name__}:TOY", "here")
     fresh.add("plug", f"{__name__}:PLUGIN", "here")
+    fresh.add("cam", "methods.cam.config:METHOD", "methods")
     return fresh
 
 
@@ -69,23 +73,103 @@ def test_unknown_names_get_the_nearest():
 
 def test_a_second_registration_shows_both_sources():
     fresh = toys()
-    with pytest.raises(HarnessError, match=r"here.*there"):
-        fresh.add("toy", "elsewhere:TOY", "there")
     fresh.add("toy", f"{__name__}:TOY", "again")
+    assert fresh.spec("toy") is TOY
+    fresh.add("toy", "elsewhere:TOY", "there")
+    with pytest.raises(BrokenPlugin, match=r"here.*there"):
+        fresh.spec("toy")
+    assert [c.name for c in fresh.all()] == ["cam", "cam+plug"]
+    assert [p.where for p in fresh.left_out()] == ["method 'toy'"]
 
 
 def test_a_spec_under_another_name_is_refused():
     fresh = toys()
     fresh.add("misnamed", f"{__name__}:WRONG", "here")
-    with pytest.raises(HarnessError, match="not a MethodSpec named 'misnamed'"):
+    with pytest.raises(BrokenPlugin, match="not a MethodSpec named 'misnamed'"):
         fresh.spec("misnamed")
 
 
 def test_an_import_error_names_the_source():
     fresh = toys()
     fresh.add("gone", "no_such_module:METHOD", "package x")
-    with pytest.raises(HarnessError, match="package x"):
+    with pytest.raises(BrokenPlugin, match="package x"):
         fresh.spec("gone")
+
+
+SPEC = """from dataclasses import dataclass
+from harness.api.spec import MethodConfig, MethodSpec, knob
+
+
+@dataclass(frozen=True, kw_only=True)
+class C(MethodConfig):
+    a: int = knob(1, "a", source="here")
+    b: int = knob(1, "b", source="")
+
+
+METHOD = MethodSpec(name="NAME", config=C, preset="m:p", build="m:b", labels=("tags",), targets=("cam",), title="t")
+"""
+UNSOURCED = """from harness.api.spec import MethodConfig, knob
+
+
+class C(MethodConfig):
+    a: int = knob(1, "a")
+"""
+BROKEN = {
+    "syntax": ("METHOD = (\n", 1, "SyntaxError", "mend it there"),
+    "import": ("import os\nimport no_such_thing\n", 2, "No module named 'no_such_thing'", "install no_such_thing"),
+    "unsourced": (UNSOURCED, 5, "missing 1 required keyword-only argument: 'source'", "write knob(value"),
+    "empty": (SPEC, 8, "knob b of method 'empty' has no source", "write b: ... = knob("),
+    "plain": (
+        SPEC.replace('knob(1, "b", source="")', "1"),
+        8,
+        "knob b of method 'plain' has no",
+        "write b: ... = knob(",
+    ),
+    "short": (
+        SPEC.replace("targets=", "target=").replace('source=""', 'source="x"'),
+        11,
+        "'target'",
+        "docs/methods.md",
+    ),
+    "nothing": ("", 0, "has no attribute 'METHOD'", "docs/methods.md"),
+}
+"""By name: a module, the line of the problem, what is found, and the fix."""
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_one_problem_with_file_line_and_fix_and_the_others_go_on(name, tmp_path, monkeypatch):
+    text, line, found, fix = BROKEN[name]
+    file = tmp_path / f"broken_{name}.py"
+    file.write_text(text.replace("NAME", name))
+    monkeypatch.syspath_prepend(tmp_path)
+    fresh = toys()
+    fresh.add(name, f"broken_{name}:METHOD", "package x")
+    with pytest.raises(BrokenPlugin) as caught:
+        fresh.choose(name)
+    (problem,) = caught.value.problems
+    assert found in problem.found
+    assert name in problem.found
+    assert problem.where == (f"{file}:{line}" if line else f"broken_{name}:METHOD")
+    assert fix in problem.fix
+    assert [c.name for c in fresh.all()] == ["cam", "toy+plug", "toy"]
+    assert fresh.left_out() == [problem]
+
+
+def test_values_of_a_spec_that_no_study_could_use_are_refused():
+    fresh = Registry()
+    fresh.add("other,x", f"{__name__}:ODD", "here")
+    with pytest.raises(BrokenPlugin) as caught:
+        fresh.spec("other,x")
+    assert [p.found for p in caught.value.problems] == [
+        "has a name that is no word", "declares labels 'tag'", "declares targets 'cams'"
+    ]  # fmt: skip
+
+
+def test_a_plugin_whose_bases_are_not_there_is_left_out():
+    fresh = Registry()
+    fresh.add("plug", f"{__name__}:LONELY", "here")
+    assert fresh.all() == []
+    assert "stands on gone" in fresh.left_out()[0].found
 
 
 def test_plugins_need_a_base_and_all_takes_the_cheapest():
@@ -95,7 +179,7 @@ def test_plugins_need_a_base_and_all_takes_the_cheapest():
     assert fresh.choose("toy+plug").name == "toy+plug"
     with pytest.raises(BadInput, match="not a plug-in"):
         fresh.choose("plug+toy")
-    assert [c.name for c in fresh.all()] == ["toy+plug", "toy"]
+    assert [c.name for c in fresh.all()] == ["cam", "toy+plug", "toy"]
 
 
 def test_a_plugin_stands_on_one_base_that_makes_cams():

@@ -236,5 +236,11 @@ def test_weights_that_do_not_fit_are_named(store, published, capsys):
     words = [f"weights={store}/theirs.pth", "method=camm", "data=shapez", f"store={store}"]
     assert main(evaluate.run, words) == 2
     text = capsys.readouterr().err
-    for part in ("theirs.pth cannot be read", "method 'camm'", "'shapez'"):
+    for part in ("method: 'camm'", "did you mean cam", "'shapez'"):
+        assert part in text
+    # Files are read once the words are right.
+    words = [f"weights={store}/theirs.pth", "method=cam", "backbone=vit_nano", f"store={store}"]
+    assert main(evaluate.run, words) == 2
+    text = capsys.readouterr().err
+    for part in ("theirs.pth cannot be read", "backbone 'vit_nano'"):
         assert part in text

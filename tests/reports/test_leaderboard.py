@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -16,8 +17,8 @@ from fixture_store import SWEEP, ToyStore, swapped_miou
 
 from harness.cli.parsing import main
 from harness.store import load
-from reports.format.render import FORMATS
-from reports.format.table import Score, Section
+from reports.format.render import FORMATS, render
+from reports.format.table import Column, Score, Section, Table, p_value
 from reports.leaderboard import run
 from reports.sections.leaderboard import Leaderboard, build
 
@@ -26,6 +27,7 @@ CAM_ROW = 100 * (60 / 100 + 20 / 60) / 2
 FSR_SEEDS = (100 * (70 / 90 + 30 / 50) / 2, 100 * (72 / 88 + 32 / 48) / 2)
 FSR_ROW = sum(FSR_SEEDS) / 2
 FULL_ROW = 100 * (76 / 84 + 36 / 44) / 2
+BOUND = "full (masks, upper bound)"
 FLOOR = 100 * (80 / 120) / 2
 
 
@@ -81,7 +83,7 @@ def test_the_chosen_trial_stands_where_no_final_was_needed_and_ties_take_the_low
 def test_supervision_splits_sections_and_each_has_its_floor(board: Leaderboard) -> None:
     scores = [s for s in board.table.sections if s.kind == "scores"]
     assert [[r["method"] for r in s.rows] for s in scores] == [
-        ["fsr", "twin", "cam", "all background"],
+        ["fsr", "twin", "cam", BOUND, "all background"],
         ["full", "all background"],
     ]
     assert "dataset toy, split test, 6 images; 2 classes; 0 classes excluded" in scores[0].caption
@@ -256,7 +258,7 @@ def test_stopped_runs_without_times_are_said(toy: ToyStore) -> None:
 
 def test_csv_numbers(board: Leaderboard) -> None:
     lines = list(csv.DictReader(io.StringIO(board.render("csv"))))
-    assert [r["method"] for r in lines] == ["fsr", "twin", "cam", "all background", "full", "all background"]
+    assert [r["method"] for r in lines] == ["fsr", "twin", "cam", BOUND, "all background", "full", "all background"]
     fsr = lines[0]
     assert (fsr["segmentation_miou"], fsr["segmentation_low"], fsr["segmentation_high"]) == (
         "71.5657",
@@ -270,7 +272,7 @@ def test_csv_numbers(board: Leaderboard) -> None:
         "core-h",
     )
     assert (lines[2]["segmentation_miou"], lines[2]["pseudo_miou"], lines[2]["rank"]) == ("46.6667", "", "3")
-    assert (lines[3]["segmentation_miou"], lines[3]["rank"], lines[3]["dataset"]) == ("33.3333", "", "toy")
+    assert (lines[4]["segmentation_miou"], lines[4]["rank"], lines[4]["dataset"]) == ("33.3333", "", "toy")
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "html"])
@@ -285,7 +287,7 @@ def test_every_text_format_shows_the_same_numbers(board: Leaderboard, form: str)
 
 
 def test_markdown_row_is_exact(board: Leaderboard) -> None:
-    assert ("| 3 | cam | default | tags | shapes_vit | 46.7 [46.7, 46.7] | – | 46.7 [46.7, 46.7] | 1 | 300 | 2 "
+    assert ("| 3 | cam | 46.7 [46.7, 46.7] | – | 46.7 [46.7, 46.7] | 1 | default | tags | shapes_vit | 300 | 2 "
             "| 2.00 core-h | held-out |") in board.render("markdown").splitlines()  # fmt: skip
 
 
@@ -293,8 +295,14 @@ def test_markdown_row_is_exact(board: Leaderboard) -> None:
 def test_terminal_keeps_its_width(board: Leaderboard, width: int) -> None:
     text = board.render("terminal", width=width)
     assert max(map(len, text.splitlines())) <= width
-    for words in ("71.6", "61.5", "3.00", "300", "2 trials"):  # no column is lost
+    for words in ("71.6", "61.5", "57.0", "2 trials"):  # no score is lost
         assert words in text
+    left_out = text[text.find("left out here:") :] if width < 140 else ""
+    for column, words in {"hours": "3.00", "iterations": "300"}.items():
+        assert words in text or column in left_out
+    head = next(line for line in text.splitlines() if line.startswith(" rank"))
+    assert head.split()[:2] == ["rank", "method"], "the score comes next"
+    assert len(left_out.splitlines()) <= 3
 
 
 def test_html_is_well_formed_and_needs_nothing_from_outside(board: Leaderboard) -> None:
@@ -385,3 +393,59 @@ def test_neither_torch_nor_mlflow_is_imported(toy_root: Path) -> None:
     code = (f"import sys; from reports.leaderboard import run; run(['store={toy_root}', 'format=csv'])\n"
             "print({'torch', 'mlflow', 'ray'} & set(sys.modules), file=sys.stderr)")  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "set()\n"
+
+
+def test_the_upper_bound_and_other_programs_stand_where_one_can_compare(toy: ToyStore) -> None:
+    """4 swaps of masks are 100 x (76/84 + 36/44) / 2 = 86.1; 6 of another program 79.5."""
+    for key, method, more in (
+        ("mine", "cam", {}),
+        ("bound", "full", {"supervision": "masks"}),
+        ("wide", "full", {"supervision": "masks", "backbone": "resnet50"}),
+        ("theirs", "Theirs", {"tier": "paper", "protocol": "fixed", "config": json.dumps({"foreign": True})}),
+    ):
+        toy.run(key, method, **more)
+        toy.trial(key, method) if key in ("mine", "bound") else None
+    toy.trial("wide", "wide")
+    for key, swaps in (("mine", 16), ("bound", 4), ("wide", 2), ("theirs", 6)):
+        toy.evaluate(key, "segmentation", swaps)
+    table = build(load(toy.root)).table
+    tags, masks = table.sections
+    lines = [(row.get("rank"), row["method"], row["segmentation"]) for row in tags.rows]
+    assert [(str(rank), name, f"{score.value:.1f}") for rank, name, score in lines if isinstance(score, Score)] == [
+        ("1", "cam", f"{swapped_miou(16):.1f}"),
+        ("None", "full (masks, upper bound)", "86.1"),
+        ("None", "Theirs (not trained here)", f"{swapped_miou(6):.1f}"),
+        ("None", "all background", "33.3"),
+    ]
+    assert all(s.rank is None for _, _, s in lines[1:] if isinstance(s, Score))
+    assert {row["method"] for row in masks.rows} == {"full", "all background"}
+    assert "every row" in " ".join(tags.notes)
+    assert "other images, not other seeds" in " ".join(tags.notes)
+    alone = build(load(toy.root), tier="paper").table
+    assert alone.sections[0].rows[0]["method"] == "Theirs"
+
+
+def test_what_names_may_hold_is_neutralised_in_every_format(toy: ToyStore) -> None:
+    evil = "\x1b[31mred\x1b[0m\u202e<img src=x onerror=alert(1)>[a](http://b)\nnext"
+    toy.run("k", "=cmd|' /C calc'!A0", backbone=evil)
+    toy.trial("k", "s")
+    toy.evaluate("k", "segmentation", 4)
+    board = build(load(toy.root))
+    for form in FORMATS:
+        text = board.render(form)
+        assert not set("\x1b\u202e") & set(text), form
+        assert "\\x1b[31mred" in text or form == "latex", form
+    assert "<img" not in board.render("markdown")
+    assert "<img" not in board.render("html")
+    assert "](http" not in board.render("markdown")
+    line = next(csv.DictReader(io.StringIO(board.render("csv"))))
+    assert line["method"] == "'=cmd|' /C calc'!A0"
+    assert "\n" not in line["backbone"]
+
+
+def test_p_is_never_zero() -> None:
+    assert str(p_value(0.0)) == str(p_value(1e-12)) == "< 0.0001"
+    assert str(p_value(0.0123)) == "0.0123"
+    assert p_value(math.nan) is None
+    table = Table("t", (Section("h", (Column("p", "p"),), ({"p": p_value(3e-12)}, {"p": p_value(0.5)})),))
+    assert render(table, "csv").splitlines() == ["p", "3e-12", "0.5000"]

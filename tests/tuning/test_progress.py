@@ -26,6 +26,7 @@ from harness.tuning.progress import (
     record_text,
     run_text,
     seconds_left,
+    share_done,
     summary_text,
     view_of,
 )
@@ -50,6 +51,14 @@ def test_a_stage_that_has_begun_promises_its_own_pace() -> None:
     assert seconds_left(view, 1) == pytest.approx(15)
 
 
+def test_a_resumed_stage_promises_the_pace_of_what_it_has_made_itself() -> None:
+    """Resumed at step 80 of 100, 5 steps in 5 s: another 15 s. The bar counts the share of the stage."""
+    beat = {"stage": "train", "step": 85, "total": 100, "pace": 1.0}
+    view = View((StudyView("a", 0, 1, 1, None, None),), (RunView("a", 0, "trial", 5.0, beat, 5.0),))
+    assert seconds_left(view, 1) == pytest.approx(15)
+    assert share_done(view) == pytest.approx(0.85)
+
+
 def test_time_left_of_a_study_that_has_not_begun_takes_the_mean_of_the_others() -> None:
     view = View((StudyView("a", 2, 2, 0, 10.0, 0.5), StudyView("b", 0, 3, 0, None, None)), ())
     assert seconds_left(view, 1) == pytest.approx(30)
@@ -64,7 +73,8 @@ def test_time_left_is_unknown_before_anything_is_and_zero_at_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "unknown"), (0.4, "0 s"), (59.4, "59 s"), (90, "1 min 30 s"), (7260, "2 h 1 min")]
+    ("seconds", "text"),
+    [(None, "unknown"), (0.4, "0 s"), (59.4, "59 s"), (90, "1 min 30 s"), (7260, "2 h 1 min"), (23520, "6 h 32 min")],
 )
 def test_clock_text(seconds: float | None, text: str) -> None:
     assert clock_text(seconds) == text

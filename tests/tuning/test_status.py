@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from harness.cli.run_words import StatusWords
+from harness.engine.checkpoint import found_checkpoints
 from harness.engine.heartbeat import FILE, Heartbeat
 from harness.store import Store
 from harness.tuning.status import show_status
@@ -27,7 +28,9 @@ def trial(number: int, status: str, role: str = "trial") -> dict[str, object]:
 def store(tmp_path: Path) -> Store:
     (tmp_path / "sweeps").mkdir()
     studies = [{"id": "cam-tags-1", "method": "cam", "trials": 4, "seeds": [0]}]
-    (tmp_path / "sweeps" / "w.json").write_text(json.dumps({"sweep": "w", "pid": os.getpid(), "studies": studies}))
+    (tmp_path / "sweeps" / "w.json").write_text(
+        json.dumps({"sweep": "w", "pid": os.getpid(), "words": [], "studies": studies})
+    )
     return Store(tmp_path)
 
 
@@ -43,7 +46,12 @@ def test_what_runs_and_what_died_is_said_in_brackets(store: Store, capsys: pytes
     path.write_text(json.dumps({**json.loads(path.read_text()), "updated": 0.0}))
     text = " ".join(shown(store, capsys).split())
     assert re.search(r"cam-tags-1 trial 1 seed 0: train 3/0 \[running\]", text)
-    assert re.search(r"cam-tags-1 trial 2 seed 0: train 3/0 \[dead since \d+ s, resumes from its checkpoint\]", text)
+    dead = r"cam-tags-1 trial 2 seed 0: train 3/0 \[dead since \d+ h \d+ min, goes on "
+    assert re.search(dead + r"from the start of stage train\]", text)
+    (store.root / "cache" / "c" / "step-3").mkdir(parents=True)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "folder": "cache/c"}))
+    assert found_checkpoints(store.root / "cache" / "c"), "so are checkpoints named"
+    assert re.search(dead + r"from its checkpoint\]", " ".join(shown(store, capsys).split()))
 
 
 def test_a_trial_that_failed_first_counts_once(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,7 @@ def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any
             if context.session.rank == 0:
                 _use(folder, stage, context)
             if found is None:
+                context.folder = folder.relative_to(context.store.root).as_posix()
                 _make(stage, context, {n: done[n] for n in stage.inputs}, folder)
                 barrier(context.session)
                 made = _finish(folder, stage) if context.session.rank == 0 else None
