@@ -21,6 +21,12 @@ class Contract(ABCMeta):
             )
         return super().__call__(*args, **kwargs)
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of `__init__`, which `__call__` above would hide from whoever asks."""
+        parameters = list(inspect.signature(cls.__init__).parameters.values())  # type: ignore[misc]
+        return inspect.Signature(parameters[1:])
+
 
 def written_at(cls: type) -> str:
     """`file:line` of a class; its module's name where there is no source."""

@@ -36,6 +36,11 @@ class BuildInfo:
     decoder: str
     base: nn.Module | None = None
     """The built base of a plug-in."""
+    stage: str = "train"
+    """Name of the recipe's stage that trains it."""
+    networks: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Earlier networks of the recipe that the stage names: trained, frozen, in eval mode. One that becomes a
+    submodule is part of every checkpoint."""
 
     @property
     def num_labels(self) -> int:
@@ -144,6 +149,8 @@ class Prediction:
     """CAM refined into pseudo-mask scores in [0,1], at image size."""
     segmentation_BKhw: Tensor | None = None
     """Logits of the segmenter."""
+    background_BHW: Tensor | None = None
+    """Score of background beside `cam_BCHW`, where the method makes one: no threshold is left then."""
 
 
 class Transform(Protocol):

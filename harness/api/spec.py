@@ -14,13 +14,24 @@ from harness.errors import Problem
 Fit = Literal["none", "ema", "width"]
 
 
-def knob(default: Any, doc: str, *, source: str, unit: str = "1", fit: Fit = "none", added: bool = False) -> Any:
+def knob(
+    default: Any,
+    doc: str,
+    *,
+    source: str,
+    unit: str = "1",
+    fit: Fit = "none",
+    added: bool = False,
+    stage: str | tuple[str, ...] = (),
+) -> Any:
     """A hyperparameter field: its card value, meaning, unit, source and how it is fitted to another size.
 
     `fit="ema"` marks a momentum (design section 4 b), `fit="width"` a head width (4 c). `added` marks a knob that
     joined a method which had results already: at its default it is no part of a run's key, so that these stay valid.
+    `stage` names the stages of a recipe that read it, which alone are made again for another value; none: all do.
     """
-    meta = {"doc": doc, "source": source, "unit": unit, "fit": fit, "added": added}
+    stages = (stage,) if isinstance(stage, str) else stage
+    meta = {"doc": doc, "source": source, "unit": unit, "fit": fit, "added": added, "stages": stages}
     return field(default=default, metadata=meta)
 
 
@@ -70,6 +81,9 @@ class Preset:
     trials: int = 2
     seeds: int = 1
     knobs: Mapping[str, Any] = field(default_factory=dict)
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of each further network of a recipe, by name: backbone, decoder, crop, batch, group, iterations, where they
+    differ from those above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +102,9 @@ class MethodSpec:
     targets: tuple[str, ...]
     """What it produces, in order cam, pseudo, segmentation; the last one is the objective."""
     title: str
-    recipe: str = "harness.engine.stages.recipes:single_stage"
-    """`module:function`, called as `function(run) -> tuple[Stage, ...]`."""
+    recipe: str = "harness.api.recipe:single_stage"
+    """`module:function`, called as `function(config, info) -> harness.api.recipe.Recipe` with the typed knobs and a
+    `RecipeInfo`. No torch in that module."""
     space: str | None = None
     """`module:object` of its search space; None looks for `search_spaces/<name>.py`."""
     variants: tuple[str, ...] = ("default",)

@@ -46,6 +46,25 @@ class BackboneWords:
 
 
 @dataclass
+class NetworkWords:
+    """A further network of a recipe; what is not said is the preset's."""
+
+    backbone: str | None = word(None, "its backbone", *TRAINING)
+    weights: str | None = word(
+        None, "its pretrained weights; default those of the first network where both have one backbone", *TRAINING
+    )
+    decoder: str | None = word(None, "its decoder", *TRAINING, choices=DECODERS)
+    crop: int | None = word(None, "side of its square training input, pixels", *TRAINING, least=1)
+    batch: int | None = word(None, "images per step of its training", *TRAINING, least=1)
+    group: int | None = word(None, "images over which its losses may normalise", *TRAINING, least=1)
+    iterations: int | None = word(None, "its training steps", *TRAINING, least=1)
+
+
+NETWORK_WORDS = ("segmenter", "affinity")
+"""Networks of recipes that have words of their own."""
+
+
+@dataclass
 class Words:
     """Every word of `harness.sweep` and `harness.train`, with its default; commands that do not train take a part."""
 
@@ -68,6 +87,11 @@ class Words:
     iterations: int | None = word(None, "training steps; default by tier", *TRAINING, least=1)
     group: int | None = word(None, "images over which a loss may normalise; default by tier", *TRAINING, least=1)
     fidelity: float = word(1.0, "share of the iterations, in (0,1]; warm-ups and loss starts shrink with it", *TRAINING)
+    until: str | None = word(
+        None, "stage that a recipe ends with; its last target so far is the objective", *TRAINING, example="masks"
+    )
+    segmenter: NetworkWords = word(NetworkWords, "the segmenter of a multi-stage recipe", *TRAINING)
+    affinity: NetworkWords = word(NetworkWords, "the affinity network of a multi-stage recipe", *TRAINING)
     search: str = word(
         "tpe",
         "tpe (Optuna TPE with ASHA) or rules (quasi-random, trial i depends on seed and i)",

@@ -186,6 +186,16 @@ class Artifact:
     path: Path
     digest: str
 
+    @property
+    def kind(self) -> str:
+        """network, losses (of its training), or files of images."""
+        return kind_of(self.path.name)
+
+
+def kind_of(file: str) -> str:
+    """network, losses or files: what an output of this name holds."""
+    return {WEIGHTS: "network", STEPS: "losses"}.get(file, "files")
+
 
 WEIGHTS = "weights.safetensors"
 

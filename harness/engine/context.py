@@ -11,7 +11,9 @@ import numpy as np
 
 from harness.api.dataset import Dataset, Sample
 from harness.api.method import Batch, Method, Transform, Views
-from harness.datasets.loading import Loader
+from harness.api.recipe import NETWORK, Recipe, Train
+from harness.datasets.io.image_files import ExtraReader
+from harness.datasets.loading import Loader, Source
 from harness.datasets.splits import SplitPlan
 from harness.engine.checkpoint import Artifact, load_weights
 from harness.engine.heartbeat import Heartbeat
@@ -20,9 +22,10 @@ from harness.engine.phases import Phases
 from harness.engine.scorer import Scorer
 from harness.engine.session import Session
 from harness.errors import BadInput
-from harness.plan.build import build_method
+from harness.plan.build import build_network
 from harness.plan.config import Machine, RunConfig
 from harness.plan.payload import Origin, PlannedData
+from harness.plan.recipes import run_of
 from harness.store import Store
 
 
@@ -43,6 +46,7 @@ class Context:
     """One run on one worker."""
 
     run: RunConfig
+    recipe: Recipe
     key: str
     machine: Machine
     dataset: Dataset
@@ -58,7 +62,12 @@ class Context:
     """Locks on the stages' folders that this run reads; closing it lets others remove them."""
     folder: str = ""
     """Of the stage that is running, in the store: where its checkpoints lie."""
-    _live: tuple[str, Method] | None = None
+    made: dict[str, Artifact] = field(default_factory=dict)
+    """What the stages that are done left, by the name of the network or artefact."""
+    reused: float = 0.0
+    """Seconds that the stages took which this run found done."""
+    _live: dict[str, tuple[str, Method]] = field(default_factory=dict)
+    _described: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def report_progress(self, stage: str, step: int, total: int, losses: dict[str, float] | None = None) -> None:
         """Tell whoever watches where this run is."""
@@ -83,9 +92,9 @@ class Context:
         if changes:
             raise BadInput(changes)
 
-    def scorer(self) -> Scorer:
-        """What scoring sees of this run."""
-        run = self.run
+    def scorer(self, network: str | None = None) -> Scorer:
+        """What scoring sees of this run, at the training size of one of its networks, or at its own."""
+        run = self.run if network is None else run_of(self.run, self.recipe.maker(network))
         return Scorer(
             dataset=self.dataset,
             inference=run.inference,
@@ -97,36 +106,59 @@ class Context:
             report_progress=self.report_progress,
         )
 
-    def build(self) -> Method:
-        """The method of this run, freshly initialised from the run's seed, on the worker's device."""
+    def build(self, stage: Train) -> Method:
+        """The network that a stage trains, freshly initialised from the run's seed, on the worker's device."""
+        earlier = {name: self.network(name).requires_grad_(False) for name in stage.networks}
+        weights = self.machine.weights
+        if stage.network != NETWORK:
+            weights = self.machine.network_weights.get(stage.network)
         with self.phases.of("build"):
-            method = build_method(self.run, self.dataset, self.machine.weights)
+            method = build_network(self.run, stage, self.dataset, weights, earlier)
             method.to(self.session.device)
             broadcast_from_first(method, self.session)
-            return method
-
-    def keep_live(self, digest: str, method: Method) -> None:
-        """Remember a method whose weights have this digest, so that the next stage need not load them."""
-        self._live = (digest, method)
-
-    def trained(self, weights: Artifact) -> Method:
-        """The method with the weights of a training stage."""
-        if self._live is not None and self._live[0] == weights.digest:
-            return self._live[1]
-        method = self.build()
-        load_weights(weights.path, method)
-        self.keep_live(weights.digest, method)
+        self._described[stage.network] = method.describe()
         return method
 
-    def loader(self, method: Method, start_step: int) -> Iterable[list[Batch]]:
-        """Training batches of this worker from `start_step` on."""
-        run, machine = self.run, self.machine
+    def described(self, name: str) -> dict[str, Any]:
+        """Values fitted to the size of a network. Called by all workers: it is built where it was not yet."""
+        if name not in self._described:
+            self.network(name)
+        return self._described[name]
+
+    def keep_live(self, name: str, digest: str, method: Method) -> None:
+        """Remember a network whose weights have this digest, so that the next stage need not load them."""
+        self._live[name] = (digest, method)
+
+    def forget(self) -> None:
+        """Let go of the networks of earlier stages: another one is trained and needs the room."""
+        self._live.clear()
+
+    def network(self, name: str) -> Method:
+        """A trained network of this run, in eval mode."""
+        stage, weights = self.recipe.maker(name), self.made[name]
+        assert isinstance(stage, Train)
+        live = self._live.get(name)
+        if live is None or live[0] != weights.digest:
+            method = self.build(stage)
+            load_weights(weights.path, method)
+            live = self._live[name] = (weights.digest, method)
+        return live[1].eval()
+
+    def loader(self, stage: Train, method: Method, start_step: int) -> Iterable[list[Batch]]:
+        """Training batches of a stage and this worker from `start_step` on."""
+        run, machine = run_of(self.run, stage), self.machine
         transform = method.transform()
+        source = Source(
+            run.labels,
+            label=None if stage.label is None else self.reader(stage.label),
+            extra={name: self.reader(artefact) for name, artefact in stage.extra.items()},
+            background_tags=method.background_tags,
+        )
         return Loader(
             self.dataset,
             self.splits.train,
             transform if machine.loaders else TimedViews(transform, self.phases),
-            run.labels,
+            source,
             seed=run.seed,
             batch=run.batch,
             group=run.group,
@@ -134,6 +166,10 @@ class Context:
             rank=self.session.rank,
             world_size=self.session.world_size,
             start_step=start_step,
-            total_steps=run.total,
+            total_steps=run.own_steps,
             pin_memory=self.session.device.startswith("cuda"),
         )
+
+    def reader(self, artefact: str) -> ExtraReader:
+        """Reads what an earlier stage wrote of each image."""
+        return ExtraReader(self.made[artefact].path, self.dataset.num_classes)

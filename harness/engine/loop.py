@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ class LoopConfig:
     """Where checkpoints of this run in progress lie."""
     checkpoint_every: int | None = None
     """Steps; None means about every 30 seconds, and more rarely where saving takes long."""
+    rungs: Mapping[int, float] | None = None
+    """By steps done: the share of the run's T that is reported there; None: those of the session, of a run of one
+    network."""
 
 
 @dataclass
@@ -66,8 +69,9 @@ def train(
 ) -> Trained:
     """Run the loop from the newest checkpoint to the end.
 
-    `make_loader(start_step)` yields this rank's groups for each further step. At each of `session.rungs` the
-    objective is reported, which `evaluate(steps done)` finds. Raises NonFiniteLoss with step, term and the saved batch.
+    `make_loader(start_step)` yields this rank's groups for each further step. At each rung
+    (`LoopConfig.rungs`) the objective is reported, which `evaluate(steps done)` finds. Raises NonFiniteLoss with step,
+    term and the saved batch.
     """
     plans = method.optimizers()
     initial = [[g["lr"] for g in plan.optimizer.param_groups] for plan in plans]
@@ -79,7 +83,8 @@ def train(
         result.steps = [(int(s), str(n), float(v)) for s, n, v in meta["losses"]]
     saved_at, saving = time.perf_counter(), 0.0
     every = max(1, config.total // LOG_POINTS)
-    rungs = {max(1, round(r * config.total)): r for r in session.rungs}
+    usual = {max(1, round(r * config.total)): r for r in session.rungs}
+    rungs = usual if config.rungs is None else config.rungs
     waiting: deque[_Pending] = deque()
 
     def settle(left: int = 0) -> None:

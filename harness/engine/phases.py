@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PHASES = ("start", "build", "data", "views", "method", "engine", "checkpoint", "stages", "score", "store")
+REUSED = "reused"
+"""Beside the phases: seconds that other runs spent on stages which this one found done. Part of no sum."""
 
 
 class Phases:
@@ -37,8 +39,11 @@ class Phases:
 
 def phase_table(seconds: dict[str, float]) -> str:
     """One line per phase with its share, then the share of step time that was not spent in the method."""
-    total = sum(seconds.values()) or 1.0
-    lines = [f"  {name:<11}{value:9.2f} s {100 * value / total:5.1f} %" for name, value in seconds.items() if value]
+    spent = {name: value for name, value in seconds.items() if name != REUSED}
+    total = sum(spent.values()) or 1.0
+    lines = [f"  {name:<11}{value:9.2f} s {100 * value / total:5.1f} %" for name, value in spent.items() if value]
+    if REUSED in seconds:
+        lines.append(f"  {REUSED:<11}{seconds[REUSED]:9.2f} s spent by other runs on stages that this one shares")
     lines.append(f"  step time outside the method {100 * step_overhead(seconds):.1f} %")
     return "\n".join(lines)
 

@@ -8,27 +8,28 @@ import json
 import math
 import resource
 import shutil
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import torch
 
-from harness.api.spec import resolve
+from harness.api.recipe import weights_kind
 from harness.datasets import open_dataset
 from harness.datasets.splits import plan_splits
-from harness.engine.checkpoint import RESUMED_AT, Artifact
+from harness.engine.checkpoint import RESUMED_AT
 from harness.engine.context import Context
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.inference.examples import write_examples
 from harness.engine.inference.score import Tables, score_run
 from harness.engine.parallel import barrier
-from harness.engine.phases import Phases
+from harness.engine.phases import REUSED, Phases
 from harness.engine.session import Session
-from harness.engine.stages.stage import clean, kept, run_stages
-from harness.plan.config import RunConfig
+from harness.engine.stages.recipe import run_recipe
+from harness.engine.stages.stage import clean, kept
+from harness.engine.stages.train import RUNG, losses_of
 from harness.plan.payload import Payload
+from harness.plan.recipes import recipe_of, steps_before
 from harness.plan.studies import Outcome
 from harness.store import Store
 from harness.store.files import write_atomic
@@ -50,23 +51,16 @@ def execute(payload: Payload, session: Session) -> Outcome:
         torch.cuda.reset_peak_memory_stats()
     context.report_progress("start", 0, context.run.total)
     context.check_data()
-    base: dict[str, Any] = {
-        "train": payload.data.train,
-        "weights": context.machine.weights_digest,
-        "versions": payload.versions,
-        "images": payload.data.images,
-    }
-    stages = resolve(context.run.chosen.trained.recipe)(context.run)
     with context.in_use:
-        outputs = run_stages(stages, context, base)
-        method = context.trained(outputs["weights"])
+        run_recipe(context, payload.versions)
         with phases.of("score"):
-            method.eval()
-            tables = score_run(context, method, outputs)
+            tables = score_run(context)
+        # By all workers: one that has to be built for it is built by all.
+        fitted = _described(context)
         if session.rank == 0:
             with phases.of("store"):
-                _write(context, method, outputs, tables, payload, phases, started)
-                clean(context, outputs)
+                _write(context, tables, fitted, payload, phases, started)
+                clean(context, context.made)
                 shutil.rmtree(context.store.work(context.key), ignore_errors=True)
     barrier(session)
     objective = tables.objective
@@ -87,46 +81,55 @@ def open_context(payload: Payload, session: Session, phases: Phases) -> Context:
     )
     splits = plan_splits(dataset, run.options.get("tune", "auto"), machine.protocol, report=run.split)
     if machine.low_memory:
-        run = dataclasses.replace(run, group=_smaller_group(run))
+        networks = {n: {**sizes, "group": _smaller(sizes["group"])} for n, sizes in run.networks.items()}
+        run = dataclasses.replace(run, group=_smaller(run.group), networks=networks)
     store = Store(machine.store)
     heartbeat = Heartbeat(store.work(key))
-    return Context(run, key, machine, dataset, splits, session, phases, heartbeat, store, payload.data, payload.origin)
+    return Context(
+        run,
+        recipe_of(run),
+        key,
+        machine,
+        dataset,
+        splits,
+        session,
+        phases,
+        heartbeat,
+        store,
+        payload.data,
+        payload.origin,
+    )
 
 
-def _smaller_group(run: RunConfig) -> int:
-    """The largest group below the run's that still divides it, so that whole groups fill the batch."""
-    return next(g for g in range(max(1, run.group // 2), 0, -1) if run.group % g == 0)
+def _smaller(group: int) -> int:
+    """The largest group below this one that still divides it, so that whole groups fill the batch."""
+    return next(g for g in range(max(1, group // 2), 0, -1) if group % g == 0)
 
 
 def _write(
-    context: Context,
-    method: Any,
-    outputs: Mapping[str, Artifact],
-    tables: Tables,
-    payload: Payload,
-    phases: Phases,
-    started: datetime,
+    context: Context, tables: Tables, fitted: dict[str, Any], payload: Payload, phases: Phases, started: datetime
 ) -> None:
     """All tables of a run; `runs` comes last and makes the others count."""
-    key, store = context.key, context.store
+    key, store, training = context.key, context.store, context.recipe.training
     artifacts = [
-        {"key": key, "kind": name, "path": str(a.path.relative_to(store.root)), "digest": a.digest}
-        for name, a in outputs.items()
-        if name == "weights" and kept(context, name)
+        {"key": key, "kind": weights_kind(name), "path": str(a.path.relative_to(store.root)), "digest": a.digest}
+        for name, a in context.made.items()
+        if a.kind == "network" and kept(context, name, a.path.name)
     ]
-    artifacts += write_examples(context, method)
-    losses = pl.read_parquet(outputs["steps"].path, glob=False) if "steps" in outputs else pl.DataFrame()
+    artifacts += write_examples(context)
+    losses = pl.concat(
+        pl.read_parquet(context.made[losses_of(s)].path, glob=False).with_columns(stage=pl.lit(s.name))
+        for s in training
+    )
     frames = {
         "evals": pl.DataFrame(tables.evals),
         "counts": pl.concat(tables.counts),
-        "params": param_rows(key, payload.run.knobs, payload.run.base_knobs, method.describe()),
+        "params": param_rows(key, payload.run.knobs, payload.run.base_knobs, fitted),
     }
     if tables.curves:
         frames["curves"] = pl.concat(tables.curves)
     if losses.height:
-        frames["steps"] = losses.with_columns(key=pl.lit(key), stage=pl.lit("train")).select(
-            "key", "stage", "step", "name", "value"
-        )
+        frames["steps"] = losses.with_columns(key=pl.lit(key)).select("key", "stage", "step", "name", "value")
     if artifacts:
         frames["artifacts"] = pl.DataFrame(artifacts)
     for table, frame in frames.items():
@@ -135,8 +138,8 @@ def _write(
     earlier = context.heartbeat.earlier
     wall = earlier + sum(phases.seconds.values())
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seconds = {k: round(v, 4) for k, v in phases.seconds.items()} | ({"earlier": round(earlier, 4)} if earlier else {})
-    lost = max(0, _reached(context.heartbeat.before) - _resumed_at(outputs))
+    more = {"earlier": earlier, REUSED: context.reused}
+    seconds = {k: round(v, 4) for k, v in phases.seconds.items()} | {k: round(v, 4) for k, v in more.items() if v}
     row = payload.row(
         "done",
         started=started.isoformat(),
@@ -145,7 +148,7 @@ def _write(
         world_size=context.session.world_size,
         gpu_seconds=wall * context.session.world_size * payload.gpus if cuda else 0.0,
         peak_memory=int(peak),
-        steps_lost=lost,
+        steps_lost=_steps_lost(context),
         # Shown and never ranked: the retry after running out of memory normalised over other groups.
         error_class="oom" if context.machine.low_memory else "",
         error_message=f"ran with groups of {context.run.group}" if context.machine.low_memory else "",
@@ -165,16 +168,29 @@ def _replace(store: Store, table: str, key: str, frame: pl.DataFrame) -> None:
         write_atomic(conform(table, frame), path)
 
 
-def _resumed_at(outputs: Mapping[str, Artifact]) -> int:
-    """The step at which the last attempt at training began; 0 for stages that keep no losses."""
-    if "steps" not in outputs:
+def _described(context: Context) -> dict[str, Any]:
+    """Values fitted to this size: of the run's first network as they are, of the others by its name."""
+    out: dict[str, Any] = {}
+    for stage in context.recipe.training:
+        prefix = "" if stage is context.recipe.training[0] else f"{stage.network}."
+        out |= {f"{prefix}{name}": value for name, value in context.described(stage.network).items()}
+    return out
+
+
+def _steps_lost(context: Context) -> int:
+    """Steps that the attempt before had done of the stage that it was at, and that were done again."""
+    before, training = context.heartbeat.before, context.recipe.training
+    step = int(before.get("step", 0))
+    # The stage that it was scoring at a rung of is the one that these steps belong to.
+    spans = {s.name: steps_before(context.run, context.recipe, s) for s in training}
+    at = [
+        s for s in training if before.get("stage") == s.name or (before.get("stage") == RUNG and spans[s.name] < step)
+    ]
+    if not at:
         return 0
-    return int(pl.read_parquet_metadata(outputs["steps"].path).get(RESUMED_AT, 0))
-
-
-def _reached(heartbeat: Mapping[str, Any]) -> int:
-    """The training step of the last heartbeat of an earlier attempt; 0 where there was none."""
-    return int(heartbeat.get("step", 0)) if heartbeat.get("stage") in ("train", "rung") else 0
+    stage = at[-1]
+    resumed = int(pl.read_parquet_metadata(context.made[losses_of(stage)].path).get(RESUMED_AT, 0))
+    return max(0, step - spans[stage.name] - resumed)
 
 
 def _fresh_state(session: Session, threads: int) -> None:

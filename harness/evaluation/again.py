@@ -12,6 +12,8 @@ import polars as pl
 
 from harness.api.dataset import Dataset
 from harness.api.inference import inference_of
+from harness.api.method import Method
+from harness.api.recipe import Recipe, Train, weights_kind
 from harness.cli.evaluate_words import AUTO, BEST, EvaluateWords
 from harness.cli.parsing import Parsed
 from harness.datasets import open_dataset
@@ -25,29 +27,41 @@ from harness.errors import BadInput, Problem, StoreError
 from harness.evaluation.finished import find_run
 from harness.evaluation.job import ScoringJob, device_of, precision_of, score, scored_ids, threads_of
 from harness.files import file_digest
-from harness.plan.build import build_method
+from harness.plan.build import build_network
 from harness.plan.config import RunConfig
 from harness.plan.pretrained import RANDOM
+from harness.plan.recipes import recipe_of, run_of
 from harness.store import Results, Store, load
 from harness.store.rows import json_object, json_of
 
 
 @dataclass(frozen=True)
 class Again:
-    """A run that is scored again: what is scored, and the file of its weights."""
+    """A run that is scored again: what is scored, by which of its networks, and the files of weights."""
 
     job: ScoringJob
-    weights: Path
+    run: RunConfig
+    network: str
+    weights: Mapping[str, Path]
+    """Of the network and of those that it was built beside."""
 
     def score(self, store: Store) -> Tables:
         """The one eval. Raises BadInput where the weights do not fit the code of today."""
-        method = build_method(self.job.run, self.job.dataset, RANDOM)
+        return score(self.job, self._trained(self.network))
+
+    def _trained(self, name: str) -> Method:
+        stage = recipe_of(self.run).maker(name)
+        assert isinstance(stage, Train)
+        earlier = {n: self._trained(n) for n in stage.networks}
+        method = build_network(self.run, stage, self.job.dataset, RANDOM, earlier)
         try:
-            load_weights(self.weights, method)
+            load_weights(self.weights[name], method)
         except RuntimeError as e:
-            found = f"{self.weights.name} does not fit {self.job.run.method} as it is now: {str(e).splitlines()[0]}"
+            found = (
+                f"{self.weights[name].name} does not fit {self.job.run.method} as it is now: {str(e).splitlines()[0]}"
+            )
             raise BadInput(Problem("run", found, "check out the commit that the table runs names")) from e
-        return score(self.job, method)
+        return method.eval()
 
 
 def plan_again(parsed: Parsed, store: Store) -> Again:
@@ -70,13 +84,19 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
                 problems.append(Problem(name, f"is for segmenters; CAM scales are a knob of {run.method}", fix))
     elif "crf" not in parsed.given:
         target = dataclasses.replace(target, crf=run.crf)
-    weights = _weights(results, row["key"], store, problems)
+    recipe = recipe_of(run)
+    network = recipe.network_of(target.name) if target.name in recipe.targets else None
+    if network is None and target.name in recipe.targets:
+        problems.append(Problem("target", f"no network predicts {target.name} of {run.method}: a stage writes it",
+                                "train again: a run scores what its stages wrote"))  # fmt: skip
+    weights = {} if network is None else _weights(results, row["key"], store, recipe, network, problems)
     best: dict[str, Any] = {}
-    if words.weights == BEST and weights is not None:
-        weights, best = _best(weights.with_name(BEST_FILE), problems)
+    if words.weights == BEST and network in weights:
+        path, best = _best(weights[network].with_name(BEST_FILE), problems)
+        weights |= {} if path is None else {network: path}
     opened = _open(words, run, row, store, problems)
     device = device_of(words, problems)
-    if opened is None or weights is None or problems:
+    if opened is None or network is None or network not in weights or problems:
         raise BadInput(problems)
     dataset, split, ids = opened
     maps = target.name in MAPS and dataset.has_background
@@ -89,7 +109,7 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
         raise BadInput(Problem("protocol", "the run has no threshold that was chosen on a held-out split", fix))
     precision = precision_of(words, run.precision, device)
     job = ScoringJob(
-        run=dataclasses.replace(run, precision=precision),
+        run=dataclasses.replace(run_of(run, recipe.maker(network)), precision=precision),
         key=row["key"],
         columns=columns,
         target=target,
@@ -102,22 +122,31 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
         threads=threads_of(words),
         device=device,
     )
-    return Again(job, weights)
+    return Again(job, run, network, weights)
 
 
 def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Target:
-    made = run.chosen.targets
+    made = recipe_of(run).targets
     name = words.target or made[-1]
     if name not in made:
         problems.append(Problem("target", f"{run.method} makes no {name}", f"it makes: {', '.join(made)}"))
     return Target(name, "teacher" if words.weights == "teacher" else "student", words.crf)
 
 
-def _weights(results: Results, key: str, store: Store, problems: list[Problem]) -> Path | None:
-    rows = results.artifacts.filter((pl.col("key") == key) & (pl.col("kind") == "weights"))
+def _weights(
+    results: Results, key: str, store: Store, recipe: Recipe, network: str, problems: list[Problem]
+) -> dict[str, Path]:
+    """The files of a network and of those that it was built beside; what is missing becomes a problem."""
+    stage = recipe.maker(network)
+    assert isinstance(stage, Train)
+    out: dict[str, Path] = {}
+    for earlier in stage.networks:
+        out |= _weights(results, key, store, recipe, earlier, problems)
+    kind = weights_kind(network)
+    rows = results.artifacts.filter((pl.col("key") == key) & (pl.col("kind") == kind))
     path = store.root / rows["path"][0] if rows.height else None
     if path is not None and path.is_file() and file_digest(path) == rows["digest"][0]:
-        return path
+        return {**out, network: path}
     if path is None:
         found = "left no weights (keep=none)"
     elif path.is_file():
@@ -125,7 +154,7 @@ def _weights(results: Results, key: str, store: Store, problems: list[Problem]) 
     else:
         found = f"its weights are gone from {path} (gc, or moved)"
     problems.append(Problem("run", f"{key} {found}", "train it again with keep=last: harness.train retrains the rest"))
-    return None
+    return out
 
 
 def _best(path: Path, problems: list[Problem]) -> tuple[Path | None, dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.api.dataset import Dataset
+from harness.api.images import Maps
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.facts import MaskFacts, facts_of
 from harness.datasets.disk.together import judge_palettes, misplaced
@@ -19,7 +20,6 @@ from harness.datasets.io.images import merged, read_index
 from harness.datasets.io.reading import read_many
 from harness.datasets.tools.fitting_maps import MapFile, judge_maps
 from harness.engine.inference.counting import Scored, map_curve
-from harness.engine.inference.predictions import ScoreMaps
 from harness.errors import BadInput, Problem
 from harness.scoring.confusion import image_counts
 
@@ -64,7 +64,7 @@ class Counter:
             maps = _checked_maps(path, classes, scores, self.dataset)
             present = np.flatnonzero(self.dataset.tags(image_id) > 0)
             kept = np.isin(maps.classes, present)
-            maps = ScoreMaps(maps.classes[kept], {"cam": maps.scores["cam"][kept]})
+            maps = Maps(maps.classes[kept], {"cam": [maps.scales["cam"][0][kept]]}, fused=False)
             return Counted(map_curve(self.dataset, maps, "cam", truth, self.grid), held)
         except BadInput as e:
             return Counted(None, held, problems=tuple(e.problems))
@@ -149,7 +149,7 @@ def read_labels(
     return labels_HW, facts
 
 
-def read_maps(path: Path, dataset: Dataset) -> ScoreMaps:
+def read_maps(path: Path, dataset: Dataset) -> Maps:
     """Score maps of one image in [0,1], of any size.
 
     `.npz`: `classes` (n,), foreground indices from 0, and `cam` (n,h,w); `.npy`: (C,h,w), every class in order.
@@ -175,11 +175,11 @@ def _held(path: Path, classes: NDArray, maps: NDArray, listed: bool) -> MapFile:
     return MapFile(str(path), tuple(classes.tolist()) if whole else None, size)
 
 
-def _checked_maps(path: Path, classes: NDArray, maps: NDArray, dataset: Dataset) -> ScoreMaps:
+def _checked_maps(path: Path, classes: NDArray, maps: NDArray, dataset: Dataset) -> Maps:
     problem = _wrong(classes, maps, dataset.num_classes)
     if problem:
         raise BadInput(Problem(str(path), problem, _LAYOUT))
-    return ScoreMaps(classes.astype(np.int16), {"cam": maps.astype(np.float32, copy=False)})
+    return Maps(classes.astype(np.int16), {"cam": [maps.astype(np.float32, copy=False)]}, fused=False)
 
 
 _LAYOUT = "see docs/evaluate.md: .npz with classes (n,) and cam (n,h,w) in [0,1], or .npy (C,h,w)"

@@ -18,6 +18,7 @@ from harness.cli.evaluate_words import EvaluateWords
 from harness.datasets.io.reading import cores
 from harness.engine.inference.counting import Target, score_images
 from harness.engine.inference.evals import Tables, add_eval, counts_at, thresholds_of
+from harness.engine.inference.sources import Source
 from harness.engine.scorer import Scorer
 from harness.engine.session import LocalSession
 from harness.errors import BadInput, Problem
@@ -93,7 +94,8 @@ def score(job: ScoringJob, method: Method) -> Tables:
             threads=job.threads,
             report_progress=shown,
         )
-        found = score_images(scorer, method, job.ids, [job.target], {}, job.split, job.how)[job.target]
+        sources = {job.target.name: Source(scorer, method)}
+        found = score_images(sources, job.ids, [job.target], job.split, job.how)[job.target]
     results = [found[i] for i in job.ids]
     rule = str(job.columns["threshold_rule"])
     curve, thresholds = thresholds_of(results, {rule: job.threshold})

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
 from harness.api.dataset import Dataset
 from harness.api.method import BuildInfo, Method
+from harness.api.recipe import Train
 from harness.api.spec import resolve
 from harness.plan.config import RunConfig
 from harness.plan.pretrained import RANDOM, Pretrained
+from harness.plan.recipes import config_of, recipe_of, run_of, spec_of
 from harness.plan.seeding import seed_all
 
 BUILD_PLACE = 0xB111D
@@ -19,20 +22,22 @@ BUILD_PLACE = 0xB111D
 
 
 def check_build(run: RunConfig, dataset: Dataset) -> None:
-    """Builds the method without memory for its numbers. Raises BadInput where network, decoder, crop, knobs do not fit.
+    """Builds each network without memory for its numbers. Raises BadInput where encoder, decoder, crop, knobs clash.
 
     A method that needs numbers for this is left to its run.
     """
     # Tensors without memory answer NotImplementedError where numbers are asked of them.
     with contextlib.suppress(NotImplementedError), torch.device("meta"):
-        build_method(run, dataset, RANDOM)
+        built: dict[str, Method] = {}
+        for stage in recipe_of(run).training:
+            built[stage.network] = build_network(run, stage, dataset, RANDOM, built)
 
 
 _known_to_fit: set[tuple[str, ...]] = set()
 
 
 def check_weights(run: RunConfig, dataset: Dataset, pretrained: Pretrained) -> None:
-    """Builds the method with a file of the user's own, once for each file and kind of network.
+    """Builds the first network with a file of the user's own, once for each file and kind of network.
 
     Raises BadInput where the file does not fit, which a worker would find out after everything has started.
     """
@@ -45,27 +50,38 @@ def check_weights(run: RunConfig, dataset: Dataset, pretrained: Pretrained) -> N
 
 
 def build_method(run: RunConfig, dataset: Dataset, weights: str | None) -> Method:
-    """The method of `run` for `dataset`, a plug-in on its built base. `weights` is a local file, or None.
+    """The method of `run` for `dataset`, a plug-in on its built base: the network of the recipe's first training stage.
 
-    Raises BadInput for knobs that break a rule and weights that do not fit.
+    `weights` is a local file, or None. Raises BadInput for knobs that break a rule and weights that do not fit.
     """
-    chosen = run.chosen
+    return build_network(run, recipe_of(run).training[0], dataset, weights, {})
+
+
+def build_network(
+    run: RunConfig, stage: Train, dataset: Dataset, weights: str | None, networks: Mapping[str, Method]
+) -> Method:
+    """The network that a stage trains, freshly initialised from the run's seed. `networks` holds the earlier ones.
+
+    Raises BadInput as `build_method` does.
+    """
+    own, spec, base = run_of(run, stage), spec_of(run, stage), run.chosen.base
     info = BuildInfo(
         num_classes=dataset.num_classes,
         has_background=dataset.has_background,
-        crop=run.crop,
-        iterations=run.total,
-        group=run.group,
-        tier=run.tier,
-        variant=run.variant,
-        labels=run.labels,
-        backbone=run.backbone,
+        crop=own.crop,
+        iterations=own.own_steps,
+        group=own.group,
+        tier=own.tier,
+        variant=own.variant,
+        labels=own.labels,
+        backbone=own.backbone,
         backbone_weights=weights,
-        decoder=run.decoder,
+        decoder=own.decoder,
+        stage=stage.name,
+        networks={name: networks[name] for name in stage.networks},
     )
     seed_all(run.seed, BUILD_PLACE)
-    if chosen.base is not None:
-        base = resolve(chosen.base.build)(run.base_config(), info)
-        info = dataclasses.replace(info, base=base)
-    method: Method = resolve(chosen.spec.build)(run.method_config(), info)
+    if base is not None and stage.owner == "own":
+        info = dataclasses.replace(info, base=resolve(base.build)(run.base_config(), info))
+    method: Method = resolve(stage.build or spec.build)(config_of(run, stage), info)
     return method

@@ -20,7 +20,7 @@ INFERENCE_FIELDS = frozenset({"scales", "flip", "fusion", "crf", "split", "scori
 """Fields of a run that say how its network is scored, and nothing of how it is made."""
 
 
-SCHEMA = 2
+SCHEMA = 3
 """Of a config as it is written. Raised when a field comes, goes or changes its meaning; `MIGRATIONS` then says how."""
 DESCRIBED = frozenset({"family", "class_names", "has_background", "ablation", "published", "foreign"})
 """What a column `config` of `runs` holds beside a config's own fields."""
@@ -59,11 +59,22 @@ class RunConfig:
     scoring: Mapping[str, Any] = field(default_factory=dict)
     """Parts of the inference protocol that scales, flip and fusion do not say (`Inference.extras`); empty ones are no
     part of the key."""
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of each further network that the run's stages train: backbone, decoder, crop, batch, group, iterations, and as
+    `weights` the digest of its pretrained ones. No part of the key of runs that train one."""
+    until: str | None = None
+    """The stage that the recipe ends with; None, which is no part of the key, for the last one."""
 
     @property
     def total(self) -> int:
-        """T: optimiser steps of this run."""
-        return max(1, round(self.iterations * self.fidelity))
+        """T: optimiser steps of this run, of all its training stages together."""
+        further = sum(_steps(sizes["iterations"], self.fidelity) for sizes in self.networks.values())
+        return self.own_steps + further
+
+    @property
+    def own_steps(self) -> int:
+        """Optimiser steps of the network that the run's own sizes are of."""
+        return _steps(self.iterations, self.fidelity)
 
     @property
     def chosen(self) -> Chosen:
@@ -97,11 +108,12 @@ class RunConfig:
         return {"schema": SCHEMA, **values}
 
     def identity(self) -> dict[str, Any]:
-        """The values that enter keys: as of the first schema, whose usual inference left `scoring` out."""
+        """The values that enter keys: as of the first schema, which left out what is usual."""
         values = self.to_dict()
         del values["schema"]
-        if not values["scoring"]:
-            del values["scoring"]
+        for name in ("scoring", "networks", "until"):
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
@@ -128,6 +140,10 @@ class RunConfig:
         return dataclasses.replace(self, knobs=merged, seed=seed)
 
 
+def _steps(iterations: int, fidelity: float) -> int:
+    return max(1, round(iterations * fidelity))
+
+
 def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
     """A config's values of an earlier schema as today's has them; fields that are no config's own stay as they are.
 
@@ -148,7 +164,12 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
     return {"scoring": {}, **values, **named}
 
 
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+def _from_2(values: dict[str, Any]) -> dict[str, Any]:
+    """Runs trained one network, to the end."""
+    return {**values, "networks": {}, "until": None}
+
+
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 """By schema, what makes of its values those of the next one."""
 
 
@@ -195,6 +216,8 @@ class Machine:
     classes_file: str | None = None
     weights: str | None = None
     weights_digest: str = ""
+    network_weights: Mapping[str, str | None] = field(default_factory=dict)
+    """Files of the pretrained weights of further networks."""
     threads: int = 1
     loaders: int = 0
     checkpoint_every: int | None = None

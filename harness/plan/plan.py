@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.api.dataset import Dataset
-from harness.api.registry import registry
 from harness.cli.parsing import Parsed
 from harness.cli.run_words import Words
 from harness.datasets.splits import SplitPlan
 from harness.errors import BadInput, Problem
 from harness.files import digest_of
-from harness.plan.config import Machine, content_key
+from harness.plan.config import Machine, RunConfig, content_key
 from harness.plan.knobs import typed_knobs
 from harness.plan.payload import Origin, Payload
+from harness.plan.recipes import recipe_of
 from harness.plan.row import SINGLE, OpenDatasets, PlannedStudy, PlanRow, plan_part
 from harness.plan.studies import Study
 
@@ -70,9 +70,9 @@ class Plan:
         return build_method(planned.run, planned.part.dataset, planned.pretrained.path).describe()
 
     @staticmethod
-    def target(method: str) -> str:
-        """What a method's objective scores: its last target."""
-        return registry().choose(method).targets[-1]
+    def target(config: str) -> str:
+        """What the objective of a stored run (its column `config`) scores: the last target of its recipe."""
+        return recipe_of(RunConfig.from_stored(config)).targets[-1]
 
     def resolve(
         self, study: Study, knobs: Mapping[str, Any], seed: int, *, trial: int = 0, role: str = "trial"
@@ -97,7 +97,10 @@ class Plan:
             )
 
         machine = dataclasses.replace(
-            part.machine, weights=planned.pretrained.path, weights_digest=planned.pretrained.digest
+            part.machine,
+            weights=planned.pretrained.path,
+            weights_digest=planned.pretrained.digest,
+            network_weights={name: found.path for name, found in planned.further.items()},
         )
         return Payload(
             key=key(data.every),

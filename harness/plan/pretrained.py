@@ -50,6 +50,8 @@ def find(backbone: str, weights: str | None) -> Pretrained:
         from harness.api.weight_files import read_weights
 
         path = Path(weights).expanduser()
+        # It imports torch.
+
         inside = read_weights(path, "backbone.weights").inside
         label = f"{path.name} ({inside})" if inside else path.name
         return Pretrained(str(path.resolve()), file_digest(path), label)

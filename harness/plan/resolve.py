@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from harness.api.inference import inference_of, inference_problems
+from harness.api.recipe import NETWORK
 from harness.api.registry import Chosen
-from harness.cli.run_words import Words
+from harness.api.spec import Preset
+from harness.cli.run_words import NETWORK_WORDS, Words
 from harness.errors import BadInput, Problem
 from harness.plan.ablations import overrides
 from harness.plan.config import RunConfig
 from harness.plan.knobs import knob_from_text, preset_knobs, typed_knobs
+from harness.plan.recipes import SIZES, own_network, recipe_of, stage_problems
 from harness.scoring.crf import crf_problems
 
 
@@ -77,10 +81,45 @@ def resolve_run(
         crf=words.crf,
         split=words.split,
     ).with_inference(inference_of(words.scales, words.flip, words.fusion, preset.inference))
+    if problems:
+        raise BadInput(problems)
+    run = _with_networks(run, words, chosen, preset, family, problems)
     problems.extend(_size_rules(run, words))
     if problems:
         raise BadInput(problems)
     return run
+
+
+def _with_networks(
+    run: RunConfig, words: Words, chosen: Chosen, preset: Preset, family: str, problems: list[Problem]
+) -> RunConfig:
+    """The run as far as the word `until` goes, with the sizes of the further networks that it trains then."""
+    whole = recipe_of(run)
+    problems.extend(stage_problems(chosen.spec, whole))
+    recipe = whole if words.until is None else whole.until(words.until)
+    last = recipe.stages[-1] is whole.stages[-1]
+    given = {name: dataclasses.asdict(getattr(words, name)) for name in NETWORK_WORDS}
+    sizes = {}
+    for stage in recipe.training:
+        name = stage.network
+        if name == NETWORK:
+            continue
+        asked = {k: v for k, v in given.get(name, {}).items() if v is not None}
+        of = preset if stage.owner == "own" else chosen.base_preset(family, run.tier, run.variant)
+        usual = {size: getattr(run, size) for size in SIZES}
+        if stage.owner == "base":
+            words_of_run = {"backbone": words.backbone.name, **{s: getattr(words, s) for s in SIZES if s != "backbone"}}
+            usual = {size: words_of_run[size] or getattr(of, size) for size in SIZES}
+        own = usual | dict(of.networks.get(own_network(name, stage.owner), {})) | asked
+        if "group" not in asked:
+            own["group"] = min(own["group"], own["batch"])
+        sizes[name] = {size: own[size] for size in SIZES}
+    unread = [name for name in NETWORK_WORDS if any(v is not None for v in given[name].values()) and name not in sizes]
+    problems.extend(
+        Problem(name, f"{chosen.name} trains no network of this name", f"it trains: {', '.join(sizes) or 'one alone'}")
+        for name in unread
+    )
+    return dataclasses.replace(run, networks=sizes, until=None if last else words.until)
 
 
 def check_words(words: Words) -> list[Problem]:
@@ -93,18 +132,21 @@ def check_words(words: Words) -> list[Problem]:
 
 def _size_rules(run: RunConfig, words: Words) -> list[Problem]:
     problems = []
-    if run.batch % run.group:
-        problems.append(
-            Problem("batch", f"{run.batch} is no multiple of group={run.group}", "a step holds whole groups")
-        )
-    elif (run.batch // run.group) % words.workers:
-        problems.append(
-            Problem(
-                "workers",
-                f"{run.batch // run.group} groups of {run.group} do not divide over {words.workers} workers",
-                "choose batch, group and workers so that they do",
+    own = {"": {"batch": run.batch, "group": run.group}}
+    for prefix, sizes in {**own, **{f"{name}.": of for name, of in run.networks.items()}}.items():
+        batch, group = int(sizes["batch"]), int(sizes["group"])
+        if batch % group:
+            problems.append(
+                Problem(f"{prefix}batch", f"{batch} is no multiple of group={group}", "a step holds whole groups")
             )
-        )
+        elif (batch // group) % words.workers:
+            problems.append(
+                Problem(
+                    "workers",
+                    f"{batch // group} groups of {group} do not divide over {words.workers} workers",
+                    f"choose {prefix}batch, {prefix}group and workers so that they do",
+                )
+            )
     return problems
 
 

@@ -13,7 +13,7 @@ from harness.api.registry import Chosen, registry
 from harness.api.space import Space
 from harness.api.spec import Preset, resolve
 from harness.cli.parsing import Parsed, split_list
-from harness.cli.run_words import Words
+from harness.cli.run_words import NETWORK_WORDS, Words
 from harness.datasets.splits import SplitPlan
 from harness.datasets.weak.density import density_text
 from harness.errors import BadInput, BrokenPlugin, Problem
@@ -32,6 +32,7 @@ from harness.plan.inputs import (
 from harness.plan.knobs import knob_from_text, knob_problems
 from harness.plan.payload import PlannedData
 from harness.plan.pretrained import Pretrained, find
+from harness.plan.recipes import judged, recipe_of
 from harness.plan.resolve import check_words, resolve_run
 from harness.plan.studies import Study
 from harness.plan.versions import versions
@@ -77,6 +78,8 @@ class PlannedStudy:
     study: Study
     run: RunConfig
     pretrained: Pretrained
+    further: Mapping[str, Pretrained]
+    """The pretrained weights of further networks of its recipe."""
     versions: Mapping[str, int]
     part: PlanRow
     ablation: str = ""
@@ -239,6 +242,9 @@ def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Plann
     searched = words.protocol != "fixed" and space is not None and bool(space.knobs)
     trials = (words.trials or preset.trials) if searched and not single else 1
     seeds = tuple(range(words.seed, words.seed + (1 if single else words.seeds or preset.seeds)))
+    further = {name: find(sizes["backbone"], _weights_word(run, words, name)) for name, sizes in run.networks.items()}
+    networks = {name: {**sizes, "weights": further[name].digest} for name, sizes in run.networks.items()}
+    run = dataclasses.replace(run, networks=networks)
     check_build(run, part.dataset)
     pretrained = find(run.backbone, words.backbone.weights)
     check_weights(run, part.dataset, pretrained)
@@ -255,6 +261,7 @@ def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Plann
         "weights": pretrained.digest,
     }
     middle = f"{run.labels}-{SINGLE}" if single else run.labels
+    ends, blind = judged(run, recipe_of(run))
     study = Study(
         id=f"{chosen.name}-{middle}-{digest_of(identity)[:8]}",
         method=chosen.name,
@@ -268,21 +275,33 @@ def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Plann
         gpus=part.gpus,
         workers=words.workers,
         first_rung=_first_rung(run),
+        ends=ends,
+        blind=blind,
     )
     return PlannedStudy(
         study=study,
         run=run,
         pretrained=pretrained,
+        further=further,
         versions=versions(chosen.spec, chosen.base),
         part=part,
         ablation="+".join(names_for(chosen.spec, words.ablation)),
     )
 
 
+def _weights_word(run: RunConfig, words: Words, network: str) -> str | None:
+    """What the words say of a further network's weights: as of the first one where both have one backbone."""
+    own = getattr(words, network).weights if network in NETWORK_WORDS else None
+    same = run.networks[network]["backbone"] == run.backbone
+    return own or (words.backbone.weights if same else None)
+
+
 def _first_rung(run: RunConfig) -> float:
     """Share of T of the first early stop: a tenth of the run after the last loss term has started, or never."""
     base = run.base_config()
-    rung = max(run.method_config().last_start(), base.last_start() if base is not None else 0.0) + 0.1
+    last = max(run.method_config().last_start(), base.last_start() if base is not None else 0.0)
+    # Losses start by the steps of their own stage; where there are several it is the first one's that count.
+    rung = last * run.own_steps / run.total + 0.1
     return max(0.25, rung) if rung < 0.9 else 1.0
 
 

@@ -40,6 +40,10 @@ class Study:
     workers: int = 1
     first_rung: float = 1.0
     """Share of T at which a trial may first be stopped: after the last loss term has started. 1 = never."""
+    ends: tuple[float, ...] = ()
+    """Shares of T at ends of training stages, where a trial may be stopped as well."""
+    blind: tuple[tuple[float, float], ...] = ()
+    """Spans of T within which a network is trained that predicts no target: nothing to judge by."""
 
     @property
     def threads(self) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from harness.api.recipe import WEIGHTS
 from harness.api.vocabulary import KEEP
 from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.files import TMP_SUFFIX, Lease, local_root, plain_words
@@ -146,7 +147,7 @@ def _artifact_paths(
         path = root / text
         if not any(_inside(path, root / folder) for folder in _MANAGED):
             continue
-        wanted = bool(words & ({"last", "best"} if kind == "weights" else {"maps"})) and "none" not in words
+        wanted = bool(words & ({"last", "best"} if kind.startswith(WEIGHTS) else {"maps"})) and "none" not in words
         (kept if wanted or kind in _ALWAYS or key not in done else dropped).add(path)
     in_cache = {p: root / "cache" / p.relative_to(root / "cache").parts[0] for p in dropped | kept
                 if p.is_relative_to(root / "cache")}  # fmt: skip

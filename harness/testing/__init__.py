@@ -2,6 +2,8 @@
 
 class TestMine(MethodTests):
     method = "mine"
+
+`build` makes a method on an encoder that is given as a module, ready for one `step`.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from harness.engine.session import LocalSession
 from harness.errors import BadInput
 from harness.plan.config import RunConfig
 from harness.plan.knobs import typed_knobs
-from harness.testing.datasets import DatasetTests as DatasetTests
+from harness.testing.building import build
+from harness.testing.datasets import DatasetTests
 from harness.testing.guard import GuardedDataset
 from harness.testing.running import MethodRunner
+
+__all__ = ["DatasetTests", "GuardedDataset", "MethodRunner", "MethodTests", "build", "in_processes"]
 
 
 class MethodTests(MethodRunner):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from harness.plan.studies import Study
 
 REDUCTION = 2
 """A rung lets the better half pass, and lies at twice the share of the rung before."""
@@ -18,14 +20,28 @@ class Asha:
     trials are compared with, never stopped. Same rule as Ray Tune's ASHAScheduler with one bracket.
     """
 
-    def __init__(self, first_rung: float, protected: frozenset[int] = frozenset({0})):
-        """`first_rung`: share of T in (0,1)."""
+    def __init__(
+        self,
+        first_rung: float,
+        protected: frozenset[int] = frozenset({0}),
+        *,
+        ends: Sequence[float] = (),
+        blind: Sequence[tuple[float, float]] = (),
+    ):
+        """`first_rung`: share of T in (0,1). `ends`: further rungs from it on. `blind`: spans without rungs inside."""
         if not 0 < first_rung < 1:
             raise ValueError(f"the first rung must lie in (0,1), got {first_rung}")
         count = math.ceil(math.log(1 / first_rung, REDUCTION) - 1e-9)
-        self.rungs = tuple(round(first_rung * REDUCTION**k, 6) for k in range(count))
+        doubled = (round(first_rung * REDUCTION**k, 6) for k in range(count))
+        seen = [r for r in doubled if not any(low < r < high for low, high in blind)]
+        self.rungs = tuple(sorted({*seen, *(round(e, 6) for e in ends if e >= first_rung)}))
         self._scores: dict[float, dict[int, float]] = {rung: {} for rung in self.rungs}
         self._protected = protected
+
+    @classmethod
+    def of(cls, study: Study) -> Asha:
+        """The rungs of a study."""
+        return cls(study.first_rung, ends=study.ends, blind=study.blind)
 
     def refill(self, trial: int, scores: Mapping[float, float]) -> None:
         """Takes what `trial` scored at rungs, by share of T, before this process began: it is decided on already."""

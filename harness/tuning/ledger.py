@@ -120,7 +120,7 @@ class Ledger:
     def rungs(self, study: Study, key: str) -> dict[float, float]:
         """What a trial scored at its rungs, by share of T."""
         found = {}
-        for reached in Asha(study.first_rung).rungs:
+        for reached in Asha.of(study).rungs:
             # Without its score there is one trial less to compare with.
             with contextlib.suppress(MissingRows):
                 found[reached] = float(self.store.read("steps", _rung_name(key, reached))["value"][0])
@@ -214,7 +214,7 @@ class Ledger:
     def _objective(self, key: str, row: Mapping[str, Any]) -> float:
         """Raises MissingRows where the run was not scored as its study needs, or its counts are gone."""
         part = self._parts.get(key, self.plan.parts[0])
-        splits, target, protocol = part.splits, self.plan.target(str(row["method"])), part.machine.protocol
+        splits, target, protocol = part.splits, self.plan.target(str(row["config"])), part.machine.protocol
         evals = self.store.read("evals", key)
         wanted = objective_eval(evals, target, splits.tune_name, splits.report_name, protocol)
         counts = self.store.read("counts", key, pl.col("eval") == wanted)

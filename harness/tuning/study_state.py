@@ -36,7 +36,7 @@ class StudyState:
         """`stored`: closed trials of the store; `points`: settings of interrupted ones."""
         self.study = study
         self.search = make_search(study)
-        self.asha = Asha(study.first_rung) if study.stops_early else None
+        self.asha = Asha.of(study) if study.stops_early else None
         self._stored = {p.trial: p for p in stored if p.trial < study.budget} if study.search == "tpe" else {}
         given = {n: knobs for n, knobs in points.items() if n < study.budget} if study.search == "tpe" else {}
         self._given: dict[int, Mapping[str, Any]] = {**given, **{n: p.knobs for n, p in self._stored.items()}}

@@ -177,8 +177,8 @@ def hours(runs: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
         if (run["gpu_seconds"] or 0.0) > 0:
             gpu += run["gpu_seconds"]
         elif str(run["device"] or "cpu").startswith("cpu"):
-            # A run that was stopped leaves its reached share there, which is no phase.
-            wall = sum(float(v) for k, v in from_json(run["seconds"]).items() if k != "reached")
+            # A run that was stopped leaves its reached share there, which is no phase; others spent what is reused.
+            wall = sum(float(v) for k, v in from_json(run["seconds"]).items() if k not in ("reached", "reused"))
             core += wall * (run["world_size"] or 1) * (run["threads"] or 1)
     return gpu / 3600, core / 3600
 

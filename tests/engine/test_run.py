@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import json
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -17,16 +16,14 @@ from harness.cli.run_words import Words
 from harness.engine import run as engine
 from harness.engine.checkpoint import best_meta
 from harness.engine.context import Context
-from harness.engine.inference.predictions import ScoreMaps
 from harness.engine.phases import Phases
 from harness.engine.run import execute
 from harness.engine.session import LocalSession
-from harness.engine.stages import write_cams
-from harness.engine.stages.stage import SCORING_FIELDS, stage_key
-from harness.engine.stages.train import TRAIN
-from harness.engine.stages.write_cams import WRITE_CAMS
+from harness.engine.stages import per_image
+from harness.engine.stages.keys import stage_key
 from harness.errors import StoreError
 from harness.plan.plan import make_plan
+from harness.plan.recipes import IMAGE_FIELDS, SCORING_FIELDS
 from harness.store.maintenance import compact
 from harness.tuning.faults import attempt
 
@@ -108,6 +105,7 @@ def test_a_run_that_is_only_scored_otherwise_takes_the_training_that_is_there(tm
         results = harness.store.load(tmp_path)
         seconds = seconds_of(results, other.key)
         assert {name: seconds[name] for name in CACHED} == CACHED, words
+        assert seconds["reused"] > 0, "the training that the first run paid for"
         steps = [results.steps.filter(pl.col("key") == p.key).drop("key") for p in (first, other)]
         assert steps[0].height > 0
         assert steps[0].equals(steps[1])
@@ -142,7 +140,7 @@ def test_training_reads_all_but_scoring(tmp_path):
 
     def key(versions=versions, **changes):
         other = dataclasses.replace(context, run=dataclasses.replace(context.run, **changes))
-        return stage_key(TRAIN, other, {}, {"train": "t", "weights": "w", "versions": versions})
+        return stage_key(other.recipe.stage("train"), other, versions)
 
     usual = key()
     scoring = {"scales": (2.0,), "flip": True, "fusion": "sum", "crf": "toco", "split": "val",
@@ -169,7 +167,7 @@ def test_what_one_run_keeps_another_does_not_drop(tmp_path):
     assert [f.name for f in tmp_path.glob("cache/*/weights.safetensors")] == ["weights.safetensors"]
     execute(payload_of(tmp_path, "keep=maps", "seed=1"), LocalSession())
     assert len(list(tmp_path.glob("cache/*/weights.safetensors"))) == 1, "keep=maps names no weights"
-    assert len(list(tmp_path.glob("cache/*/cams"))) == 1
+    assert len(list(tmp_path.glob("cache/*/files"))) == 1
     results = harness.store.load(tmp_path)
     assert set(results.artifacts.filter(pl.col("kind") == "weights")["key"]) == {kept.key}
 
@@ -177,7 +175,7 @@ def test_what_one_run_keeps_another_does_not_drop(tmp_path):
 @pytest.mark.parametrize(("precision", "expected"), [("bf16", {True}), ("fp32", {False})])
 def test_maps_scores_and_pictures_have_the_precision_of_the_run(tmp_path, monkeypatch, precision, expected):
     payload = payload_of(tmp_path, f"precision={precision}", "scales=1,1.5")
-    network = type(engine.open_context(payload, LocalSession(), Phases()).build())
+    network = network_of(payload)
     real, seen = network.predict, []
 
     def predict(self, images, tags=None, *, want, weights="student"):
@@ -189,7 +187,12 @@ def test_maps_scores_and_pictures_have_the_precision_of_the_run(tmp_path, monkey
     # 3 + 4 images as maps (one chunk), the segmenter on val and on test twice, four pictures.
     assert len(seen) == 1 + 1 + 2 + 4 * 3
     assert set(seen) == {(one, False) for one in expected}
-    assert "precision" in WRITE_CAMS.reads
+    assert "precision" in IMAGE_FIELDS
+
+
+def network_of(payload):
+    context = engine.open_context(payload, LocalSession(), Phases())
+    return type(context.build(context.recipe.stage("train")))
 
 
 def killed_at(monkeypatch, step, error):
@@ -259,14 +262,25 @@ def test_the_best_rung_stays_beside_the_final_weights(tmp_path):
     assert (meta["objective"], meta["step"]) == (repr(best), str(step))
 
 
-def test_maps_that_do_not_fit_on_the_disk_leave_no_half_file(tmp_path, monkeypatch):
-    maps = ScoreMaps(np.zeros(1, np.int16), {"cam": np.zeros((1, 2, 2), np.float16)})
+def test_maps_that_do_not_fit_on_the_disk_are_counted_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    """`write-cams` meets a full disk at its fourth file: no half file, what is missing, and equal bytes afterwards."""
+    payload, real, written = payload_of(tmp_path, "keep=maps"), per_image.write_bytes, []
 
-    def full(file, **arrays):
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path, content, *, sync=True):
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        real(path, content, sync=sync)
 
-    monkeypatch.setattr(write_cams.np, "savez", full)
-    with pytest.raises(StoreError, match=rf"{tmp_path}/a.npz could not be written: .*No space left.*free space"):
-        write_cams._write_maps(tmp_path / "a.npz", maps)
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(per_image, "write_bytes", full)
+    with pytest.raises(
+        StoreError, match=r"could not be written: the disk is full. Stage write-cams has about 4 files of"
+    ):
+        execute(payload, LocalSession())
+    assert sorted(p.name for p in written[0].parent.iterdir()) == sorted(p.name for p in written)
+    monkeypatch.setattr(per_image, "write_bytes", real)
+    execute(payload, LocalSession())
+    undisturbed = payload_of(tmp_path / "other", "keep=maps")
+    execute(undisturbed, LocalSession())
+    first, second = (harness.store.load(store) for store in (tmp_path, tmp_path / "other"))
+    assert harness.store.digest(first) == harness.store.digest(second)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.api.dataset import Dataset
+from harness.api.images import BACKGROUND, Maps
 from harness.api.inference import SINGLE, Inference
-from harness.api.method import Method
-from harness.engine.checkpoint import Artifact
-from harness.engine.inference.predictions import MAPS, ScoreMaps, batches, forward
+from harness.datasets.io.image_files import decided, read
+from harness.engine.inference.predictions import MAPS, batches, forward
+from harness.engine.inference.sources import Source
 from harness.engine.parallel import gather_objects
-from harness.engine.scorer import Scorer
 from harness.scoring.confusion import image_counts
 from harness.scoring.crf import NONE, OCCURS, PRESETS, CrfPool, Soft, crf_pool
 from harness.scoring.curves import ImageCurve, threshold_grid
@@ -37,18 +37,18 @@ class Target:
 
 
 def score_images(
-    scorer: Scorer,
-    method: Method,
+    sources: Mapping[str, Source],
     ids: Sequence[str],
     targets: Sequence[Target],
-    outputs: Mapping[str, Artifact],
     split: str,
     how: Inference = SINGLE,
 ) -> dict[Target, dict[str, Scored]]:
     """Per target and image its counts at all thresholds; images are shared out over the session's workers.
 
-    `how` is the segmenter's inference protocol. CRFs are spread over the scorer's threads.
+    `sources` says by the name of a target what it is scored from; `how` is the segmenter's inference protocol. CRFs are
+    spread over the scorer's threads.
     """
+    scorer = sources[targets[0].name].scorer
     session = scorer.session
     mine = list(ids[session.rank :: session.world_size])
     local: dict[Target, dict[str, Scored]] = {t: {} for t in targets}
@@ -62,7 +62,7 @@ def score_images(
             truths = [scorer.dataset.mask(i) for i in chunk]
             for weights in dict.fromkeys(t.weights for t in targets):
                 some = [t for t in targets if t.weights == weights]
-                _score_chunk(scorer, method, chunk, truths, some, outputs, how, local, later)
+                _score_chunk(sources, chunk, truths, some, how, local, later)
         later.finish()
         scorer.report_progress(f"score {split}", done, len(mine))
     merged: dict[Target, dict[str, Scored]] = {t: {} for t in targets}
@@ -96,27 +96,57 @@ class _Later:
 
 
 def _score_chunk(
-    scorer: Scorer,
-    method: Method,
+    sources: Mapping[str, Source],
     ids: Sequence[str],
     truths: Sequence[NDArray[np.uint8]],
     targets: Sequence[Target],
-    outputs: Mapping[str, Artifact],
     how: Inference,
     results: dict[Target, dict[str, Scored]],
     later: _Later,
 ) -> None:
     """Score a batch of images with one set of weights."""
-    dataset, weights = scorer.dataset, targets[0].weights
-    names = frozenset(t.name for t in targets)
-    from_files = "cams" in outputs and weights == "student"
+    weights = targets[0].weights
+    names = list(dict.fromkeys(t.name for t in targets))
+    asked: dict[int, tuple[Source, list[str]]] = {}
+    for name in names:
+        source = sources[name]
+        if source.files is not None and weights == "student":
+            for i, truth in zip(ids, truths, strict=True):
+                results[Target(name, weights)][i] = _of_file(source, i, name, truth)
+        else:
+            asked.setdefault(id(source.network), (source, []))[1].append(name)
+    for source, some in asked.values():
+        _of_network(source, some, ids, truths, targets, how, results, later)
+
+
+def _of_file(source: Source, image_id: str, name: str, truth: NDArray[np.uint8]) -> Scored:
+    """Counts of what a stage wrote of an image: score maps or a label map."""
+    assert source.files is not None
+    dataset, found = source.scorer.dataset, read(source.files, image_id)
+    if isinstance(found, Maps):
+        return map_curve(dataset, found, name, truth, threshold_grid(source.scorer.cam_threshold))
+    return image_counts(found, truth, dataset.num_labels)
+
+
+def _of_network(
+    source: Source,
+    names: Sequence[str],
+    ids: Sequence[str],
+    truths: Sequence[NDArray[np.uint8]],
+    targets: Sequence[Target],
+    how: Inference,
+    results: dict[Target, dict[str, Scored]],
+    later: _Later,
+) -> None:
+    """Score what a network predicts of a batch of images."""
+    scorer, weights = source.scorer, targets[0].weights
+    dataset = scorer.dataset
+    if source.network is None:
+        raise ValueError(f"no network predicts {', '.join(names)} with {weights} weights")
     sizes = [(int(t.shape[0]), int(t.shape[1])) for t in truths]
-    wanted = names - set(MAPS) if from_files else names
-    maps, fused = forward(scorer, method, ids, sizes, wanted, weights, how)
-    if from_files:
-        maps = [ScoreMaps.read(outputs["cams"], i) for i in ids]
+    maps, fused = forward(scorer, source.network, ids, sizes, frozenset(names), weights, how)
     grid = threshold_grid(scorer.cam_threshold)
-    for name in names & set(MAPS):
+    for name in (n for n in names if n in MAPS):
         for i, truth, found in zip(ids, truths, maps, strict=True):
             results[Target(name, weights)][i] = map_curve(dataset, found, name, truth, grid)
     crfs = [t for t in targets if t.name not in MAPS and t.crf != NONE]
@@ -139,11 +169,12 @@ def _occurring(scores_KHW: Tensor, how: Inference) -> Soft:
     return Soft(kept.to(torch.uint8).cpu().numpy(), probs_KHW[kept].float().cpu().numpy())
 
 
-def map_curve(
-    dataset: Dataset, maps: ScoreMaps, target: str, truth: NDArray[np.uint8], grid: NDArray[np.float64]
-) -> Scored:
-    """Counts of an image's score maps at every threshold of a grid; without a background class, of the best class."""
-    score, cls = maps.best(target, (int(truth.shape[0]), int(truth.shape[1])))
+def map_curve(dataset: Dataset, maps: Maps, target: str, truth: NDArray[np.uint8], grid: NDArray[np.float64]) -> Scored:
+    """Counts of an image's score maps at every threshold of a grid; where there is nothing to cut, of the best class:
+    in datasets without background, and of maps that have one of their own."""
+    score, cls = decided(maps, target, (int(truth.shape[0]), int(truth.shape[1])))
     if not dataset.has_background:
         return image_counts(cls.astype(np.uint8), truth, dataset.num_labels)
+    if BACKGROUND in maps.classes:
+        return image_counts(np.where(score > 0, cls + 1, 0).astype(np.uint8), truth, dataset.num_labels)
     return ImageCurve.of(score, cls + 1, truth, grid, dataset.num_labels)

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.api.method import Method
+from harness.api.images import Maps
 from harness.api.vocabulary import IGNORE
+from harness.datasets.io.image_files import decided, read
 from harness.engine.context import Context
 from harness.engine.inference.predictions import predict
+from harness.engine.inference.sources import source_of
 from harness.files import file_digest
 
 EXAMPLES = 4
@@ -32,7 +34,7 @@ def palette(n: int = 256) -> NDArray[np.uint8]:
     return colours
 
 
-def write_examples(context: Context, method: Method) -> list[dict[str, Any]]:
+def write_examples(context: Context) -> list[dict[str, Any]]:
     """Pictures of evenly spaced images of the reported split, as rows of `artifacts` (kind `example`).
 
     Panels: image, truth, CAM labels at the preset's threshold, segmentation; those that the method makes.
@@ -43,7 +45,7 @@ def write_examples(context: Context, method: Method) -> list[dict[str, Any]]:
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for n, image_id in enumerate(dict.fromkeys(picked)):
-        panel = _panel(context, method, image_id)
+        panel = _panel(context, image_id)
         path = folder / f"example-{n}.png"
         Image.fromarray(panel).save(path)
         rows.append(
@@ -57,16 +59,28 @@ def write_examples(context: Context, method: Method) -> list[dict[str, Any]]:
     return rows
 
 
-def _panel(context: Context, method: Method, image_id: str) -> NDArray[np.uint8]:
+def _panel(context: Context, image_id: str) -> NDArray[np.uint8]:
     image = context.dataset.image(image_id)
     truth = context.dataset.mask(image_id)
     size = (int(truth.shape[0]), int(truth.shape[1]))
     colours = palette()
     parts = [image, colours[truth]]
-    targets = context.run.chosen.targets
-    maps, labels = predict(context.scorer(), method, [image_id], [size], frozenset(targets) - {"pseudo"}, "student")
-    if "cam" in targets:
-        score, cls = maps[0].best("cam", size)
+    sources = {t: source_of(context, t) for t in context.recipe.targets if t != "pseudo"}
+    maps: list[Maps] = []
+    labels: list[NDArray[np.uint8]] = []
+    asked: dict[int, list[str]] = {}
+    for target, source in sources.items():
+        if source.network is not None:
+            asked.setdefault(id(source.network), []).append(target)
+        elif target == "cam" and source.files is not None:
+            maps = [read(source.files, image_id)]
+    for some in asked.values():
+        source = sources[some[0]]
+        assert source.network is not None
+        found, segmented = predict(source.scorer, source.network, [image_id], [size], frozenset(some), "student")
+        maps, labels = maps or found, labels or segmented
+    if "cam" in sources:
+        score, cls = decided(maps[0], "cam", size)
         offset = int(context.dataset.has_background)
         parts.append(colours[np.where(score > context.run.cam_threshold, cls + offset, 0) if offset else cls])
     parts.extend(colours[label] for label in labels)

@@ -45,7 +45,7 @@ class Passes:
 
     def squares(self, ids: Sequence[str], side: int) -> Tensor:
         """Images resized to (side,side) whatever their aspect (fsr.md section 4), normalised: (B,3,side,side)."""
-        return self._normalised([_resized(self.dataset.image(i), (side, side)) for i in ids])
+        return normalised([resized(self.dataset.image(i), (side, side)) for i in ids], self.method, self.device)
 
     def fused(self, ids: Sequence[str], sizes: Sequence[Hw], how: Inference) -> Iterator[tuple[int, Tensor]]:
         """For each image its place in `ids` and its fused scores (K,H,W) float32 at its own size, without gradient.
@@ -94,8 +94,8 @@ class Passes:
         if how.size == "long":
             h, w = images[0].shape[:2]
             share = self.crop / max(h, w)
-            images = [_resized(image, (max(1, round(h * share)), max(1, round(w * share)))) for image in images]
-        batch = self._normalised(images)
+            images = [resized(image, (max(1, round(h * share)), max(1, round(w * share)))) for image in images]
+        batch = normalised(images, self.method, self.device)
         if how.size == "square":
             # As published: the normalised tensor, without the smoothing that a picture's own resizing has.
             return F.interpolate(batch, (self.crop, self.crop), mode="bilinear", align_corners=how.corners)
@@ -150,11 +150,13 @@ class Passes:
         logits_BKhw = torch.cat(parts)
         return logits_BKhw.softmax(1) if how.of == "probabilities" else logits_BKhw
 
-    def _normalised(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        mean, std = self.method.normalisation()
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device).float() / 255
-        shape = (1, 3, 1, 1)
-        return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
+
+def normalised(images: Sequence[NDArray[np.uint8]], method: Method, device: str) -> Tensor:
+    """Images of one size as a network sees them: float32 (B,3,H,W) on the device."""
+    mean, std = method.normalisation()
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device).float() / 255
+    shape = (1, 3, 1, 1)
+    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
 
 
 def resample(maps_Khw: Tensor, real: tuple[float, float], size: Hw, corners: bool = False) -> Tensor:
@@ -171,5 +173,6 @@ def resample(maps_Khw: Tensor, real: tuple[float, float], size: Hw, corners: boo
     return F.grid_sample(maps_1Khw, grid_1HW2, mode="bilinear", padding_mode="border", align_corners=False)[0]
 
 
-def _resized(image_HW3: NDArray[np.uint8], size: Hw) -> NDArray[np.uint8]:
+def resized(image_HW3: NDArray[np.uint8], size: Hw) -> NDArray[np.uint8]:
+    """An image at another size (h,w), bilinear."""
     return np.asarray(Image.fromarray(image_HW3).resize((size[1], size[0]), Image.Resampling.BILINEAR))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.api.images import BACKGROUND, Maps
 from harness.api.inference import Inference
 from harness.api.method import Method, Prediction
-from harness.engine.checkpoint import Artifact
 from harness.engine.inference.passes import Passes, resample
 from harness.engine.scorer import Scorer
 
@@ -29,40 +27,24 @@ def batches(ids: Sequence[str], size: int = CHUNK) -> Iterator[list[str]]:
         yield list(ids[at : at + size])
 
 
-@dataclass(frozen=True)
-class ScoreMaps:
-    """Scores of the classes that an image's tags name, at network resolution."""
+def score_maps(prediction: Prediction, tags_BC: Tensor) -> list[Maps]:
+    """The maps of a batch at network resolution, absent classes left out.
 
-    classes: NDArray[np.int16]
-    """Foreground class indices (0-based), n of them."""
-    scores: Mapping[str, NDArray[np.floating]]
-    """Per target (cam, pseudo): (n,h,w) in [0,1]; half precision where they are a run's own."""
-
-    @staticmethod
-    def of(prediction: Prediction, tags_BC: Tensor) -> list[ScoreMaps]:
-        """The maps of a batch, absent classes left out."""
-        found = {"cam": prediction.cam_BCHW, "pseudo": prediction.pseudo_BCHW}
-        out = []
-        for b in range(len(tags_BC)):
-            present = torch.nonzero(tags_BC[b] > 0).flatten()
-            # Half precision everywhere, so that maps read from files score exactly like fresh ones.
-            scores = {name: maps[b, present].half().cpu().numpy() for name, maps in found.items() if maps is not None}
-            out.append(ScoreMaps(present.cpu().numpy().astype(np.int16), scores))
-        return out
-
-    @staticmethod
-    def read(folder: Artifact, image_id: str) -> ScoreMaps:
-        """Maps that the stage `write-cams` left."""
-        with np.load(folder.path / f"{image_id.replace('/', '~')}.npz", allow_pickle=False) as f:
-            return ScoreMaps(f["classes"], {k: f[k] for k in f.files if k != "classes"})
-
-    def best(self, target: str, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Highest score (H,W) and its foreground class index at an image's own size; zeros where none is present."""
-        if not len(self.classes):
-            return np.zeros(size, np.float32), np.zeros(size, np.int64)
-        maps = torch.from_numpy(self.scores[target]).float()[None]
-        score, index = F.interpolate(maps, size, mode="bilinear", align_corners=False)[0].max(0)
-        return score.numpy(), self.classes.astype(np.int64)[index.numpy()]
+    Half precision everywhere, so that maps read from files score exactly like fresh ones.
+    """
+    found = {"cam": prediction.cam_BCHW, "pseudo": prediction.pseudo_BCHW}
+    own = prediction.background_BHW
+    out = []
+    for b in range(len(tags_BC)):
+        present = torch.nonzero(tags_BC[b] > 0).flatten()
+        scales = {}
+        for name, maps in found.items():
+            if maps is not None:
+                of = maps[b, present] if own is None else torch.cat([maps[b, present], own[b][None].to(maps)])
+                scales[name] = [of.half().cpu().numpy()]
+        classes = present.cpu().numpy().astype(np.int16)
+        out.append(Maps(classes if own is None else np.append(classes, np.int16(BACKGROUND)), scales, fused=False))
+    return out
 
 
 def predict(
@@ -72,7 +54,7 @@ def predict(
     sizes: Sequence[tuple[int, int]],
     wanted: frozenset[str],
     weights: str,
-) -> tuple[list[ScoreMaps], list[NDArray[np.uint8]]]:
+) -> tuple[list[Maps], list[NDArray[np.uint8]]]:
     """Score maps and segmentation label maps of a batch of images by the usual inference protocol.
 
     What is not wanted stays empty. Raises ValueError for a target that the method does not make.
@@ -90,7 +72,7 @@ def forward(
     wanted: frozenset[str],
     weights: str,
     how: Inference,
-) -> tuple[list[ScoreMaps], Iterator[tuple[int, Tensor]]]:
+) -> tuple[list[Maps], Iterator[tuple[int, Tensor]]]:
     """Score maps of a batch of images, and of each image its place in `ids` with the segmenter's scores (K,H,W).
 
     The segmenter sees the images as `how` says; score maps are made at the training size in any case. The scores
@@ -98,13 +80,13 @@ def forward(
     """
     passes = Passes(scorer.dataset, method, scorer.crop, scorer.session.device, weights, scorer.bf16)
     first = wanted if how.single else wanted - {"segmentation"}
-    maps: list[ScoreMaps] = []
+    maps: list[Maps] = []
     logits: Tensor | None = None
     if first:
         images = passes.squares(ids, scorer.crop)
         tags = torch.from_numpy(np.stack([scorer.dataset.tags(i) for i in ids])).to(scorer.session.device)
         prediction = passes.ask(images, tags, first)
-        maps = ScoreMaps.of(prediction, tags) if first & set(MAPS) else []
+        maps = score_maps(prediction, tags) if first & set(MAPS) else []
         logits = prediction.segmentation_BKhw
     if "segmentation" not in wanted:
         return maps, iter(())

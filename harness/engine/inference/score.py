@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
 from harness.api.inference import SINGLE, Inference
-from harness.api.method import Method
-from harness.engine.checkpoint import Artifact
 from harness.engine.context import Context
 from harness.engine.inference.counting import Scored, Target, score_images
 from harness.engine.inference.evals import NO_RULE, Tables, add_eval, counts_at, eval_columns, thresholds_of
 from harness.engine.inference.predictions import MAPS
+from harness.engine.inference.sources import Source, source_of
 from harness.scoring.crf import NONE
 from harness.scoring.metrics import miou
 from harness.store import MissingRows
 
 
-def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact]) -> Tables:
+def score_run(context: Context) -> Tables:
     """Evals of every target on the tuning and the reported split.
 
     Thresholds: `fixed` is the preset's, `held-out` was best on the tuning split, `oracle` on the reported one.
@@ -29,13 +28,14 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
     context.check_data()
     tables = Tables()
     best_on_tune: dict[Target, float] = {}
+    sources = {target: source_of(context, target) for target in context.recipe.targets}
     for role, name, ids in _splits(context):
-        targets = _targets(context, method)
+        targets = [Target(n, w) for w in ("student", "teacher") for n, s in sources.items() if w in s.weights(n)]
         how = context.run.inference if role == "report" else SINGLE
         if role == "report" and context.run.crf != NONE:
             targets += [Target(t.name, t.weights, context.run.crf) for t in targets if t.name not in MAPS]
         began = time.perf_counter()
-        results = score_images(context.scorer(), method, ids, targets, outputs, name, how)
+        results = score_images(sources, ids, targets, name, how)
         seconds = time.perf_counter() - began
         for target in targets:
             found = [results[target][i] for i in ids]
@@ -44,7 +44,7 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
     tables.objective = objective_from_evals(
         pl.DataFrame(tables.evals),
         pl.concat(tables.counts),
-        context.run.chosen.targets[-1],
+        context.recipe.targets[-1],
         context.splits.tune_name,
         context.splits.report_name,
         context.machine.protocol,
@@ -52,19 +52,20 @@ def score_run(context: Context, method: Method, outputs: Mapping[str, Artifact])
     return tables
 
 
-def objective_now(context: Context, method: Method) -> float:
-    """The objective with the weights as they are: the last target on the tuning split, student, single scale."""
+def objective_now(context: Context, target: str, source: Source) -> float:
+    """The objective of a run in progress: a target as it is now, on the tuning split, student, single scale."""
     context.check_data()
-    target = Target(context.run.chosen.targets[-1], "student")
+    scored = Target(target, "student")
     role, name, ids = _splits(context)[0]
-    method.eval()
+    if source.network is not None:
+        source.network.eval()
     tables = Tables()
-    results = score_images(context.scorer(), method, ids, [target], {}, name)[target]
-    _add(tables, context, target, name, role, [results[i] for i in ids], ids, {}, 0.0, SINGLE)
+    results = score_images({target: source}, ids, [scored], name)[scored]
+    _add(tables, context, scored, name, role, [results[i] for i in ids], ids, {}, 0.0, SINGLE)
     return objective_from_evals(
         pl.DataFrame(tables.evals),
         pl.concat(tables.counts),
-        target.name,
+        target,
         context.splits.tune_name,
         context.splits.report_name,
         context.machine.protocol,
@@ -103,13 +104,6 @@ def _splits(context: Context) -> list[tuple[str, str, tuple[str, ...]]]:
     if splits.tune and splits.tune_name != splits.report_name:
         found.insert(0, ("tune", splits.tune_name, splits.tune))
     return found
-
-
-def _targets(context: Context, method: Method) -> list[Target]:
-    weights = ["student"] + (["teacher"] if method.teacher is not None else [])
-    names = context.run.chosen.targets
-    # The teacher's pseudo masks feed no loss: only what papers print of it is scored.
-    return [Target(n, w) for w in weights for n in names if not (w == "teacher" and n == "pseudo")]
 
 
 def _add(

@@ -1,121 +1,76 @@
-"""Stages: steps of a recipe with typed inputs and outputs, cached under the key of what they read."""
+"""The folder of a stage in the cache: who works on it, what it holds when it is done, who still reads it."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.engine.checkpoint import Artifact
+from harness.engine.checkpoint import Artifact, kind_of
 from harness.engine.context import Context
 from harness.engine.parallel import barrier, gather_objects
 from harness.errors import BadInput, HarnessError, StoreError
-from harness.files import Lease, content_digest, digest_of, plain_words, sync_tree, write_json
-from harness.plan.config import INFERENCE_FIELDS, RunConfig
+from harness.files import Lease, content_digest, plain_words, sync_tree, write_json
 
 DONE = "done.json"
 TURN, USERS = "lock", "users"
 """Lock files of a stage's folder: of the one process that is at it, and shared by all runs that take files from it."""
 KEPT = "kept"
 """Marks a stage's folder that some run keeps: runs that share it and keep nothing leave it alone."""
-SCORING_FIELDS = INFERENCE_FIELDS | {"cam_threshold"}
-"""Config fields that no stage of training reads: a run that differs in them alone takes the training that is there.
-Knobs that only `predict` reads are not told apart from the others."""
 POLL_SECONDS = 1.0
 """Between two looks at a stage that another process works on."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One step of a recipe."""
+class Outputs:
+    """What a stage leaves in its folder: the file or folder of each output by its name."""
 
     name: str
-    run: Callable[[Context, Mapping[str, Artifact], Path], None]
-    """Called as `run(context, inputs, folder)`; leaves each of `outputs` in `folder`."""
+    """Of the stage."""
     outputs: Mapping[str, str]
-    """Name of each output and its file or folder in the stage's folder."""
-    inputs: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
-    """Config fields (dotted: `knobs.mask_ratio`) that it reads; `*` stands for all but those of scoring alone."""
-    version: int = 1
-    training: bool = False
-    """True for stages that read the training split, the pretrained weights and the seed."""
 
 
-def fields_read(run: RunConfig, reads: Sequence[str]) -> dict[str, Any]:
-    """The values of these config fields. Raises HarnessError for a field that does not exist."""
-    values = run.identity()
-    if "*" in reads:
-        return {name: value for name, value in values.items() if name not in SCORING_FIELDS}
-    out = {}
-    for name in reads:
-        at: Any = values
-        for part in name.split("."):
-            if not isinstance(at, dict) or part not in at:
-                raise HarnessError(f"a stage reads {name!r}, which the config of {run.method} does not have")
-            at = at[part]
-        out[name] = at
-    return out
+@dataclass(frozen=True)
+class Done:
+    """A stage that is done: what it left, the run that made it, and how long that took, seconds."""
+
+    outputs: Mapping[str, Artifact]
+    run: str
+    seconds: float
 
 
-def stage_key(stage: Stage, context: Context, inputs: Mapping[str, Artifact], base: Mapping[str, Any]) -> str:
-    """Digest of what decides a stage's output: fields read, versions, inputs' digests, data and weights."""
-    identity: dict[str, Any] = {
-        "stage": stage.name,
-        "version": stage.version,
-        "fields": fields_read(context.run, stage.reads),
-        "inputs": {k: inputs[k].digest for k in stage.inputs},
-    }
-    images = base.get("images") or {}
-    if stage.training:
-        versions = {name: version for name, version in base["versions"].items() if name != "scoring"}
-        identity |= {name: value for name, value in base.items() if name != "images"} | {"versions": versions}
-        identity |= {"pixels": images["train"]} if images else {}
-    else:
-        identity["images"] = digest_of([*context.splits.tune, "|", *context.splits.report])
-        identity |= {"pixels": [images["tune"], images["report"]]} if images else {}
-    return digest_of(identity)
+def make(stage: Outputs, folder: Path, context: Context, work: Callable[[Path], None]) -> Done:
+    """A stage's outputs, of the cache or made by `work(folder)`. One that another process is at is waited for.
 
-
-def run_stages(stages: Sequence[Stage], context: Context, base: Mapping[str, Any]) -> dict[str, Artifact]:
-    """Run a recipe's stages in order, taking finished ones from the cache; returns all outputs by name.
-
-    `base` holds what stages add to their key: train fingerprint, weights digest, versions, and digests of the images
-    by role. A stage that another process works on is waited for.
+    Raises HarnessError where the work leaves no output behind.
     """
-    done: dict[str, Artifact] = {}
-    for stage in stages:
-        missing = [n for n in stage.inputs if n not in done]
-        if missing:
-            raise HarnessError(f"stage {stage.name} needs {missing}, which no stage before it makes")
-        folder = context.store.root / "cache" / stage_key(stage, context, done, base)
-        with _turn(folder, context, stage.name):
-            # The first worker decides for all: between two looks another process may finish the stage.
-            found = gather_objects(_finished(folder, stage) if context.session.rank == 0 else None, context.session)[0]
-            if context.session.rank == 0:
-                _use(folder, stage, context)
-            if found is None:
-                context.folder = folder.relative_to(context.store.root).as_posix()
-                _make(stage, context, {n: done[n] for n in stage.inputs}, folder)
-                barrier(context.session)
-                made = _finish(folder, stage) if context.session.rank == 0 else None
-                found = gather_objects(made, context.session)[0]
+    with _turn(folder, context, stage.name):
+        # The first worker decides for all: between two looks another process may finish the stage.
+        found = gather_objects(_finished(folder, stage) if context.session.rank == 0 else None, context.session)[0]
+        if context.session.rank == 0:
+            _use(folder, stage, context)
         if found is None:
-            raise HarnessError(f"stage {stage.name} did not leave {list(stage.outputs.values())} in {folder}")
-        done.update(found)
-    return done
+            context.folder = folder.relative_to(context.store.root).as_posix()
+            began = time.perf_counter()
+            _work(work, context, folder)
+            barrier(context.session)
+            spent = time.perf_counter() - began
+            made = _finish(folder, stage, context.key, spent) if context.session.rank == 0 else None
+            found = gather_objects(made, context.session)[0]
+    if found is None:
+        raise HarnessError(f"stage {stage.name} did not leave {list(stage.outputs.values())} in {folder}")
+    return found
 
 
-def _make(stage: Stage, context: Context, inputs: Mapping[str, Artifact], folder: Path) -> None:
-    """Run a stage. What it made of data that changed under it is dropped, its checkpoints too: no retry goes on from
-    there."""
+def _work(work: Callable[[Path], None], context: Context, folder: Path) -> None:
+    """Do a stage's work. What it made of data that changed under it is dropped, its checkpoints too: no retry goes on
+    from there."""
     try:
-        stage.run(context, inputs, folder)
+        work(folder)
         context.check_data()
     except BadInput:
         if context.session.rank == 0:
@@ -125,11 +80,17 @@ def _make(stage: Stage, context: Context, inputs: Mapping[str, Artifact], folder
         raise
 
 
-def kept(context: Context, name: str) -> bool:
-    """Whether `keep` names this output; the curve of losses goes with the weights."""
+def kept(context: Context, name: str, file: str) -> bool:
+    """Whether `keep` names this output, a file or folder; the curve of losses goes with the weights.
+
+    What later stages read stays as well: trials that differ in a later stage begin there; gc drops what is idle.
+    """
     keep = set(context.machine.keep)
-    wanted = {"last", "best"} if name in ("weights", "steps") else {"maps"}
-    return "none" not in keep and bool(keep & wanted)
+    if "none" in keep:
+        return False
+    if kind_of(file) != "files":
+        return bool(keep & {"last", "best"})
+    return "maps" in keep or any(name in stage.reads for stage in context.recipe.stages)
 
 
 def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
@@ -138,9 +99,9 @@ def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
     What another process is at or still reads is left to that one, and what another run keeps stays.
     """
     context.in_use.close()
-    for name, artifact in outputs.items():
+    for artifact in outputs.values():
         folder = artifact.path.parent
-        if name == "steps" or not folder.is_dir() or (folder / KEPT).exists():
+        if artifact.kind == "losses" or not folder.is_dir() or (folder / KEPT).exists():
             continue
         with ExitStack() as closing:
             for lock in (TURN, USERS):
@@ -152,7 +113,7 @@ def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _finished(folder: Path, stage: Stage) -> dict[str, Artifact] | None:
+def _finished(folder: Path, stage: Outputs) -> Done | None:
     """The outputs of a stage that was done before; None where it has to be made.
 
     Each is read whole and held against the digest that was written with it: what a disk has damaged is removed, so that
@@ -170,13 +131,14 @@ def _finished(folder: Path, stage: Stage) -> dict[str, Artifact] | None:
     return found
 
 
-def _checked(folder: Path, stage: Stage) -> tuple[dict[str, Artifact] | None, str]:
+def _checked(folder: Path, stage: Outputs) -> tuple[Done | None, str]:
     """The outputs of a stage that are what was written, all of them or none; and what is damaged."""
     try:
-        digests = dict(json.loads((folder / DONE).read_text()))
+        done = dict(json.loads((folder / DONE).read_text()))
+        digests, run, seconds = dict(done["digests"]), str(done["run"]), float(done["seconds"])
     except FileNotFoundError:
         return None, ""
-    except (OSError, ValueError, TypeError) as e:
+    except (OSError, ValueError, TypeError, KeyError) as e:
         return None, f"{folder / DONE} cannot be read ({e})"
     found = {}
     for name, path in stage.outputs.items():
@@ -189,10 +151,10 @@ def _checked(folder: Path, stage: Stage) -> tuple[dict[str, Artifact] | None, st
         if not same:
             return None, f"{folder / path} is not what was written"
         found[name] = Artifact(folder / path, digests[name])
-    return found, ""
+    return Done(found, run, seconds), ""
 
 
-def _finish(folder: Path, stage: Stage) -> dict[str, Artifact] | None:
+def _finish(folder: Path, stage: Outputs, run: str, seconds: float) -> Done | None:
     """Note the digests of a stage's outputs once they are on the disk; None where one of them is missing."""
     found = {}
     try:
@@ -201,10 +163,11 @@ def _finish(folder: Path, stage: Stage) -> dict[str, Artifact] | None:
                 return None
             sync_tree(folder / path)
             found[name] = Artifact(folder / path, content_digest(folder / path))
-        write_json(folder / DONE, {name: artifact.digest for name, artifact in found.items()})
+        digests = {name: artifact.digest for name, artifact in found.items()}
+        write_json(folder / DONE, {"digests": digests, "run": run, "seconds": round(seconds, 3)})
     except OSError as e:
         raise StoreError(f"{folder} could not be written: {plain_words(e)}") from e
-    return found
+    return Done(found, run, seconds)
 
 
 @contextmanager
@@ -224,13 +187,13 @@ def _turn(folder: Path, context: Context, stage: str) -> Iterator[None]:
         yield
 
 
-def _use(folder: Path, stage: Stage, context: Context) -> None:
+def _use(folder: Path, stage: Outputs, context: Context) -> None:
     """Keep others from removing a stage's folder until this run ends, and for good where `keep` says so."""
     handle = _lock(folder, USERS, shared=True)
     if handle is None:
         raise StoreError(f"{folder} is removed by another process while this one holds {TURN}")
     context.in_use.enter_context(handle)
-    if any(kept(context, name) for name in stage.outputs):
+    if any(kept(context, name, file) for name, file in stage.outputs.items()):
         (folder / KEPT).touch()
 
 

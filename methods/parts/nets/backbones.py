@@ -14,9 +14,10 @@ import timm
 import torch
 from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.api.encoders import given_encoder
 from harness.api.weight_files import read_weights, without_prefix
 from harness.errors import BadInput, Problem, nearest
 from methods.parts.nets.encoders import EXAMPLE, Encoder, ShapesEncoder, TimmViT, resize_position
@@ -112,6 +113,8 @@ def build_encoder(name: str, weights: str | None, *, crop: int, drop: float, cla
     lack a class token that is asked for, missing or foreign files, an unreachable hub, and crops that are
     no multiple of the patch.
     """
+    if (own := given_encoder()) is not None:
+        return _of_module(own, crop, drop, class_token)
     if weights not in (None, RANDOM_WEIGHTS) and not Path(str(weights)).is_file():
         fix = f"a safetensors or state-dict file of {name}, or leave it out for timm's hub"
         raise BadInput(Problem("backbone.weights", f"no file {weights}", fix))
@@ -122,6 +125,20 @@ def build_encoder(name: str, weights: str | None, *, crop: int, drop: float, cla
     if class_token and vit.cls_token is None:
         raise BadInput(Problem("backbone.name", f"{name} has no class token", f"for instance backbone={EXAMPLE}"))
     return TimmViT(vit, crop, class_token)
+
+
+def _of_module(net: nn.Module, crop: int, drop: float, class_token: bool) -> Encoder:
+    """An encoder made of a module (`harness.api.encoders`). Raises BadInput for one that is no ViT."""
+    if isinstance(net, Encoder):
+        _check_crop(crop, net.stride, type(net).__name__)
+        return net
+    if isinstance(net, ShapesViT):
+        _check_crop(crop, net.stride, type(net).__name__)
+        return ShapesEncoder(net, crop, drop, class_token)
+    if isinstance(net, VisionTransformer) and getattr(net, "pos_embed", None) is not None:
+        _check_crop(crop, int(net.patch_embed.patch_size[0]), type(net).__name__)
+        return TimmViT(net, crop, class_token)
+    raise _no_vit(type(net).__name__)
 
 
 def _shapes_encoder(name: str, weights: str | None, crop: int, drop: float, class_token: bool) -> Encoder:

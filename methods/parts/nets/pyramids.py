@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
+from harness.api.encoders import given_encoder
 from harness.errors import BadInput, Problem
 from methods.parts.nets.backbones import (
     RANDOM_WEIGHTS,
@@ -165,6 +166,8 @@ def build_pyramid(
     that cannot be dilated keep theirs. Raises BadInput, after trying it on blank images, for a network that takes
     none of `crop` pixels.
     """
+    if (own := given_encoder()) is not None:
+        return _of_module(own, crop, drop)
     if name == "shapes_cnn":
         return _shapes_cnn(weights)
     if name != "shapes_vit":
@@ -203,6 +206,17 @@ def _ways(
     for rates in ({"drop_path_rate": drop}, {}):
         for words, fixed in sized:
             yield TokenPyramid, {"num_classes": 0, **rates, **words}, fixed
+
+
+def _of_module(net: nn.Module, crop: int, drop: float) -> Pyramid:
+    """A pyramid made of a module (`harness.api.encoders`): one of maps at several strides, or a ViT."""
+    if isinstance(net, Pyramid):
+        return net
+    if isinstance(net, ShapesCNN):
+        return ShapesPyramid(net)
+    if hasattr(net, "feature_info") and not hasattr(net, "pos_embed"):
+        return TimmPyramid(net, (), crop)
+    return ViTPyramid(build_encoder("", None, crop=crop, drop=drop))
 
 
 def _shapes_cnn(weights: str | None) -> Pyramid:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness import files
-from harness.engine.checkpoint import Artifact
+from harness.engine.checkpoint import STEPS, WEIGHTS, Artifact
 from harness.engine.session import LocalSession
 from harness.engine.stages import stage as stages
 from harness.errors import StoreError
@@ -26,6 +26,7 @@ class Place:
     run: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(total=3))
     machine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(keep=("none",)))
     in_use: ExitStack = field(default_factory=ExitStack)
+    recipe: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(stages=()))
 
     def report_progress(self, stage: str, step: int, total: int) -> None:
         self.told.append(stage)
@@ -97,19 +98,19 @@ def test_all_workers_look_together(tmp_path, monkeypatch):
 def test_what_another_process_works_on_is_not_cleaned(tmp_path):
     folder = tmp_path / "s"
     folder.mkdir()
-    (folder / "weights").write_text("w")
-    outputs = {"weights": Artifact(folder / "weights", "d"), "steps": Artifact(folder / "steps", "d")}
+    (folder / WEIGHTS).write_text("w")
+    outputs = {"net": Artifact(folder / WEIGHTS, "d"), "train.losses": Artifact(folder / STEPS, "d")}
     holder = stages._lock(folder)
     assert holder is not None
     stages.clean(Place(LocalSession()), outputs)
-    assert (folder / "weights").exists()
+    assert (folder / WEIGHTS).exists()
     holder.close()
     stages.clean(Place(LocalSession()), outputs)
     assert not folder.exists()
 
 
 def test_what_another_run_reads_is_dropped_by_the_last_one(tmp_path):
-    folder, stage = tmp_path / "s", stages.Stage(name="write-cams", run=print, outputs={"cams": "cams"})
+    folder, stage = tmp_path / "s", stages.Outputs(name="write-cams", outputs={"cams": "cams"})
     outputs = {"cams": Artifact(folder / "cams", "d")}
     first, second = Place(LocalSession()), Place(LocalSession())
     for place in (first, second):
@@ -129,17 +130,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 def made(folder):
     """A finished stage with a file and a folder of maps."""
-    stage = stages.Stage(name="write-cams", run=print, outputs={"weights": "w.safetensors", "cams": "cams"})
+    stage = stages.Outputs(name="write-cams", outputs={"weights": "w.safetensors", "cams": "cams"})
     (folder / "cams").mkdir(parents=True)
     (folder / "w.safetensors").write_bytes(b"weights")
     for name in ("a.npz", "b.npz"):
         (folder / "cams" / name).write_bytes(name.encode())
-    return stage, stages._finish(folder, stage)
+    return stage, stages._finish(folder, stage, "k", 1.5)
 
 
 def test_what_is_whole_is_taken_from_the_cache(tmp_path):
     stage, found = made(tmp_path)
-    assert set(found) == {"weights", "cams"}
+    assert set(found.outputs) == {"weights", "cams"}
+    assert (found.run, found.seconds) == ("k", 1.5)
     assert stages._finished(tmp_path, stage) == found
 
 
@@ -170,5 +172,5 @@ def test_a_stage_is_done_only_with_all_that_it_makes(tmp_path):
     stage, _ = made(tmp_path)
     (tmp_path / "done.json").unlink()
     (tmp_path / "w.safetensors").unlink()
-    assert stages._finish(tmp_path, stage) is None
+    assert stages._finish(tmp_path, stage, "k", 0.0) is None
     assert not (tmp_path / "done.json").exists()

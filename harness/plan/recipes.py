@@ -1,0 +1,157 @@
+"""A run's recipe: its stages, the config that each of them sees, their steps, and what enters a stage's key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from harness.api.recipe import BASE, NETWORK, Recipe, RecipeInfo, Stage, Train, own_name
+from harness.api.registry import Chosen
+from harness.api.spec import MethodConfig, MethodSpec, resolve
+from harness.errors import Problem, nearest
+from harness.plan.config import INFERENCE_FIELDS, RunConfig
+from harness.plan.knobs import typed_knobs
+
+SCORING_FIELDS = INFERENCE_FIELDS | {"cam_threshold"}
+"""Config fields that no stage reads: a run that differs in them alone takes the training that is there.
+Knobs that only `predict` reads are not told apart from the others."""
+SIZES = ("backbone", "decoder", "crop", "batch", "group", "iterations")
+"""What each network of a recipe has of its own."""
+IMAGE_FIELDS = ("variant", "crop", "precision", "dataset", "masks", "options")
+"""Config fields that stages read which go image by image."""
+
+
+def full_recipe(
+    chosen: Chosen, knobs: Mapping[str, Any], base_knobs: Mapping[str, Any] | None, info: RecipeInfo
+) -> Recipe:
+    """All stages of a method with these knobs. Raises BadInput for knobs that break a rule, and as `Recipe` does."""
+    if chosen.base is not None:
+        base = chosen.base
+        of_base: Recipe = resolve(base.recipe)(
+            typed_knobs(base, base_knobs or {}), dataclasses.replace(info, targets=base.targets)
+        )
+        if chosen.trained is base:
+            return of_base.through_plugin()
+        info = dataclasses.replace(info, base=of_base.of_base())
+    recipe: Recipe = resolve(chosen.spec.recipe)(typed_knobs(chosen.spec, knobs), info)
+    return recipe
+
+
+def recipe_of(run: RunConfig) -> Recipe:
+    """The stages that a run has, as far as its word `until` goes. Raises BadInput as `full_recipe` and `until` do."""
+    chosen = run.chosen
+    info = RecipeInfo(targets=chosen.targets, variant=run.variant, tier=run.tier, labels=run.labels)
+    recipe = full_recipe(chosen, run.knobs, run.base_knobs, info)
+    return recipe if run.until is None else recipe.until(run.until)
+
+
+def spec_of(run: RunConfig, stage: Stage) -> MethodSpec:
+    """Whose stage it is: the method, or the base of a plug-in."""
+    chosen = run.chosen
+    if stage.owner == "own":
+        return chosen.spec
+    assert chosen.base is not None
+    return chosen.base
+
+
+def config_of(run: RunConfig, stage: Stage) -> MethodConfig:
+    """The typed knobs that a stage is built from. Raises BadInput when a rule between them does not hold."""
+    return typed_knobs(spec_of(run, stage), _knobs(run, stage))
+
+
+def run_of(run: RunConfig, stage: Stage) -> RunConfig:
+    """The run as a stage sees it: with the sizes of the network that it trains, or of the first one that it asks."""
+    network = stage.network if isinstance(stage, Train) else (*stage.networks, NETWORK)[0]
+    if network == NETWORK:
+        return run
+    return dataclasses.replace(run, **{size: run.networks[network][size] for size in SIZES})
+
+
+def steps_of(run: RunConfig, stage: Stage) -> int:
+    """Optimiser steps of a stage, fidelity applied; 0 of one that trains nothing."""
+    return run_of(run, stage).own_steps if isinstance(stage, Train) else 0
+
+
+def steps_before(run: RunConfig, recipe: Recipe, stage: Stage) -> int:
+    """Optimiser steps of all stages before this one."""
+    return sum(steps_of(run, s) for s in recipe.stages[: recipe.stages.index(stage)])
+
+
+def target_during(recipe: Recipe, stage: Train) -> str | None:
+    """The target that a network in training is judged by: the last one that it predicts."""
+    found = [t for t in recipe.targets if recipe.network_of(t) == stage.network]
+    return found[-1] if found else None
+
+
+def target_before(recipe: Recipe, stage: Stage) -> str | None:
+    """The last target that can be scored once all stages before this one are done; None where there is none."""
+    made = {s.makes for s in recipe.stages[: recipe.stages.index(stage)]}
+    found = [t for t, source in recipe.scored.items() if source in made]
+    return found[-1] if found else None
+
+
+def judged(run: RunConfig, recipe: Recipe) -> tuple[tuple[float, ...], tuple[tuple[float, float], ...]]:
+    """Where a run in progress can be scored: shares of T at ends of training stages, and spans of T within which
+    nothing can be scored, because the network in training predicts no target."""
+    ends, blind = [], []
+    for stage in recipe.training:
+        start, steps = steps_before(run, recipe, stage), steps_of(run, stage)
+        if start and target_before(recipe, stage) is not None:
+            ends.append(start / run.total)
+        if target_during(recipe, stage) is None:
+            blind.append((start / run.total, (start + steps) / run.total))
+    return tuple(ends), tuple(blind)
+
+
+def training_fields(run: RunConfig, stage: Train) -> dict[str, Any]:
+    """The config fields that enter a training stage's key: all but those of scoring, of knobs those that it reads."""
+    own = run_of(run, stage)
+    values = {k: v for k, v in own.identity().items() if k not in SCORING_FIELDS | {"networks", "until"}}
+    values["knobs"] = knobs_read(run, stage)
+    if stage.owner == "base":
+        # As a run of the base itself has it.
+        values |= {"method": spec_of(run, stage).name, "base_knobs": None}
+    return values
+
+
+def image_fields(run: RunConfig, stage: Stage) -> dict[str, Any]:
+    """The config fields that enter the key of a stage that goes image by image, besides what it reads."""
+    own = run_of(run, stage).identity()
+    return {
+        **{name: own[name] for name in IMAGE_FIELDS},
+        "method": spec_of(run, stage).name,
+        "knobs": knobs_read(run, stage),
+    }
+
+
+def knobs_read(run: RunConfig, stage: Stage) -> dict[str, Any]:
+    """The knobs that a stage reads: those that name it, and those that name none."""
+    known = spec_of(run, stage).config.knobs()
+    return {
+        name: value
+        for name, value in _knobs(run, stage).items()
+        if not (stages := known[name].metadata.get("stages", ())) or own_name(stage) in stages
+    }
+
+
+def stage_problems(spec: MethodSpec, recipe: Recipe) -> list[Problem]:
+    """Knobs that name a stage which the full recipe does not have."""
+    names = [s.name for s in recipe.stages if s.owner == "own"]
+    return [
+        Problem(
+            f"{spec.name}.{knob}", f"is read by stage {stage!r}, which the recipe does not have", nearest(stage, names)
+        )
+        for knob, field in spec.config.knobs().items()
+        for stage in field.metadata.get("stages", ())
+        if stage not in names and not field.metadata.get("optional_stage")
+    ]
+
+
+def own_network(name: str, owner: str) -> str:
+    """The name that a preset has for a network: of a plug-in's base, the base's own name for it."""
+    return name.removeprefix(BASE) if owner == "base" else name
+
+
+def _knobs(run: RunConfig, stage: Stage) -> Mapping[str, Any]:
+    return run.knobs if stage.owner == "own" else (run.base_knobs or {})

@@ -1,0 +1,83 @@
+"""`harness.testing.build`: every method on an encoder given as a module takes one step."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from harness.api.encoders import given_encoder
+from harness.api.method import Progress
+from harness.api.registry import registry
+from harness.datasets import open_dataset
+from harness.datasets.loading import Loader, Source
+from harness.errors import BadInput
+from harness.testing import build
+from methods.parts.nets.encoders import ShapesEncoder
+from methods.parts.nets.shapes_nets import ShapesViT
+
+CROP, CLASSES = 48, 8
+WORDS = {"crop": CROP, "classes": CLASSES, "variant": "default", "iterations": 20, "group": 2}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def words_of(method: str) -> str:
+    spec = registry().spec(method)
+    return f"{(spec.bases or ('cam',))[0]}+{method}" if spec.plugin else method
+
+
+@pytest.mark.parametrize("name", registry().names())
+def test_every_method_takes_a_step_on_a_given_encoder(name: str) -> None:
+    torch.manual_seed(1)
+    method = build(words_of(name), "shapes", ShapesViT(), **WORDS)
+    assert method.training
+    assert given_encoder() is None, "given for the time of building only"
+    dataset = open_dataset("shapes", options={"n_train": "4", "n_val": "1", "n_test": "1"})
+    labels = registry().spec(name).labels[0]
+    source = Source("masks" if labels not in ("tags", "masks") else labels, background_tags=method.background_tags)
+    with Loader(
+        dataset, dataset.ids("train"), method.transform(), source, seed=0, batch=2, group=2, total_steps=1
+    ) as made:
+        (group,) = next(iter(made))
+    losses = method.step(group, Progress(19, 20)).losses
+    total = torch.stack(list(losses.values())).sum()
+    assert torch.isfinite(total)
+    total.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
+
+
+def test_the_given_module_is_the_encoder_itself() -> None:
+    net = ShapesViT()
+    method = build("cam", "shapes", net, **WORDS)
+    assert isinstance(method.net.encoder, ShapesEncoder)
+    own = {id(p) for p in net.parameters()}
+    assert own & {id(p) for p in method.net.encoder.parameters()}
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True, depth=2)
+    assert build("toco", "voc", vit, **WORDS).net.encoder.dim == 192
+
+
+def test_knobs_sizes_and_variants_are_taken_and_wrong_ones_named() -> None:
+    method = build("cam", "voc", ShapesViT(), **WORDS, w_seg=0.5)
+    assert method.config.w_seg == 0.5
+    assert (method.info.iterations, method.info.group, method.info.num_classes, method.info.tier) == (20, 2, 8, "paper")
+    with pytest.raises(BadInput, match="w_segg"):
+        build("cam", "voc", ShapesViT(), **WORDS, w_segg=0.5)
+    with pytest.raises(BadInput, match="no variant 'odd'"):
+        build("cam", "voc", ShapesViT(), **{**WORDS, "variant": "odd"})
+    with pytest.raises(BadInput, match="Linear"):
+        build("cam", "voc", nn.Linear(2, 2), **WORDS)
+
+
+def test_equal_calls_give_equal_parameters() -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = ShapesViT()
+        torch.manual_seed(len(states) + 5)
+        states.append(build("fsr", "shapes", net, **WORDS).state_dict())
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
