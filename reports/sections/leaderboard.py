@@ -19,6 +19,8 @@ from reports.sections.guests import guests_of, has_host
 
 TITLE = "Leaderboard: mIoU in % with 95 % interval (seeds, then images, resampled)"
 
+SMOKE = "smoke"
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -63,6 +65,8 @@ def build(results: Results, *, sweep: str | None = None, dataset: str | None = N
     if failed:
         sections.append(failures(failed))
     notes = () if boards else ("no finished run with scores yet",)
+    if any(row.tier == SMOKE for board in boards for row in board.group.rows):
+        notes = ("tier smoke shows that things run, in minutes: what methods reach, and their order, is for lab and paper",)
     return Leaderboard(Table(TITLE, tuple(sections), notes), boards, counts)
 
 
