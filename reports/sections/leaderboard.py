@@ -66,7 +66,9 @@ def build(results: Results, *, sweep: str | None = None, dataset: str | None = N
         sections.append(failures(failed))
     notes = () if boards else ("no finished run with scores yet",)
     if any(row.tier == SMOKE for board in boards for row in board.group.rows):
-        notes = ("tier smoke shows that things run, in minutes: what methods reach, and their order, is for lab and paper",)
+        notes = (
+            "tier smoke shows that things run, in minutes: what methods reach, and their order, is for lab and paper",
+        )
     return Leaderboard(Table(TITLE, tuple(sections), notes), boards, counts)
 
 
