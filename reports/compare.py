@@ -18,11 +18,11 @@ from harness.store import Results, load
 from reports.format.output import ALL_FORMATS, NETWORKS, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.format.render import FORMATS
 from reports.format.table import Cell, Column, Section, Table, p_value
-from reports.rows.comparing import counts_of, score_cell, way_text
-from reports.rows.ranking import Place, resampled
+from reports.rows.comparing import counts_of, inference_text, score_cell
+from reports.rows.ranking import Quantity, resampled
 from reports.rows.row import USUAL_TAGS, Filters, Row
 from reports.rows.rows import TABLES, rows_of
-from reports.sections.board import display_name, one_seed, place_title
+from reports.sections.board import display_name, one_seed, quantity_title
 
 ABOUT = """Compares two rows of a store, a minus b, on the images that both were scored on: mIoU and the IoU of every
 class with 95 % intervals, seeds and images resampled together. A row is named by its method, as the leaderboard shows
@@ -60,11 +60,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rows on the same images at one place."""
+    """Two rows on the same images at one quantity."""
 
     a: Row
     b: Row
-    place: Place
+    quantity: Quantity
     images: int
     lines: tuple[Line, ...]
 
@@ -79,7 +79,7 @@ class Comparison:
             Column("p", "p", right=True),
         )
         rows = [self._cells(line) for line in self.lines]
-        head = f"{place_title(self.place)} · {self.a.dataset} · {self.a.split} · tags {self.place.tags}"
+        head = f"{quantity_title(self.quantity)} · {self.a.dataset} · {self.a.split} · tags {self.quantity.tags}"
         caption = f"{self.images} images; seeds {len(self.a.seeds)} and {len(self.b.seeds)}" + _unlike(self.a, self.b)
         note = "95 % intervals: seeds, then images, resampled together for both; p of the classes adjusted by Holm"
         few = one_seed([self.a, self.b])
@@ -94,7 +94,7 @@ class Comparison:
         return pl.DataFrame(
             [
                 {"a": display_name(self.a), "b": display_name(self.b), "dataset": self.a.dataset, "split": self.a.split,
-                 "target": self.place.target, "tags": self.place.tags, "class": line.label, "name": line.name,
+                 "target": self.quantity.target, "tags": self.quantity.tags, "class": line.label, "name": line.name,
                  "iou_a": line.a.value, "low_a": line.a.low, "high_a": line.a.high,
                  "iou_b": line.b.value, "low_b": line.b.low, "high_b": line.b.high,
                  "difference": line.difference.value, "low": line.difference.low, "high": line.difference.high,
@@ -130,8 +130,8 @@ def compare(
     first, second = (_find(rows, text, crf, scales, problems) for text in (a, b))
     if first is None or second is None:
         raise BadInput(problems)
-    place = _place(first, second, target)
-    scored = [r.scores[s] for r in (first, second) if (s := place.setting(r)) is not None]
+    quantity = _quantity(first, second, target)
+    scored = [r.scores[s] for r in (first, second) if (s := quantity.setting(r)) is not None]
     counts = counts_of(results, scored)
     try:
         drawn = resampled(scored, counts, classes=True)
@@ -150,7 +150,7 @@ def compare(
     classes = [replace(line, p=adjusted.get(n, math.nan)) for n, line in enumerate(classes)]
     gap = drawn.difference(0, 1)
     mean = Line(None, "mean", drawn.interval(0), drawn.interval(1), gap, gap.p)
-    return Comparison(first, second, place, len(drawn.images), (mean, *classes))
+    return Comparison(first, second, quantity, len(drawn.images), (mean, *classes))
 
 
 def run(argv: list[str]) -> int:
@@ -189,17 +189,19 @@ def _find(rows: Sequence[Row], text: str, crf: str | None, scales: str | None, p
         wanted = [r for r in wanted if r.inference.crf == "none"] or wanted
     if len(wanted) == 1:
         return wanted[0]
-    each = "; ".join(f"{display_name(r)} {r.keys[0][:8]} ({r.dataset}, {r.supervision}, {way_text(r)})" for r in fits)
+    each = "; ".join(
+        f"{display_name(r)} {r.keys[0][:8]} ({r.dataset}, {r.supervision}, {inference_text(r)})" for r in fits
+    )
     found = f"{text!r} names {len(wanted)} rows"
     problems.append(Problem("row", found, f"choose by key, dataset's store, crf= or scales=: {each}"))
     return None
 
 
-def _place(a: Row, b: Row, target: str | None) -> Place:
+def _quantity(a: Row, b: Row, target: str | None) -> Quantity:
     for name in [target] if target else reversed(TARGETS):
-        place = Place(str(name), USUAL_TAGS[str(name)])
-        if place.setting(a) and place.setting(b):
-            return place
+        quantity = Quantity(str(name), USUAL_TAGS[str(name)])
+        if quantity.setting(a) and quantity.setting(b):
+            return quantity
     have = " and ".join(f"{display_name(r)}: {', '.join(r.targets)}" for r in (a, b))
     raise BadInput(Problem("target", f"the rows share no {target or 'target'}", have))
 
@@ -209,7 +211,7 @@ def _unlike(a: Row, b: Row) -> str:
     names = ("dataset", "supervision", "variant", "backbone", "decoder", "tier", "protocol", "trials", "iterations")
     odd = [f"{n} {_plain(getattr(a, n))} and {_plain(getattr(b, n))}" for n in names if getattr(a, n) != getattr(b, n)]
     odd += ["training data"] * (bool(a.data.train and b.data.train) and a.data.trained_on != b.data.trained_on)
-    odd += [f"scored at {way_text(a)} and {way_text(b)}"] * (a.inference != b.inference)
+    odd += [f"scored at {inference_text(a)} and {inference_text(b)}"] * (a.inference != b.inference)
     return "; unlike: " + ", ".join(odd) if odd else ""
 
 

@@ -146,8 +146,8 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
 
 def _without_scoring(identity: dict[str, Any]) -> dict[str, Any]:
     """Without the words of scoring: one file is one row, however often it is scored."""
-    ways = INFERENCE_FIELDS | {"precision"}
-    return {**identity, "run": {k: v for k, v in identity["run"].items() if k not in ways}}
+    scoring = INFERENCE_FIELDS | {"precision"}
+    return {**identity, "run": {k: v for k, v in identity["run"].items() if k not in scoring}}
 
 
 def _row(

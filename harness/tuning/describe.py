@@ -181,7 +181,7 @@ def run_text(results: Results, key: str) -> str:
         threshold = "" if e["threshold"] is None else f" {e['threshold_rule']} threshold {e['threshold']:.2f}"
         lines.append(
             f"  {e['target']:<13}{e['weights']:<8} on {e['split']:<6} tags {e['tags']:<6}"
-            f" mIoU {100 * miou_of(results, e['eval']):5.1f}{threshold}{_way(e)}"
+            f" mIoU {100 * miou_of(results, e['eval']):5.1f}{threshold}{_inference(e)}"
         )
     seconds = {k: v for k, v in json_of(row, "seconds").items() if k != "train_all_attempts"}
     return "\n".join([*lines, phase_table(seconds)])
@@ -204,7 +204,7 @@ def _study_lines(plan: Plan, planned: PlannedStudy, key: str) -> list[str]:
     return lines
 
 
-def _way(e: Mapping[str, Any]) -> str:
+def _inference(e: Mapping[str, Any]) -> str:
     """How a segmenter saw the images, where that is more than one plain pass."""
     if e["target"] != "segmentation":
         return ""

@@ -34,7 +34,7 @@ from harness.tuning.faults import (
     leave_without_gpu,
     worst,
 )
-from harness.tuning.restarts import Deaths, Place
+from harness.tuning.restarts import Deaths, Position
 
 Trainer: Any = TorchTrainer
 """Train V2, which this Ray runs; the annotations of the package are those of V1."""
@@ -144,7 +144,7 @@ def _nested(message: JobMessage) -> Outcome:
             return outcome
         heartbeat = _heard(payload)
         end = deaths.after(
-            cause, Place.of(heartbeat) if heartbeat.get("updated") != before else None, outcome.error_message
+            cause, Position.of(heartbeat) if heartbeat.get("updated") != before else None, outcome.error_message
         )
         if end is not None:
             return end

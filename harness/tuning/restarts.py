@@ -13,7 +13,7 @@ from harness.tuning.faults import BUG, NODE, OOM, PREEMPTED
 FREE_RESTARTS = 3
 """Deaths of one run that cost nothing; what dies more often fails, and the same command tries it anew."""
 SAME_SECONDS = 2.0
-"""Deaths within these seconds of work are at the same place: a run is heard once a second."""
+"""Deaths within these seconds of work are at the same position: a run is heard once a second."""
 HANG_TIMES = 20.0
 """A step that takes this many times its usual hangs."""
 HANG_FLOOR_S = 300.0
@@ -23,7 +23,7 @@ HUNG = "hung"
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where a run was when it was last heard: its stage, steps done, and seconds that a step takes (0: unknown)."""
 
     stage: str
@@ -31,14 +31,14 @@ class Place:
     pace: float = 0.0
 
     @classmethod
-    def of(cls, heartbeat: Mapping[str, Any]) -> Place | None:
-        """The place that a heartbeat tells; None where the run has not been heard."""
+    def of(cls, heartbeat: Mapping[str, Any]) -> Position | None:
+        """The position that a heartbeat tells; None where the run has not been heard."""
         if "stage" not in heartbeat:
             return None
         return cls(str(heartbeat["stage"]), int(heartbeat.get("step", 0)), float(heartbeat.get("pace", 0.0)))
 
-    def same(self, other: Place) -> bool:
-        """Whether both are one place, as closely as a run is heard."""
+    def same(self, other: Position) -> bool:
+        """Whether both are one position, as closely as a run is heard."""
         apart = abs(self.step - other.step)
         near = not apart or 0 < apart * max(self.pace, other.pace) <= SAME_SECONDS
         return self.stage == other.stage and near
@@ -53,20 +53,20 @@ class Deaths:
     def __init__(self) -> None:
         self._count: dict[str, int] = {}
         self._heard_oom = 0
-        self._places: list[Place] = []
+        self._positions: list[Position] = []
         self.low_memory = False
         """Whether the run goes on with less memory at a time."""
 
-    def after(self, cause: str, place: Place | None, why: str) -> Outcome | None:
+    def after(self, cause: str, position: Position | None, why: str) -> Outcome | None:
         """None where the run starts again after this death; else how it ends.
 
         `cause`: OOM (once more, with less memory), HUNG (once more), NODE (free), BUG and others that no restart mends,
-        and PREEMPTED for a process that died: free, but twice at the same place is its own doing. Ray ends idle
+        and PREEMPTED for a process that died: free, but twice at the same position is its own doing. Ray ends idle
         processes too when memory is short: OOM before a run was heard is free as well.
         """
         self._count[cause] = self._count.get(cause, 0) + 1
-        where = "before it was heard" if place is None else f"at {place}"
-        heard = place is not None
+        where = "before it was heard" if position is None else f"at {position}"
+        heard = position is not None
         if cause == OOM and heard:
             self._heard_oom += 1
         self.low_memory = self.low_memory or (cause == OOM and (heard or self._count[OOM] > 1))
@@ -78,11 +78,11 @@ class Deaths:
             return _failed(BUG, f"no step for too long again, {where}", why)
         if cause not in (PREEMPTED, NODE, OOM):
             return _failed(cause, f"ended {where}", why)
-        if cause == PREEMPTED and place is not None:
-            if any(place.same(before) for before in self._places):
+        if cause == PREEMPTED and position is not None:
+            if any(position.same(before) for before in self._positions):
                 hint = "killed for memory, or broken in compiled code"
-                return _failed(BUG, f"its process died twice at the same place, {place}: {hint}", why)
-            self._places.append(place)
+                return _failed(BUG, f"its process died twice at the same position, {position}: {hint}", why)
+            self._positions.append(position)
         if self._count.get(PREEMPTED, 0) + self._count.get(NODE, 0) > FREE_RESTARTS:
             return _failed(PREEMPTED, f"its process died more often than it is restarted for free, last {where}", why)
         return None
@@ -122,6 +122,6 @@ class Watch:
             inside = 0 < int(heartbeat.get("step", 0)) < int(heartbeat.get("total", 0))
             if inside and pace and silent > max(HANG_FLOOR_S, HANG_TIMES * pace):
                 found.append(
-                    (job, f"no step for {silent:.0f} s at {Place.of(heartbeat)}, where one takes {pace:.3g} s")
+                    (job, f"no step for {silent:.0f} s at {Position.of(heartbeat)}, where one takes {pace:.3g} s")
                 )
         return found

@@ -15,7 +15,7 @@ from harness.plan.payload import Payload
 from harness.plan.studies import Hooks, Outcome, Record, Study, check_studies, key_now
 from harness.tuning.faults import BUG, PREEMPTED, finite
 from harness.tuning.points import read_points, remove_point, write_point
-from harness.tuning.restarts import Deaths, Place
+from harness.tuning.restarts import Deaths, Position
 from harness.tuning.study_state import PlannedTrial, StudyState
 
 
@@ -129,7 +129,7 @@ class Scheduler:
         with self._lock:
             job = self.running[job_id]
             deaths = self._deaths.setdefault(job_id, Deaths())
-            outcome = deaths.after(cause, Place.of(self.heartbeat(job)), why)
+            outcome = deaths.after(cause, Position.of(self.heartbeat(job)), why)
             if outcome is not None:
                 self.finish(job_id, outcome)
                 return False

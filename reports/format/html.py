@@ -70,7 +70,7 @@ def _cell(cell: Cell, right: bool) -> str:
     elif isinstance(cell, Amount | Signed):
         sort = f"{cell.value:.6f}"
     elif isinstance(cell, Rank):
-        sort = str(cell.place)
+        sort = str(cell.number)
     elif isinstance(cell, Same):
         sort = cell.value
     return f'<td{" class=r" if right else ""} data-v="{escape(sort)}">{shown}</td>'

@@ -168,7 +168,7 @@ def _flat(column: Column, cell: Cell) -> dict[str, object]:
             **({f"{column.id}_unit": cell.unit} if cell.unit else {}),
         }
     if isinstance(cell, Rank):
-        return {column.id: cell.place}
+        return {column.id: cell.number}
     if isinstance(cell, Signed):
         return {column.id: f"{cell.value:.4f}"}
     if isinstance(cell, Same):

@@ -43,11 +43,11 @@ class Score:
 class Rank:
     """A place in a ranking, and whether it is shared."""
 
-    place: int
+    number: int
     tied: bool = False
 
     def __str__(self) -> str:
-        return f"{self.place}{SHARED if self.tied else ''}"
+        return f"{self.number}{SHARED if self.tied else ''}"
 
 
 @dataclass(frozen=True)

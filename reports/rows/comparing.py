@@ -20,7 +20,7 @@ def counts_of(results: Results, scored: Sequence[Scored]) -> Counts:
     return {str(k[0]): f for k, f in wanted.partition_by("eval", as_dict=True).items()}
 
 
-def way_text(row: Row) -> str:
+def inference_text(row: Row) -> str:
     """How a row's segmenter was scored, CRF included."""
     return str(row.inference) + (f", CRF {row.inference.crf}" if row.inference.crf != "none" else "")
 

@@ -27,7 +27,7 @@ NO_RULE = "none"
 
 
 @dataclass(frozen=True)
-class Place:
+class Quantity:
     """A column of scores: target, tags, and a threshold rule where rules stand side by side."""
 
     target: str
@@ -65,33 +65,33 @@ class RankingGroup:
         """A row whose common fields speak for all."""
         return self.rows[0]
 
-    def places(self, *, thresholds: bool) -> tuple[Place, ...]:
+    def quantities(self, *, thresholds: bool) -> tuple[Quantity, ...]:
         """Columns in order cam, pseudo, segmentation, the usual tags first."""
         found = {(s.target, s.tags) for r in self.rows for s in r.scores}
         order = sorted(found, key=lambda f: (TARGETS.index(f[0]), f[1] != USUAL_TAGS.get(f[0]), f[1]))
-        places: list[Place] = []
+        quantities: list[Quantity] = []
         for target, tags in order:
             rules = {s.rule for r in self.rows for s in r.scores if (s.target, s.tags) == (target, tags)}
             if thresholds and rules & set(RULES):
-                places += [Place(target, tags, rule) for rule in RULES if rule in rules]
+                quantities += [Quantity(target, tags, rule) for rule in RULES if rule in rules]
             else:
-                places.append(Place(target, tags))
-        return tuple(p for p in places if any(p.setting(r) for r in self.rows))
+                quantities.append(Quantity(target, tags))
+        return tuple(p for p in quantities if any(p.setting(r) for r in self.rows))
 
 
 @dataclass(frozen=True)
 class Board:
-    """A group with its scores: one per row and place, and those of the floor."""
+    """A group with its scores: one per row and quantity, and those of the baseline."""
 
     group: RankingGroup
-    places: tuple[Place, ...]
-    scores: tuple[Mapping[Place, Score], ...]
-    floor: Mapping[Place, Score]
+    quantities: tuple[Quantity, ...]
+    scores: tuple[Mapping[Quantity, Score], ...]
+    baseline: Mapping[Quantity, Score]
     """`all background` (without a background class: the most frequent class)."""
-    main: Place
+    main: Quantity
     """What `rank` and the order of rows go by: the last target."""
-    dice: tuple[Mapping[Place, Score], ...] = ()
-    """Mean Dice of the foreground classes of each row and, last, of the floor; empty where papers do not report it."""
+    dice: tuple[Mapping[Quantity, Score], ...] = ()
+    """Mean Dice of the foreground classes of each row and, last, of the baseline; empty where papers have none."""
 
 
 def groups_of(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
@@ -122,21 +122,21 @@ def _by_data(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
 
 
 def score(group: RankingGroup, counts: Counts, *, thresholds: bool = False) -> Board:
-    """All scores of a group, in percent with 95 % intervals, ranked place by place, best rows first."""
-    places = group.places(thresholds=thresholds)
-    main = next((p for p in reversed(places) if p.rule in (None, group.head.protocol)), places[-1])
-    scores: list[dict[Place, Score]] = [{} for _ in group.rows]
-    floor: dict[Place, Score] = {}
-    for place in places:
-        cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := place.setting(r)) is not None}
-        found, floor[place] = _scores(group, place, cells, counts)
+    """All scores of a group, in percent with 95 % intervals, ranked quantity by quantity, best rows first."""
+    quantities = group.quantities(thresholds=thresholds)
+    main = next((p for p in reversed(quantities) if p.rule in (None, group.head.protocol)), quantities[-1])
+    scores: list[dict[Quantity, Score]] = [{} for _ in group.rows]
+    baseline: dict[Quantity, Score] = {}
+    for quantity in quantities:
+        cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := quantity.setting(r)) is not None}
+        found, baseline[quantity] = _scores(group, quantity, cells, counts)
         for i, value in found.items():
-            scores[i][place] = value
+            scores[i][quantity] = value
     best_first = [(-cells[main].value if main in cells else 1.0) for cells in scores]
     order = sorted(range(len(group.rows)), key=lambda i: (best_first[i], group.rows[i].method))
     ordered = replace(group, rows=tuple(group.rows[i] for i in order))
-    dice = _dice(ordered, places, counts) if reports_dice(group.head) else ()
-    return Board(ordered, places, tuple(scores[i] for i in order), floor, main, dice)
+    dice = _dice(ordered, quantities, counts) if reports_dice(group.head) else ()
+    return Board(ordered, quantities, tuple(scores[i] for i in order), baseline, main, dice)
 
 
 def reports_dice(row: Row) -> bool:
@@ -175,35 +175,35 @@ def resampled(
 
 
 def _scores(
-    group: RankingGroup, place: Place, cells: Mapping[int, Scored], counts: Counts
+    group: RankingGroup, quantity: Quantity, cells: Mapping[int, Scored], counts: Counts
 ) -> tuple[dict[int, Score], Score]:
-    """Scores of the rows that stand at a place, and of the floor on the same images."""
+    """Scores of the rows that stand at a quantity, and of the baseline on the same images."""
     first = counts[next(iter(cells.values())).evals[0]]
-    floor = all_background(first, has_background=group.head.has_background)
-    drawn = resampled(list(cells.values()), counts, extra=[floor])
+    baseline = all_background(first, has_background=group.head.has_background)
+    drawn = resampled(list(cells.values()), counts, extra=[baseline])
     ranked = [n for n, i in enumerate(cells) if not group.rows[i].retried]
-    places = dict(zip(ranked, _subset(drawn, ranked).ranks(), strict=True)) if ranked else {}
+    quantities = dict(zip(ranked, _subset(drawn, ranked).ranks(), strict=True)) if ranked else {}
     out = {}
     for n, (i, scored) in enumerate(cells.items()):
         row = group.rows[i]
         above = drawn.difference(n, len(cells))
-        mark = _mark(row, place) + (BELOW if above.value <= 0 or above.p >= 0.05 else "")
+        mark = _mark(row, quantity) + (BELOW if above.value <= 0 or above.p >= 0.05 else "")
         frames = pl.concat([counts[e] for e in scored.evals])
         excluded = max(mious(frames, num_labels(row))["excluded"].to_list())
-        out[i] = _percent(drawn.interval(n), places.get(n), excluded, mark)
-    excluded = int(mious(floor, num_labels(group.head))["excluded"][0])
+        out[i] = _percent(drawn.interval(n), quantities.get(n), excluded, mark)
+    excluded = int(mious(baseline, num_labels(group.head))["excluded"][0])
     return out, _percent(drawn.interval(len(cells)), None, excluded, "")
 
 
-def _dice(group: RankingGroup, places: Sequence[Place], counts: Counts) -> tuple[Mapping[Place, Score], ...]:
-    """Dice of every row, then of the floor, place by place; in percent with 95 % intervals."""
-    out: list[dict[Place, Score]] = [{} for _ in range(len(group.rows) + 1)]
-    for place in places:
-        cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := place.setting(r)) is not None}
-        floor = all_background(counts[next(iter(cells.values())).evals[0]], has_background=group.head.has_background)
-        drawn = resampled(list(cells.values()), counts, extra=[floor], measure="dice")
+def _dice(group: RankingGroup, quantities: Sequence[Quantity], counts: Counts) -> tuple[Mapping[Quantity, Score], ...]:
+    """Dice of every row, then of the baseline, quantity by quantity; in percent with 95 % intervals."""
+    out: list[dict[Quantity, Score]] = [{} for _ in range(len(group.rows) + 1)]
+    for quantity in quantities:
+        cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := quantity.setting(r)) is not None}
+        baseline = all_background(counts[next(iter(cells.values())).evals[0]], has_background=group.head.has_background)
+        drawn = resampled(list(cells.values()), counts, extra=[baseline], measure="dice")
         for n, i in enumerate([*cells, len(group.rows)]):
-            out[i][place] = _percent(drawn.interval(n), None, 0, "")
+            out[i][quantity] = _percent(drawn.interval(n), None, 0, "")
     return tuple(out)
 
 
@@ -223,9 +223,9 @@ def _images(row: Row, counts: Counts) -> tuple[int, str]:
     return max((len(n) for n in names), default=0), " ".join(sorted(digests))
 
 
-def _mark(row: Row, place: Place) -> str:
-    setting = place.setting(row)
+def _mark(row: Row, quantity: Quantity) -> str:
+    setting = quantity.setting(row)
     if row.protocol == "oracle" or (setting and setting.rule == "oracle"):
         return ORACLE
-    other = setting and setting.rule not in (row.protocol, NO_RULE) and place.rule is None
+    other = setting and setting.rule not in (row.protocol, NO_RULE) and quantity.rule is None
     return OTHER_RULE if other else ""

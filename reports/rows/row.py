@@ -22,7 +22,7 @@ class Setting:
     """Threshold rule: fixed, held-out, oracle, or none."""
 
     @property
-    def place(self) -> str:
+    def quantity(self) -> str:
         """Name of the column: the target, and the tags where they are not the usual ones."""
         usual = self.tags == USUAL_TAGS.get(self.target, "none")
         return self.target if usual else f"{self.target}_{self.tags}"

@@ -48,11 +48,11 @@ def _rows(study: StoredStudy, runs: Runs, evals: Mapping[str, pl.DataFrame], fil
     if table.is_empty():
         return []
     data = data_of(runs[study.finals[0]], reported=split == reported)
-    found = (_row(study, runs, way, part, split, data, filters) for way, part in _ways(table))
+    found = (_row(study, runs, scoring, part, split, data, filters) for scoring, part in _scorings(table))
     return [row for row in found if row is not None]
 
 
-def _ways(table: pl.DataFrame) -> list[tuple[ScoringOptions, pl.DataFrame]]:
+def _scorings(table: pl.DataFrame) -> list[tuple[ScoringOptions, pl.DataFrame]]:
     """A part for each way of inference; targets that were each scored in one way stay together."""
     table = table.with_columns(
         pl.col("crf").replace("", "none").fill_null("none"),
@@ -68,16 +68,16 @@ def _ways(table: pl.DataFrame) -> list[tuple[ScoringOptions, pl.DataFrame]]:
     each = others.group_by("target", "tags", "threshold_rule").agg(pl.struct(options).n_unique())[options[0]].max()
     if others.height and each != 1:
         return [(ScoringOptions(*key), part) for key, part in sorted(table.partition_by(options, as_dict=True).items())]
-    ways = {ScoringOptions(*key): part for key, part in main.partition_by(options, as_dict=True).items()}
+    scorings = {ScoringOptions(*key): part for key, part in main.partition_by(options, as_dict=True).items()}
     # Maps are made in one way, whatever the segmenter's: they stand beside its plainest.
-    order = sorted(ways, key=lambda w: (w.crf != "none", w.scales.count(","), w.flip, w.scales, w.fusion, w.crf))
-    return [(w, pl.concat([ways[w], others]) if n == 0 else ways[w]) for n, w in enumerate(order)]
+    order = sorted(scorings, key=lambda w: (w.crf != "none", w.scales.count(","), w.flip, w.scales, w.fusion, w.crf))
+    return [(w, pl.concat([scorings[w], others]) if n == 0 else scorings[w]) for n, w in enumerate(order)]
 
 
 def _row(
     study: StoredStudy,
     runs: Runs,
-    way: ScoringOptions,
+    scoring: ScoringOptions,
     part: pl.DataFrame,
     split: str,
     data: Data,
@@ -118,7 +118,7 @@ def _row(
         trials=study.trials,
         seeds=tuple(seeds[k] for k in have),
         keys=tuple(have),
-        inference=way,
+        inference=scoring,
         gpu_hours=gpu,
         core_hours=core,
         scores=scores,

@@ -12,11 +12,11 @@ from harness.scoring.intervals import Resampled, holm, pairable
 from harness.store import Results
 from reports.format.render import render
 from reports.format.table import Cell, Column, Section, Table, p_value
-from reports.rows.comparing import counts_of, score_cell, way_text
-from reports.rows.ranking import Place, resampled
+from reports.rows.comparing import counts_of, inference_text, score_cell
+from reports.rows.ranking import Quantity, resampled
 from reports.rows.row import Filters, Row, Scored
 from reports.rows.rows import rows_of
-from reports.sections.board import display_name, place_title
+from reports.sections.board import display_name, quantity_title
 
 
 def beside(results: Results, eval_id: str, *, width: int | None = None) -> str:
@@ -25,9 +25,9 @@ def beside(results: Results, eval_id: str, *, width: int | None = None) -> str:
     found = results.evals.row(by_predicate=pl.col("eval") == eval_id, named=True)
     run = next(r for r in results.runs.to_dicts() if r["key"] == found["key"])
     rows = rows_of(results, Filters(dataset=run["dataset"], weights=found["weights"], split=found["split"]))
-    place = Place(found["target"], found["tags"])
+    quantity = Quantity(found["target"], found["tags"])
     mine = Scored((eval_id,), (), found["images"], f"eval {eval_id}")
-    others = [(r, r.scores[s]) for r in rows if (s := place.setting(r)) is not None]
+    others = [(r, r.scores[s]) for r in rows if (s := quantity.setting(r)) is not None]
     others = [(r, s) for r, s in others if eval_id not in s.evals]
     counts = counts_of(results, [mine, *(s for _, s in others)])
     if eval_id in counts:
@@ -36,14 +36,14 @@ def beside(results: Results, eval_id: str, *, width: int | None = None) -> str:
         ]
     drawn = resampled([mine, *(s for _, s in others)], counts, classes=True)
     names = next((r.class_names for r in rows if found["key"] in r.keys), ())
-    sections = [_classes(found, run, place, drawn, names)]
+    sections = [_classes(found, run, quantity, drawn, names)]
     if others:
         sections.append(_differences(str(run["method"]), [r for r, _ in others], drawn))
     return render(Table(f"Eval {eval_id}", tuple(sections)), "terminal", width=width)
 
 
 def _classes(
-    found: Mapping[str, Any], run: Mapping[str, Any], place: Place, drawn: Resampled, names: Sequence[str]
+    found: Mapping[str, Any], run: Mapping[str, Any], quantity: Quantity, drawn: Resampled, names: Sequence[str]
 ) -> Section:
     columns = (Column("class", "class", right=True), Column("name", "name"), Column("iou", "IoU", right=True))
     lines: list[dict[str, Cell]] = [
@@ -52,7 +52,7 @@ def _classes(
         if not math.isnan(value.value)
     ]
     threshold, rule = found["threshold"], found["threshold_rule"]
-    head = [run["method"], place_title(place), run["dataset"], found["split"]]
+    head = [run["method"], quantity_title(quantity), run["dataset"], found["split"]]
     head += [f"CRF {found['crf']}"] * (found["crf"] != "none")
     head += [] if threshold is None else [f"threshold {threshold:.2f} ({rule})"]
     heading = " · ".join([*head, f"mIoU {score_cell(drawn.interval(0))}"])
@@ -70,7 +70,8 @@ def _differences(name: str, rows: Sequence[Row], drawn: Resampled) -> Section:
     )  # fmt: skip
     lines: list[dict[str, Cell]] = [
         {"method": display_name(row), "supervision": row.labels, "protocol": row.protocol,
-         "inference": way_text(row), "score": score_cell(drawn.interval(n + 1)), "difference": score_cell(gaps[n]),
+         "inference": inference_text(row), "score": score_cell(drawn.interval(n + 1)),
+         "difference": score_cell(gaps[n]),
          "p": p_value(float(adjusted[n]))}
         for n, row in enumerate(rows)
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from reports.format.table import Amount, Cell, Column, Rank, Score, Section
-from reports.rows.ranking import BELOW, ORACLE, OTHER_RULE, Board, Place
+from reports.rows.ranking import BELOW, ORACLE, OTHER_RULE, Board, Quantity
 from reports.rows.row import RULES, Failure, Row
 from reports.sections.guests import Guest
 
@@ -15,7 +15,7 @@ SHOWN_FAILURES = 20
 
 
 def section(board: Board, *, guests: Sequence[Guest] = (), thresholds: bool = False) -> Section:
-    """The leaderboard of one group, then `guests`, which are never ranked with it, its floor as the last row."""
+    """The leaderboard of one group, then `guests`, which are never ranked with it, its baseline as the last row."""
     rows, head = board.group.rows, board.group.head
     facts = {"dataset": head.dataset, "split": head.split, "images": str(board.group.images), "tier": head.tier,
              "crf": head.inference.crf, "weights": head.weights}  # fmt: skip
@@ -25,12 +25,12 @@ def section(board: Board, *, guests: Sequence[Guest] = (), thresholds: bool = Fa
     ties = _ties(board)
     lines = [_line(board, i, thresholds=thresholds, tied=ties) for i in range(len(rows))]
     lines += [_guest(*guest, thresholds=thresholds) for guest in guests]
-    floor: dict[str, Cell] = {p.id: s for p, s in board.floor.items()}
+    baseline: dict[str, Cell] = {p.id: s for p, s in board.baseline.items()}
     for name in ("variant", "supervision", "protocol"):
-        floor[name] = None
+        baseline[name] = None
     if board.dice:
-        floor.update({f"{p.id}_dice": s for p, s in board.dice[-1].items()})
-    lines.append({"method": floor_name(head), **floor})
+        baseline.update({f"{p.id}_dice": s for p, s in board.dice[-1].items()})
+    lines.append({"method": baseline_name(head), **baseline})
     heading = (f"{head.dataset} · {head.split} · {head.labels} · variant {head.variant} · tier {head.tier} · "
                f"protocol {_protocol(head)} · {_plural(head.trials, 'trial')} · CRF {head.inference.crf}"
                f"{' · teacher' if head.weights == 'teacher' else ''}"
@@ -38,8 +38,8 @@ def section(board: Board, *, guests: Sequence[Guest] = (), thresholds: bool = Fa
     return Section(heading, columns, tuple(lines), facts, _caption(board), _notes(board, thresholds=thresholds))
 
 
-def floor_name(row: Row) -> str:
-    """What the floor is called: without a background class it is the most frequent class."""
+def baseline_name(row: Row) -> str:
+    """What the baseline is called: without a background class it is the most frequent class."""
     return "all background" if row.has_background else "all the most frequent class"
 
 
@@ -65,10 +65,10 @@ def one_seed(rows: Sequence[Row]) -> tuple[str, ...]:
     return (note + "; seeds=3 shows how far those go",)
 
 
-def place_title(place: Place) -> str:
+def quantity_title(quantity: Quantity) -> str:
     """`CAM`, or `CAM oracle†` where threshold rules stand side by side."""
-    rule = f" {place.rule}{ORACLE if place.rule == 'oracle' else ''}" if place.rule else ""
-    return NAMES[place.target] + rule
+    rule = f" {quantity.rule}{ORACLE if quantity.rule == 'oracle' else ''}" if quantity.rule else ""
+    return NAMES[quantity.target] + rule
 
 
 def display_name(row: Row) -> str:
@@ -81,14 +81,14 @@ def _columns(board: Board, *, thresholds: bool) -> tuple[Column, ...]:
     several = {n: len({getattr(r, n) for r in rows}) > 1 for n in ("decoder", "inference")}
     out = [Column("rank", "rank", right=True), Column("method", "method")]
     out += [Column("ablation", "ablation")] if any(r.ablation for r in rows) else []
-    for place in board.places:
-        facts = {"split": head.split, "tags": place.tags}
-        sub = head.split + (f", tags {place.tags}" if place.target != "segmentation" else "")
-        out.append(Column(place.id, place_title(place), sub, right=True, facts=facts))
+    for quantity in board.quantities:
+        facts = {"split": head.split, "tags": quantity.tags}
+        sub = head.split + (f", tags {quantity.tags}" if quantity.target != "segmentation" else "")
+        out.append(Column(quantity.id, quantity_title(quantity), sub, right=True, facts=facts))
         if board.dice:
-            out.append(Column(f"{place.id}_dice", "Dice", "mean of foreground", right=True, measure="mean"))
-        if thresholds and _gap_behind(board, place):
-            out.append(Column(f"{place.id}_gap", "gap", "oracle − held-out", right=True))
+            out.append(Column(f"{quantity.id}_dice", "Dice", "mean of foreground", right=True, measure="mean"))
+        if thresholds and _gap_behind(board, quantity):
+            out.append(Column(f"{quantity.id}_gap", "gap", "oracle − held-out", right=True))
     return (
         *out,
         Column("seeds", "seeds", right=True),
@@ -106,9 +106,9 @@ def _columns(board: Board, *, thresholds: bool) -> tuple[Column, ...]:
 
 def _line(board: Board, i: int, *, thresholds: bool, tied: Mapping[int, bool]) -> dict[str, Cell]:
     row, scores = board.group.rows[i], board.scores[i]
-    place = scores[board.main].rank if board.main in scores else None
+    number = scores[board.main].rank if board.main in scores else None
     line: dict[str, Cell] = {
-        "rank": None if place is None else Rank(place, tied.get(place, False)),
+        "rank": None if number is None else Rank(number, tied.get(number, False)),
         "method": f"{row.method} ({row.extra})" if row.extra else row.method, "ablation": row.ablation,
         "variant": row.variant, "supervision": row.labels, "backbone": row.backbone, "decoder": row.decoder,
         "inference": str(row.inference), "seeds": len(row.seeds), "iterations": _range(row.iterations),
@@ -118,7 +118,7 @@ def _line(board: Board, i: int, *, thresholds: bool, tied: Mapping[int, bool]) -
     if board.dice:
         line.update({f"{p.id}_dice": s for p, s in board.dice[i].items()})
     if thresholds:
-        line.update({f"{p.id}_gap": _gap(board, i, p) for p in board.places if _gap_behind(board, p)})
+        line.update({f"{p.id}_gap": _gap(board, i, p) for p in board.quantities if _gap_behind(board, p)})
     return line
 
 
@@ -128,14 +128,14 @@ def _guest(board: Board, i: int, what: str, *, thresholds: bool) -> dict[str, Ce
     return {**unranked, "rank": None, "method": f"{line['method']} ({what})"}
 
 
-def _gap_behind(board: Board, place: Place) -> bool:
+def _gap_behind(board: Board, quantity: Quantity) -> bool:
     """Whether the gap stands behind this column: behind `oracle`, where there is a held-out column too."""
-    return place.rule == "oracle" and Place(place.target, place.tags, "held-out") in board.places
+    return quantity.rule == "oracle" and Quantity(quantity.target, quantity.tags, "held-out") in board.quantities
 
 
-def _gap(board: Board, i: int, place: Place) -> Amount | None:
-    oracle = board.scores[i].get(place)
-    held_out = board.scores[i].get(Place(place.target, place.tags, "held-out"))
+def _gap(board: Board, i: int, quantity: Quantity) -> Amount | None:
+    oracle = board.scores[i].get(quantity)
+    held_out = board.scores[i].get(Quantity(quantity.target, quantity.tags, "held-out"))
     return Amount(oracle.value - held_out.value) if oracle and held_out else None
 
 
@@ -151,8 +151,8 @@ def _caption(board: Board) -> str:
     left_out = [s.excluded for cells in board.scores for s in cells.values()]
     worst = max(left_out, default=0)
     parts.append(f"{_plural(worst, 'class', 'classes')} excluded (absent from prediction and truth)")
-    ways = {str(r.inference) for r in rows}
-    parts += [f"segmentation scored at {next(iter(ways))}"] if len(ways) == 1 else []
+    scorings = {str(r.inference) for r in rows}
+    parts += [f"segmentation scored at {next(iter(scorings))}"] if len(scorings) == 1 else []
     decoders = {r.decoder for r in rows if r.decoder}
     parts += [f"decoder {next(iter(decoders))}"] if len(decoders) == 1 else []
     return "; ".join(parts)
@@ -166,12 +166,12 @@ def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
                      "= shared")  # fmt: skip
     notes += one_seed(rows)
     marks = "".join(s.mark for cells in board.scores for s in cells.values())
-    if ORACLE in marks or any(p.rule == "oracle" for p in board.places):
+    if ORACLE in marks or any(p.rule == "oracle" for p in board.quantities):
         notes.append(f"{ORACLE} oracle: chosen on the split that is reported")
     if OTHER_RULE in marks:
         notes.append(f"{OTHER_RULE} at the preset's fixed threshold: no eval with the row's own rule")
     if BELOW in marks:
-        notes.append(f"{BELOW} not significantly above {floor_name(board.group.head)}")
+        notes.append(f"{BELOW} not significantly above {baseline_name(board.group.head)}")
     if any(r.retried for r in rows):
         notes.append("not ranked: an out-of-memory retry changed a normaliser")
     if old := dict.fromkeys(r.method for r in rows if r.pixels_unknown):
@@ -179,7 +179,7 @@ def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
     lost = sum(r.untimed for r in rows)
     if lost:
         notes.append(f"hours leave out {_plural(lost, 'run')} that stopped without saying how long they took")
-    if thresholds and not any(p.rule in RULES for p in board.places):
+    if thresholds and not any(p.rule in RULES for p in board.quantities):
         notes.append("no target here has thresholds")
     return tuple(notes)
 

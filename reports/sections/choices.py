@@ -11,7 +11,7 @@ from harness.plan.studies import preference
 from harness.scoring.metrics import mious
 from harness.store import Results, latest_runs
 from reports.format.table import Cell, Column, Score, Section
-from reports.rows.ranking import NO_RULE, ORACLE, Board, Counts, Place, resampled
+from reports.rows.ranking import NO_RULE, ORACLE, Board, Counts, Quantity, resampled
 from reports.rows.row import Filters, Row, Scored
 
 TITLES = {"cam": "CAM", "pseudo": "pseudo mask", "segmentation": "segmentation"}
@@ -33,8 +33,8 @@ def sections(board: Board, results: Results, filters: Filters) -> list[Section]:
         line
         for row in board.group.rows
         if row.protocol == "held-out" and row.trials > 1
-        for place in dict.fromkeys(Place(p.target, p.tags) for p in board.places)
-        if (line := _line(row, place, results, filters)) is not None
+        for quantity in dict.fromkeys(Quantity(p.target, p.tags) for p in board.quantities)
+        if (line := _line(row, quantity, results, filters)) is not None
     ]
     if not lines:
         return []
@@ -55,9 +55,9 @@ def sections(board: Board, results: Results, filters: Filters) -> list[Section]:
     return [Section(heading, columns, tuple(lines), notes=notes, kind="choices")]
 
 
-def _line(row: Row, place: Place, results: Results, filters: Filters) -> Mapping[str, Cell] | None:
+def _line(row: Row, quantity: Quantity, results: Results, filters: Filters) -> Mapping[str, Cell] | None:
     """One target of one row; None where either side was not scored."""
-    found = {rule: _trials(row, place, rule, results, filters) for rule in ("held-out", "oracle")}
+    found = {rule: _trials(row, quantity, rule, results, filters) for rule in ("held-out", "oracle")}
     if not found["held-out"] or not found["oracle"]:
         return None
     chosen = max(found["held-out"], key=lambda t: preference(t.objective, t.number))
@@ -69,12 +69,12 @@ def _line(row: Row, place: Place, results: Results, filters: Filters) -> Mapping
     gap = drawn.difference(1, 0)
     scores = [Score(100 * i.value, 100 * i.low, 100 * i.high) for i in (drawn.interval(0), drawn.interval(1))]
     return {
-        "method": row.title, "target": TITLES[place.target], "chosen": chosen.number, "held_out": scores[0],
+        "method": row.title, "target": TITLES[quantity.target], "chosen": chosen.number, "held_out": scores[0],
         "best": best.number, "oracle": scores[1], "gap": Score(100 * gap.value, 100 * gap.low, 100 * gap.high),
     }  # fmt: skip
 
 
-def _trials(row: Row, place: Place, rule: str, results: Results, filters: Filters) -> list[Trial]:
+def _trials(row: Row, quantity: Quantity, rule: str, results: Results, filters: Filters) -> list[Trial]:
     """Trials of the row's study that ran to the end, scored as the row is, with this rule or without thresholds."""
     done = results.trials.filter(
         pl.col("study") == row.study,
@@ -88,16 +88,18 @@ def _trials(row: Row, place: Place, rule: str, results: Results, filters: Filter
     runs = latest_runs(results.runs).select("key", "started")
     done = done.join(runs, on="key").sort("started", "key").unique("trial", keep="last", maintain_order=True)
     evals = results.evals.filter(
-        pl.col("target") == place.target,
+        pl.col("target") == quantity.target,
         pl.col("weights") == filters.weights,
         pl.col("split") == row.split,
-        pl.col("tags").replace("", "none") == place.tags,
+        pl.col("tags").replace("", "none") == quantity.tags,
         pl.col("threshold_rule").replace("", "none").is_in([rule, NO_RULE]),
     )
-    if place.target == "segmentation":
-        way = row.inference
+    if quantity.target == "segmentation":
+        scoring = row.inference
         evals = evals.filter(
-            pl.col("scales") == way.scales, pl.col("flip").fill_null(False) == way.flip, pl.col("crf") == way.crf
+            pl.col("scales") == scoring.scales,
+            pl.col("flip").fill_null(False) == scoring.flip,
+            pl.col("crf") == scoring.crf,
         )
     one = done.join(evals.sort("step", "eval").unique("key", keep="last"), on="key").sort("trial")
     if one.is_empty():

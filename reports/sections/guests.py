@@ -9,7 +9,7 @@ from reports.rows.row import Row
 
 MASKS = "masks"
 Guest = tuple[Board, int, str]
-"""The board that it comes from, its place there, and what it is."""
+"""The board that it comes from, its quantity there, and what it is."""
 
 
 def guests_of(board: Board, boards: Sequence[Board]) -> list[Guest]:

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from reports.format.table import Cell, Column, Score, Section
-from reports.rows.ranking import Board, Counts, Place, resampled
+from reports.rows.ranking import Board, Counts, Quantity, resampled
 from reports.rows.row import Row, Scored
-from reports.sections.board import display_name, floor_name, place_title
+from reports.sections.board import baseline_name, display_name, quantity_title
 
 SCHEMA: dict[str, pl.DataType] = {
     **dict.fromkeys(("dataset", "split", "method", "variant", "supervision", "backbone", "decoder", "tier", "protocol",
@@ -26,19 +26,19 @@ papers report it."""
 
 def frame(boards: Sequence[Board], counts: Counts) -> pl.DataFrame:
     """The per-class table of all boards."""
-    rows = [line for board in boards for place in board.places for line in _lines(board, place, counts)]
+    rows = [line for board in boards for quantity in board.quantities for line in _lines(board, quantity, counts)]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def sections(board: Board, counts: Counts) -> list[Section]:
     """A section per target: classes down, methods across."""
     out = []
-    for place in board.places:
-        lines = _lines(board, place, counts)
+    for quantity in board.quantities:
+        lines = _lines(board, quantity, counts)
         measures = {"IoU": ("iou", "low", "high")}
         if board.dice:
             measures["Dice"] = ("dice", "dice_low", "dice_high")
-        order = [i for i, r in enumerate(board.group.rows) if place.setting(r) is not None]
+        order = [i for i, r in enumerate(board.group.rows) if quantity.setting(r) is not None]
         columns = [Column("class", "class", right=True), Column("name", "name")]
         columns += [Column(f"row{i}", display_name(board.group.rows[i]), right=True) for i in order]
         for measure, names in measures.items():
@@ -46,14 +46,14 @@ def sections(board: Board, counts: Counts) -> list[Section]:
             for line in lines:
                 row = cells.setdefault(line["class"], {"class": line["class"], "name": line["name"]})
                 row[f"row{line['row']}"] = Score(*(100 * line[n] for n in names))
-            heading = f"{place_title(place)} {measure} by class, {board.group.head.split}, tags {place.tags}"
+            heading = f"{quantity_title(quantity)} {measure} by class, {board.group.head.split}, tags {quantity.tags}"
             classes = tuple(cells[c] for c in sorted(cells))
             out.append(Section(heading, tuple(columns), classes, kind="classes"))
     return out
 
 
-def _lines(board: Board, place: Place, counts: Counts) -> list[dict[str, Any]]:
-    cells = {i: r.scores[s] for i, r in enumerate(board.group.rows) if (s := place.setting(r)) is not None}
+def _lines(board: Board, quantity: Quantity, counts: Counts) -> list[dict[str, Any]]:
+    cells = {i: r.scores[s] for i, r in enumerate(board.group.rows) if (s := quantity.setting(r)) is not None}
     drawn = resampled(list(cells.values()), counts, classes=True)
     dice = resampled(list(cells.values()), counts, classes=True, measure="dice") if board.dice else None
     out = []
@@ -61,7 +61,7 @@ def _lines(board: Board, place: Place, counts: Counts) -> list[dict[str, Any]]:
         row = board.group.rows[i]
         intervals = drawn.class_intervals(n)
         dices = None if dice is None else dice.class_intervals(n)
-        facts = _facts(row, place, scored)
+        facts = _facts(row, quantity, scored)
         for pixels in _pixels(scored, counts).to_dicts():
             found = intervals[pixels["class"]]
             name = row.class_names[pixels["class"]] if pixels["class"] < len(row.class_names) else str(pixels["class"])
@@ -79,16 +79,16 @@ def _pixels(scored: Scored, counts: Counts) -> pl.DataFrame:
     return both.filter(pl.sum_horizontal("tp", "fp", "fn") > 0).sort("class")
 
 
-def _facts(row: Row, place: Place, scored: Scored) -> dict[str, Any]:
-    setting = place.setting(row)
+def _facts(row: Row, quantity: Quantity, scored: Scored) -> dict[str, Any]:
+    setting = quantity.setting(row)
     return {
         "dataset": row.dataset, "split": row.split, "method": display_name(row), "ablation": row.ablation,
         "variant": row.variant, "supervision": row.supervision, "backbone": row.backbone, "decoder": row.decoder,
         "tier": row.tier,
-        "protocol": row.protocol, "crf": row.inference.crf, "scales": row.inference.scales, "target": place.target,
-        "tags": place.tags, "threshold_rule": setting.rule if setting else "none", "weights": row.weights,
+        "protocol": row.protocol, "crf": row.inference.crf, "scales": row.inference.scales, "target": quantity.target,
+        "tags": quantity.tags, "threshold_rule": setting.rule if setting else "none", "weights": row.weights,
         "study": row.study, "seeds": len(scored.evals), "iterations": max(row.iterations, default=None),
     }  # fmt: skip
 
 
-__all__ = ["SCHEMA", "floor_name", "frame", "sections"]
+__all__ = ["SCHEMA", "baseline_name", "frame", "sections"]

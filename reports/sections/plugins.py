@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from harness.scoring.intervals import Difference, holm
 from reports.format.table import Amount, Cell, Column, Section
 from reports.rows.comparing import score_cell
-from reports.rows.ranking import Board, Counts, Place, resampled
+from reports.rows.ranking import Board, Counts, Quantity, resampled
 from reports.rows.row import Row
-from reports.sections.board import display_name, place_title
+from reports.sections.board import display_name, quantity_title
 
 NOTE = "paired on the same images, 95 % intervals, p adjusted by Holm over the rows of a column"
 
@@ -21,13 +21,13 @@ def sections(board: Board, counts: Counts) -> list[Section]:
         return []
     columns = [Column("method", "method"), Column("base", "base")]
     lines: list[dict[str, Cell]] = [{"method": display_name(row), "base": display_name(base)} for row, base in pairs]
-    for place in board.places:
-        found = _differences(pairs, place, counts)
+    for quantity in board.quantities:
+        found = _differences(pairs, quantity, counts)
         if not found:
             continue
-        title, sub = place_title(place), "method − base"
-        columns += [Column(place.id, title, sub, right=True, measure="difference"),
-                    Column(f"{place.id}_p", "p", right=True)]  # fmt: skip
+        title, sub = quantity_title(quantity), "method − base"
+        columns += [Column(quantity.id, title, sub, right=True, measure="difference"),
+                    Column(f"{quantity.id}_p", "p", right=True)]  # fmt: skip
         for n, cells in found.items():
             lines[n] |= cells
     return [Section("What plug-ins add to their bases, points of mIoU", tuple(columns), tuple(lines), notes=(NOTE,))]
@@ -40,11 +40,11 @@ def base_row(row: Row, rows: Sequence[Row]) -> Row | None:
     return fits[0] if base and fits else None
 
 
-def _differences(pairs: Sequence[tuple[Row, Row]], place: Place, counts: Counts) -> dict[int, dict[str, Cell]]:
-    """Difference and p-value, by the number of the pair, of those pairs of which both were scored at a place."""
+def _differences(pairs: Sequence[tuple[Row, Row]], quantity: Quantity, counts: Counts) -> dict[int, dict[str, Cell]]:
+    """Difference and p-value, by the number of the pair, of those pairs of which both were scored at a quantity."""
     gaps: dict[int, Difference] = {}
     for n, pair in enumerate(pairs):
-        settings = [place.setting(row) for row in pair]
+        settings = [quantity.setting(row) for row in pair]
         scored = [row.scores[s] for row, s in zip(pair, settings, strict=True) if s is not None]
         if len(scored) == len(pair):
             gaps[n] = resampled(scored, counts).difference(0, 1)
@@ -52,6 +52,6 @@ def _differences(pairs: Sequence[tuple[Row, Row]], place: Place, counts: Counts)
         return {}
     adjusted = holm([gap.p for gap in gaps.values()])
     return {
-        n: {place.id: score_cell(gap), f"{place.id}_p": Amount(float(p), 4)}
+        n: {quantity.id: score_cell(gap), f"{quantity.id}_p": Amount(float(p), 4)}
         for (n, gap), p in zip(gaps.items(), adjusted, strict=True)
     }

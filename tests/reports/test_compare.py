@@ -29,7 +29,7 @@ def tables(toy):
 
 def test_two_rows_on_the_same_images(toy):
     found = compare(tables(toy), "fsr", "cam")
-    assert (found.place.target, found.images) == ("segmentation", 6)
+    assert (found.quantity.target, found.images) == ("segmentation", 6)
     mean = found.lines[0]
     fsr = (swapped_miou(10) + swapped_miou(8)) / 2
     assert 100 * mean.a.value == pytest.approx(fsr)
@@ -69,7 +69,7 @@ def test_rows_by_study_and_key_and_with_or_without_crf(toy):
     assert with_crf.lines[0].a.value == pytest.approx(swapped_miou(12) / 100)
     assert with_crf.lines[0].difference.value == 0
     assert with_crf.lines[0].p == 1
-    assert compare(results, "fsr", "cam", target="cam").place.target == "cam"
+    assert compare(results, "fsr", "cam", target="cam").quantity.target == "cam"
     cam, crf = (r for r in rows_of(results, Filters()) if r.method == "cam")
     assert (cam.targets, cam.inference.crf) == (("cam", "segmentation"), "none")
     assert (crf.targets, crf.inference.crf) == (("segmentation",), "toco")

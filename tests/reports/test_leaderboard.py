@@ -40,8 +40,8 @@ def _rows(board: Leaderboard) -> dict[str, dict[str, object]]:
     return {str(r["method"]): dict(r) for s in board.table.sections if s.kind == "scores" for r in s.rows}
 
 
-def _score(row: dict[str, object], place: str) -> Score:
-    cell = row[place]
+def _score(row: dict[str, object], quantity: str) -> Score:
+    cell = row[quantity]
     assert isinstance(cell, Score)
     return cell
 

@@ -11,23 +11,23 @@ from harness.engine.heartbeat import Heartbeat
 from harness.plan.studies import Outcome
 from harness.tuning import restarts
 from harness.tuning.faults import BUG, NODE, OOM, PREEMPTED
-from harness.tuning.restarts import HUNG, Deaths, Place, Watch
+from harness.tuning.restarts import HUNG, Deaths, Position, Watch
 from harness.tuning.scheduler import NoJob, Scheduler
 
 
 @pytest.mark.parametrize(
     ("one", "two", "same"),
     [
-        (Place("train", 37, 0.05), Place("train", 37, 0.05), True),
-        (Place("train", 30, 0.05), Place("train", 70, 0.05), True),  # 40 steps are 2 s: no closer is a run heard
-        (Place("train", 30, 0.05), Place("train", 71, 0.05), False),
-        (Place("train", 30, 3.0), Place("train", 31, 3.0), False),
-        (Place("train", 30), Place("train", 30), True),
-        (Place("train", 30), Place("write-cams", 30), False),
-        (Place("start", 0), Place("start", 0), True),
+        (Position("train", 37, 0.05), Position("train", 37, 0.05), True),
+        (Position("train", 30, 0.05), Position("train", 70, 0.05), True),  # 40 steps are 2 s: no closer is a run heard
+        (Position("train", 30, 0.05), Position("train", 71, 0.05), False),
+        (Position("train", 30, 3.0), Position("train", 31, 3.0), False),
+        (Position("train", 30), Position("train", 30), True),
+        (Position("train", 30), Position("write-cams", 30), False),
+        (Position("start", 0), Position("start", 0), True),
     ],
 )
-def test_the_same_place(one, two, same):
+def test_the_same_position(one, two, same):
     assert one.same(two) is same
     assert two.same(one) is same
 
@@ -35,11 +35,11 @@ def test_the_same_place(one, two, same):
 def ends(deaths):
     """How each death of a run in a row ends it: the fault class, or None where it starts again."""
     run = Deaths()
-    outcomes = [run.after(cause, place, "why") for cause, place in deaths]
+    outcomes = [run.after(cause, position, "why") for cause, position in deaths]
     return [outcome and outcome.error_class for outcome in outcomes]
 
 
-A, B, C, D = (Place("train", step, 0.1) for step in (10, 200, 400, 600))
+A, B, C, D = (Position("train", step, 0.1) for step in (10, 200, 400, 600))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_row_says_where_a_run_died():
     run.after(PREEMPTED, A, "")
     text = run.after(PREEMPTED, A, "exit code -11").error_message
     assert text == (
-        "its process died twice at the same place, train step 10: killed for memory, or broken in compiled code\n"
+        "its process died twice at the same position, train step 10: killed for memory, or broken in compiled code\n"
         "exit code -11"
     )
 
@@ -142,11 +142,11 @@ def test_a_dead_run_starts_again_and_a_bug_is_closed(tmp_path):
     heard(tmp_path, job, 10)
     assert scheduler.died(job.id, PREEMPTED, "killed") is False
     assert [(r.outcome.status, r.outcome.error_class) for r in scheduler.records] == [("failed", BUG)]
-    assert "died twice at the same place, train step 10" in hooks.rows[0][-1].error_message
+    assert "died twice at the same position, train step 10" in hooks.rows[0][-1].error_message
     assert scheduler.next().planned.trial == 1, "the sweep goes on"
 
 
-def test_a_beat_of_an_earlier_attempt_is_not_this_ones_place(tmp_path):
+def test_a_beat_of_an_earlier_attempt_is_not_this_ones_position(tmp_path):
     """A process that dies before it is heard, twice: as with a lost GPU, free."""
     _, scheduler = opened(tmp_path)
     (job,) = in_flight(scheduler, 1)
