@@ -28,6 +28,10 @@ class WhichData:
     drop: str | None = word(
         None, "class names, a list: their pixels become 255, all others are kept", example="data.drop=cow", option=True
     )
+    annotations: str | None = word(
+        None, "COCO-style JSON with categories of its own, read as the masks of folder",
+        example="data.annotations=annotations.json", option=True,
+    )  # fmt: skip
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.api.vocabulary import IGNORE
+from harness.datasets.disk.annotations import annotated
 from harness.datasets.disk.files import CACHE_BYTES, FileDataset
 from harness.datasets.disk.layout import WORDS, Layout, Survey, inspect
 from harness.datasets.disk.looking import look
@@ -13,23 +14,45 @@ BACKGROUND = "background"
 """The first class name that makes label 0 the background."""
 
 
-def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Folder:
+def open(
+    *,
+    root: str | None = None,
+    masks: str | None = None,
+    classes: str | None = None,
+    annotations: str | None = None,
+) -> Folder:
     """Open a VOC-layout folder: `root`, name of its mask folder, file of class names (design section 3).
+
+    With `annotations`, COCO-style JSON, masks are made of it once and its categories are the classes.
 
     Looks at folders, lists and names only; the pixels are checked by `Folder.check`. Without a file of class names
     all masks are read. Raises BadInput with everything that is wrong.
     """
-    dataset = survey(root=root, masks=masks, classes=classes).opened()
+    dataset = survey(root=root, masks=masks, classes=classes, annotations=annotations).opened()
     assert isinstance(dataset, Folder)
     if not dataset.layout.class_names:
         dataset.facts(_labelled(dataset.layout))  # a mask that cannot be read may hold the highest label
     return dataset
 
 
-def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
+def survey(
+    *,
+    root: str | None = None,
+    masks: str | None = None,
+    classes: str | None = None,
+    annotations: str | None = None,
+) -> Survey:
     """As `open`, but what can be read is there beside everything that is wrong."""
     found = Survey(layout="VOC layout")
-    layout = inspect(root, masks, classes, found.errors)
+    if annotations is None:
+        layout = inspect(root, masks, classes, found.errors)
+    else:
+        for word, given in (("data.masks", masks), ("data.classes", classes)):
+            if given is not None:
+                own = f"{given!r} beside data.annotations, which has masks and class names"
+                found.errors.append(Problem(word, own, f"leave {word} or data.annotations out"))
+        layout = annotated(root, annotations, found.errors, found.warnings)
+        found.layout = layout.name if layout is not None else found.layout
     if layout is None or any(problem.where in WORDS for problem in found.errors):
         return found
     if layout.class_names:

@@ -15,9 +15,11 @@ from PIL import Image
 from pycocotools import mask as official
 
 from harness.datasets import coco, open_dataset
-from harness.datasets.coco import conversion, survey
-from harness.datasets.coco.names import CATEGORY_IDS, CLASSES
-from harness.datasets.coco.rasterise import Unreadable, decode, label_map, run_lengths
+from harness.datasets.coco import survey
+from harness.datasets.coco.conversion import KNOWN
+from harness.datasets.coco.names import CATEGORY_IDS, CLASS_OF, CLASSES
+from harness.datasets.disk import conversion
+from harness.datasets.disk.rasterise import Unreadable, decode, label_map, run_lengths
 from harness.errors import BadInput, Problem
 
 
@@ -290,11 +292,11 @@ def test_smaller_objects_lie_on_larger_ones_and_crowds_below_all() -> None:
         {"category_id": 1, "segmentation": {"size": [2, 6], "counts": [4, 8]}, "area": 1.0, "iscrowd": 1},
     ]
     row = [80, 80, 3, 1, 255, 255]
-    assert label_map(2, 6, objects).tolist() == [row, row]
+    assert label_map(2, 6, objects, CLASS_OF, KNOWN).tolist() == [row, row]
     for objects_now in (objects[::-1], objects[2:] + objects[:2]):
-        assert set(label_map(2, 6, objects_now)[0].tolist()) == {80, 3, 1, 255}
+        assert set(label_map(2, 6, objects_now, CLASS_OF, KNOWN)[0].tolist()) == {80, 3, 1, 255}
     with pytest.raises(Unreadable):
-        label_map(2, 6, [{"category_id": True, "segmentation": []}])
+        label_map(2, 6, [{"category_id": True, "segmentation": []}], CLASS_OF, KNOWN)
 
 
 def test_random_annotations_give_our_errors_only() -> None:

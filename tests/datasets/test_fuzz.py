@@ -23,9 +23,9 @@ from harness.data import main
 from harness.datasets import open_dataset
 from harness.datasets.acdc.volumes import read_images, read_labels
 from harness.datasets.cityscapes import city_id
-from harness.datasets.coco.conversion import read_instances
-from harness.datasets.coco.names import image_name
-from harness.datasets.coco.rasterise import Unreadable, label_map
+from harness.datasets.coco.conversion import KNOWN, read_instances
+from harness.datasets.coco.names import CLASS_OF, image_name
+from harness.datasets.disk.rasterise import Unreadable, label_map
 from harness.datasets.disk.tag_files import read_tags
 from harness.datasets.io.archives import read_npz, read_plain_npy
 from harness.datasets.io.images import read_image, read_mask, verify_image
@@ -164,7 +164,7 @@ def annotations(folder: Path, tries: int) -> int:
         try:
             instances = read_instances(path)
             for number, size in instances.sizes.items():
-                assert label_map(*size, instances.annotations[number]).shape == size
+                assert label_map(*size, instances.annotations[number], CLASS_OF, KNOWN).shape == size
         except BadInput as error:
             refused += all(problem.where == str(path) for problem in error.problems)
         except Unreadable:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from harness.datasets.coco.conversion import conversion_warnings, convert, converted
+from harness.datasets.coco.conversion import convert, converted
 from harness.datasets.coco.names import CLASSES, OTHER_SIZES, SIZES, VAL_PART_SIZES, YEAR, image_name
+from harness.datasets.disk.conversion import conversion_warnings
 from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.layout import LISTS, Layout, Survey, begin, told_apart

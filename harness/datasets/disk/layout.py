@@ -17,7 +17,7 @@ IMAGES = "JPEGImages"
 MASKS = "SegmentationClass"
 LISTS = "ImageSets/Segmentation"
 SPLITS = ("train", "val", "test")
-WORDS = ("data.root", "data.masks", "data.classes", "data.weak", "data.tags")
+WORDS = ("data.root", "data.masks", "data.classes", "data.weak", "data.tags", "data.annotations")
 """Problems at these are of the command line, not of the data."""
 
 
@@ -82,7 +82,7 @@ def inspect(root: str | None, masks: str | None, classes: str | None, problems: 
     base = root_folder(root, f"{IMAGES}, masks and {LISTS}", problems)
     if base is None:
         return None
-    lists = _lists(base, problems)
+    lists = listed(base, problems)
     image_files = files_of(base / IMAGES, IMAGE_SUFFIXES, problems, "put the images there as .jpg or .png")
     mask_files: dict[str, str] | None = None
     if named_folder(base, masks, problems):
@@ -133,7 +133,8 @@ def other_folders(base: Path) -> str:
     return f"data.masks=<folder of index PNGs>{found}"
 
 
-def _lists(base: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
+def listed(base: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
+    """Ids of the lists of a VOC-layout folder by split; train and one of val and test are needed."""
     lists: dict[str, tuple[str, ...]] = {}
     for split in SPLITS:
         path = base / LISTS / f"{split}.txt"

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.api.vocabulary import IGNORE
-from harness.datasets.coco.names import CLASS_OF
 
 MAX_SIDE = 16384
 """Pixels; more is no photo."""
@@ -24,18 +23,21 @@ class NoOutline(Unreadable):
     """An annotation whose outline covers no pixel: there is none, or it has fewer than three corners."""
 
 
-def label_map(height: int, width: int, annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    """Labels (H,W) of an image: 0 background, 1..80 classes, 255 where only a crowd lies.
+def label_map(
+    height: int, width: int, annotations: Sequence[Mapping[str, Any]], class_of: Mapping[int, int], known: str
+) -> NDArray[np.uint8]:
+    """Labels (H,W) of an image: 0 background, classes by `class_of` the category id, 255 where only a crowd lies.
 
-    Where objects overlap the smaller one (by its `area`) lies on top, of equal ones the first. An object without an
-    outline is not drawn; its box is 255 where no other object lies, as nobody knows its pixels. Raises Unreadable.
+    `known` says in words which categories there are. Where objects overlap the smaller one (by its `area`) lies on
+    top, of equal ones the first. An object without an outline is not drawn; its box is 255 where no other object lies,
+    as nobody knows its pixels. Raises Unreadable.
     """
     out = np.zeros((height, width), np.uint8)
     objects = []
     for place, annotation in enumerate(annotations):
-        label = CLASS_OF.get(_whole(annotation.get("category_id")))
+        label = class_of.get(whole(annotation.get("category_id")))
         if label is None:
-            raise Unreadable(f"category_id {annotation.get('category_id')!r} is none of COCO's 80")
+            raise Unreadable(f"category_id {annotation.get('category_id')!r} is none of {known}")
         try:
             pixels = decode(annotation.get("segmentation"), height, width)
         except NoOutline:
@@ -147,5 +149,6 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and -1e15 < value < 1e15
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any) -> int:
+    """A whole number from a file; -1 for anything else, True and False included."""
     return value if isinstance(value, int) and not isinstance(value, bool) else -1
