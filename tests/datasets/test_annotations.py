@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ BOX = miniatures.rectangle
 def content(first: int, *images: list[dict[str, Any]], categories: Any = CATEGORIES) -> dict[str, Any]:
     """Annotations of these images, named i<number>.png, each given by its objects."""
     numbers = range(first, first + len(images))
-    objects = [{**o, "image_id": n} for n, held in zip(numbers, images, strict=True) for o in held]
+    objects = [{**deepcopy(o), "image_id": n} for n, held in zip(numbers, images, strict=True) for o in held]
     return {
         "images": [{"id": n, "file_name": f"i{n}.png", "height": HEIGHT, "width": WIDTH} for n in numbers],
         "annotations": [{"id": 100 + place, **one} for place, one in enumerate(objects)],
-        "categories": categories,
+        "categories": deepcopy(categories),
     }
 
 
@@ -84,7 +85,7 @@ def pixels(dataset: Folder, image_id: str) -> dict[int, int]:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write(tmp_path / "pets", content(1, *IMAGES))
-    write_lists(tmp_path / "pets", train="i1 i2 i3", val="i4")
+    write_lists(tmp_path / "pets", train="i1 i2", val="i3 i4")
     return tmp_path / "pets"
 
 
@@ -93,7 +94,7 @@ def test_categories_with_gaps_are_labels_in_order_of_their_ids(root: Path) -> No
     assert dataset.class_names == ("background", "cat", "dog", "cow")
     assert dataset.has_background
     assert dataset.splits() == {"train": True, "val": True}
-    assert dataset.ids("train") == ("i1", "i2", "i3")
+    assert dataset.ids("train") == ("i1", "i2")
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[2:6, 3:11] = 2
     assert np.array_equal(dataset.mask("i1"), expected)
@@ -126,7 +127,6 @@ def test_masks_are_made_once_for_each_content_of_the_file(root: Path) -> None:
 
 def test_two_files_are_train_and_val_where_there_are_no_lists(tmp_path: Path) -> None:
     write(tmp_path, content(1, *IMAGES[:2]), "a.json")
-    write(tmp_path, content(1, *IMAGES[2:]) | {"images": []}, "b.json")
     second = content(1, *IMAGES[2:])
     for image in second["images"]:
         image["file_name"] = f"sub/v{image['id']}.png"  # numbers begin anew in each file
@@ -134,14 +134,13 @@ def test_two_files_are_train_and_val_where_there_are_no_lists(tmp_path: Path) ->
     dataset = opened(tmp_path, "a.json,b.json")
     assert (dataset.ids("train"), dataset.ids("val")) == (("i1", "i2"), ("v1", "v2"))
     assert pixels(dataset, "v1") == {0: HEIGHT * WIDTH - 100, 1: 16, 2: 84}
-    (problem,) = [p for p in refusal_of_one(tmp_path) if "no lists" in p.found]
-    assert "train.json" in problem.fix
 
 
-def refusal_of_one(root: Path) -> list[Problem]:
-    with pytest.raises(BadInput) as caught:
-        opened(root, "a.json")
-    return caught.value.problems
+def test_one_file_without_lists_is_asked_about(tmp_path: Path) -> None:
+    write(tmp_path, content(1, *IMAGES))
+    (problem,) = refusal(tmp_path)
+    assert problem.where == str(tmp_path / "ImageSets/Segmentation")
+    assert "data.annotations=<train.json>,<val.json>" in problem.fix
 
 
 def test_a_file_in_each_split_folder_beside_the_images(tmp_path: Path) -> None:
@@ -223,3 +222,36 @@ def test_images_that_are_links_out_of_the_folder_are_refused(root: Path, tmp_pat
     (root / "JPEGImages/i1.png").rename(tmp_path / "secret.png")
     (root / "JPEGImages/i1.png").symlink_to(tmp_path / "secret.png")
     assert "a link that leaves its folder" in [p.found for p in refusal(root)]
+
+
+def test_changed_values_give_our_errors_only(root: Path) -> None:
+    whole = json.dumps(content(1, *IMAGES))
+    rng = np.random.default_rng(0)
+    values: list[Any] = [
+        None,
+        True,
+        -1,
+        9,
+        1e300,
+        10**400,
+        "",
+        "~",
+        "x" * 5000 + ".png",
+        "a\0/b.jpg",
+        [],
+        [[]],
+        {},
+        [5, 3],
+    ]
+    refused = 0
+    for _ in range(150):
+        changed = json.loads(whole)
+        part = changed[["images", "annotations", "categories"][int(rng.integers(3))]]
+        entry = part[int(rng.integers(len(part)))]
+        entry[[*entry, "supercategory"][int(rng.integers(len(entry) + 1))]] = values[int(rng.integers(len(values)))]
+        (root / "own.json").write_text(json.dumps(changed))
+        try:
+            opened(root)
+        except BadInput as error:
+            refused += all(bool(problem.fix) for problem in error.problems)
+    assert refused > 50

@@ -96,7 +96,7 @@ def _paths(given: str, base: Path) -> dict[str, Path]:
         split: base / folder / given
         for split, folders in SPLIT_FOLDERS.items()
         for folder in reversed(folders)
-        if is_plain(given) and (base / folder / given).is_file()
+        if is_plain(given) and os.path.isfile(base / folder / given)
     }
     if below and not Path(given).exists() and not (base / given).exists():
         return below
@@ -230,7 +230,7 @@ def _images(base: Path, own: list[Annotated], every: Iterable[str], problems: li
         tails = [file_name, inner.name] if all(map(is_plain, file_name.split("/"))) else [inner.name]
         if one is None:
             tails = [image_id + suffix for suffix in IMAGE_SUFFIXES]
-        found = next((p / tail for p in places for tail in tails if tail and (p / tail).is_file()), None)
+        found = next((p / tail for p in places for tail in tails if tail and os.path.isfile(p / tail)), None)
         if found is None:
             absent.append(file_name or image_id)
         elif found.is_symlink() and leads_out(found, found.parent):
