@@ -13,11 +13,12 @@ from harness.testing import MethodTests, in_processes
 
 
 class Cam(MethodTests):
-    """`cam` on 8 images a step in groups of 2."""
+    """`cam` on 8 images a step in groups of 2, without batch norm: that of two pooled values is 1 and -1 whatever they
+    are, its gradient nothing but rounding, which AdamW blows up."""
 
     __test__ = False
     method = "cam"
-    words = {"batch": 8, "group": 2}
+    words = {"batch": 8, "group": 2, "decoder": "largefov"}
 
 
 @pytest.fixture(scope="module")
