@@ -81,7 +81,7 @@ class Deaths:
         if cause == PREEMPTED and position is not None:
             if any(position.same(before) for before in self._positions):
                 hint = "killed for memory, or broken in compiled code"
-                return _failed(BUG, f"its process died twice at the same position, {position}: {hint}", why)
+                return _failed(BUG, f"its process died twice at the same place, {position}: {hint}", why)
             self._positions.append(position)
         if self._count.get(PREEMPTED, 0) + self._count.get(NODE, 0) > FREE_RESTARTS:
             return _failed(PREEMPTED, f"its process died more often than it is restarted for free, last {where}", why)
