@@ -68,7 +68,7 @@ def test_a_row_says_where_a_run_died():
     run.after(PREEMPTED, A, "")
     text = run.after(PREEMPTED, A, "exit code -11").error_message
     assert text == (
-        "its process died twice at the same position, train step 10: killed for memory, or broken in compiled code\n"
+        "its process died twice at the same place, train step 10: killed for memory, or broken in compiled code\n"
         "exit code -11"
     )
 
@@ -142,7 +142,7 @@ def test_a_dead_run_starts_again_and_a_bug_is_closed(tmp_path):
     heard(tmp_path, job, 10)
     assert scheduler.died(job.id, PREEMPTED, "killed") is False
     assert [(r.outcome.status, r.outcome.error_class) for r in scheduler.records] == [("failed", BUG)]
-    assert "died twice at the same position, train step 10" in hooks.rows[0][-1].error_message
+    assert "died twice at the same place, train step 10" in hooks.rows[0][-1].error_message
     assert scheduler.next().planned.trial == 1, "the sweep goes on"
 
 
