@@ -36,4 +36,4 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     if family == "shapes":
         knobs |= SHAPES_FASTER
     knobs |= VARIANTS[variant]
-    return sized_preset(family, tier, knobs, smoke_iterations=50, lab_iterations=300)
+    return sized_preset(family, tier, knobs, smoke_iterations=55, lab_iterations=300)
