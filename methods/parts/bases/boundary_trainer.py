@@ -14,11 +14,11 @@ from torch import Tensor
 from harness.api.method import Batch, BuildInfo, Method, OptimizerPlan, Prediction, Progress, StepOutput
 from methods.parts.bases.poly_sgd import poly_sgd
 from methods.parts.bases.recipe_knobs import RecipeKnobs
-from methods.parts.bases.single_stage import IMAGENET_MEAN, IMAGENET_STD
 from methods.parts.nets.boundary import STRIDE, BoundaryNet
 from methods.parts.nets.stages import build_stages
 from methods.parts.nets.vit_segmenter import mode
 from methods.parts.ops.pixel_pairs import affinity, affinity_loss, displacement_loss, pair_labels
+from methods.parts.ops.pixels import normalisation_of
 from methods.parts.views.placed_views import ScaledViews
 
 VERSION = 1
@@ -67,9 +67,8 @@ class BoundaryTrainer(Method):
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The network's own, or ImageNet's where the config says so (operators.md A1)."""
-        if self.config.imagenet_normalisation:
-            return IMAGENET_MEAN, IMAGENET_STD
-        return self.net.stages.mean, self.net.stages.std
+        stages = self.net.stages
+        return normalisation_of(stages.mean, stages.std, imagenet=self.config.imagenet_normalisation)
 
     def step(self, group: Batch, progress: Progress) -> StepOutput:
         """Losses of one group. Raises ValueError for a batch without labels."""

@@ -21,17 +21,20 @@ from methods.parts.nets.deeplab import CARD_DROPOUT, absorb_stats
 from methods.parts.nets.vit_segmenter import ViTSegmenter, mode
 from methods.parts.ops.cam import multi_scale_cam
 from methods.parts.ops.losses import balanced_segmentation_loss, cross_entropy_ignore
-from methods.parts.ops.pixels import denormalise
+from methods.parts.ops.pixels import denormalise, normalisation_of
 from methods.parts.ops.pseudo import pseudo_labels, refined_scores
 from methods.parts.views.crop_views import CropViews
 
 VERSION = 1
 """Raised when anything here computes something else."""
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 UNDECAYED = (*NO_DECAY, "position_table")
 HEADS = ("classifier_", "decoder.", "projector.")
 """Starts of the names of parameters that learn `head_lr_scale` times faster."""
+
+
+def decoder_dropout(tier: str) -> float:
+    """Channel dropout of DeepLabV3+: the card's at tier paper; hundreds of steps on narrow decoders go without."""
+    return 0.0 if tier in FITTED_TIERS else CARD_DROPOUT
 
 
 class Segmenter(Method):
@@ -69,13 +72,12 @@ class Segmenter(Method):
         )
 
     def decoder_sizes(self, encoder: Encoder) -> dict[str, Any]:
-        """What a `ViTSegmenter` is told of its decoder. Channel dropout is the card's at tier paper; hundreds of steps
-        on narrow decoders go without."""
+        """What a `ViTSegmenter` is told of its decoder."""
         return {
             "decoder": self.info.decoder,
             "width": self.config.decoder_width,
             "grid": max(1, self.info.crop // encoder.stride),
-            "dropout": 0.0 if self.info.tier in FITTED_TIERS else CARD_DROPOUT,
+            "dropout": decoder_dropout(self.info.tier),
         }
 
     def transform(self) -> CropViews:
@@ -85,9 +87,8 @@ class Segmenter(Method):
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The network's own, or ImageNet's where the config says so (operators.md A1)."""
-        if self.config.imagenet_normalisation:
-            return IMAGENET_MEAN, IMAGENET_STD
-        return self.net.encoder.mean, self.net.encoder.std
+        encoder = self.net.encoder
+        return normalisation_of(encoder.mean, encoder.std, imagenet=self.config.imagenet_normalisation)
 
     @property
     def warmup_steps(self) -> int:

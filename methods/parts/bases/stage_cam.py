@@ -14,10 +14,10 @@ from torch import Tensor
 from harness.api.method import BuildInfo, Method, OptimizerPlan, Prediction
 from methods.parts.bases.poly_sgd import poly_sgd
 from methods.parts.bases.recipe_knobs import ClassifierKnobs
-from methods.parts.bases.single_stage import IMAGENET_MEAN, IMAGENET_STD
 from methods.parts.nets.stage_classifier import FROZEN, StageClassifier
 from methods.parts.nets.stages import Stages, build_stages
 from methods.parts.nets.vit_segmenter import mode
+from methods.parts.ops.pixels import normalisation_of
 from methods.parts.views.placed_views import PlacedViews
 
 VERSION = 1
@@ -65,9 +65,8 @@ class StageCam(Method):
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The network's own, or ImageNet's where the config says so (operators.md A1)."""
-        if self.config.imagenet_normalisation:
-            return IMAGENET_MEAN, IMAGENET_STD
-        return self.net.stages.mean, self.net.stages.std
+        stages = self.net.stages
+        return normalisation_of(stages.mean, stages.std, imagenet=self.config.imagenet_normalisation)
 
     def optimizers(self) -> list[OptimizerPlan]:
         """SGD, new layers faster (irn.md 3)."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.api.fitting import FITTED_TIERS, fit_widths
+from harness.api.fitting import fit_widths
 from harness.api.method import Batch, BuildInfo, Method, Progress, StepOutput
-from methods.parts.bases.single_stage import Segmenter
+from methods.parts.bases.single_stage import Segmenter, decoder_dropout
 from methods.parts.knobs import SegmenterKnobs
-from methods.parts.nets.deeplab import CARD_DROPOUT, CARD_WIDTH, DeepLabV3Plus, fitted_rates, take_stats
+from methods.parts.nets.deeplab import CARD_WIDTH, fitted_decoder, fitted_rates, take_stats
 from methods.parts.nets.pyramids import Pyramid, build_pyramid
 from methods.parts.nets.vit_segmenter import SegmentationNet, ViTSegmenter
 from methods.parts.ops.losses import cross_entropy_ignore
@@ -26,12 +26,10 @@ DEEPLAB = "deeplabv3plus"
 class DeepLabSegmenter(SegmentationNet):
     """A pyramid backbone and the DeepLabV3+ decoder."""
 
-    def __init__(self, encoder: Pyramid, *, num_labels: int, width: int, rates: tuple[int, ...], dropout: float):
+    def __init__(self, encoder: Pyramid, *, num_labels: int, width: int, grid: int, dropout: float):
         super().__init__()
         self.encoder = encoder
-        self.decoder = DeepLabV3Plus(
-            encoder.dim, encoder.skip_dim, num_labels, width, rates, dropout, lift=encoder.lift
-        )
+        self.decoder = fitted_decoder(encoder, num_labels, width=width, grid=grid, dropout=dropout)
 
     def logits(self, images_B3HW: Tensor) -> Tensor:
         """Segmentation logits (B,K,h,w) at about stride 4."""
@@ -39,19 +37,15 @@ class DeepLabSegmenter(SegmentationNet):
 
 
 def deeplab_segmenter(config: SegmenterKnobs, info: BuildInfo) -> tuple[SegmenterKnobs, DeepLabSegmenter]:
-    """The config fitted to the backbone, and the network: width at most the card's 256, dilations by the grid.
-
-    Channel dropout is the card's at tier paper; hundreds of steps on narrow decoders go without. Raises BadInput
-    where backbone, weights or crop do not fit.
-    """
+    """Config fitted to the backbone, and the network. Raises BadInput where backbone, weights or crop do not fit."""
     encoder = build_pyramid(info.backbone, info.backbone_weights, crop=info.crop, drop=config.drop_path)
     config = fit_widths(config, dim=encoder.dim, tier=info.tier)
     net = DeepLabSegmenter(
         encoder,
         num_labels=info.num_labels,
-        width=min(CARD_WIDTH, config.decoder_width),
-        rates=fitted_rates(max(1, info.crop // encoder.stride)),
-        dropout=0.0 if info.tier in FITTED_TIERS else CARD_DROPOUT,
+        width=config.decoder_width,
+        grid=max(1, info.crop // encoder.stride),
+        dropout=decoder_dropout(info.tier),
     )
     return config, net
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import torch
 from timm.layers import LayerNorm2d
@@ -49,6 +50,14 @@ class GroupBatchNorm(nn.BatchNorm2d):
         return torch.batch_norm(
             x_BDHW, self.weight, self.bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled
         )
+
+
+class Backbone(Protocol):
+    """What the decoder has to know of what it stands on."""
+
+    dim: int
+    stride: int
+    skip_dim: int | None
 
 
 def _norms(module: nn.Module) -> Iterator[tuple[str, GroupBatchNorm]]:
@@ -170,3 +179,10 @@ class DeepLabV3Plus(nn.Module):
 
     def forward(self, deep_BDhw: Tensor, skip_BSHW: Tensor | None) -> Tensor:
         return self.classify(self.features(deep_BDhw, skip_BSHW))
+
+
+def fitted_decoder(backbone: Backbone, num_labels: int, *, width: int, grid: int, dropout: float) -> DeepLabV3Plus:
+    """The decoder on a backbone, fitted to its size: width at most the card's 256, dilations by a crop's `grid`."""
+    width, rates = min(CARD_WIDTH, width), fitted_rates(grid)
+    lift = doublings(backbone.stride)
+    return DeepLabV3Plus(backbone.dim, backbone.skip_dim, num_labels, width, rates, dropout, lift=lift)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.errors import BadInput, Problem
 from methods.parts.nets.backbones import Encoder, encode
 from methods.parts.nets.decoders import LargeFOV
-from methods.parts.nets.deeplab import CARD_WIDTH, DeepLabV3Plus, doublings, fitted_rates
+from methods.parts.nets.deeplab import DeepLabV3Plus, fitted_decoder
 
 VERSION = 1
 """Raised when the network computes something else."""
@@ -66,15 +66,7 @@ class ViTSegmenter(SegmentationNet):
         if decoder == LARGEFOV:
             self.decoder = LargeFOV(encoder.dim, num_labels, width)
         else:
-            self.decoder = DeepLabV3Plus(
-                encoder.dim,
-                encoder.skip_dim,
-                num_labels,
-                min(CARD_WIDTH, width),
-                fitted_rates(grid),
-                dropout,
-                lift=doublings(encoder.stride),
-            )
+            self.decoder = fitted_decoder(encoder, num_labels, width=width, grid=grid, dropout=dropout)
 
     def features(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int], Tensor | None]:
         """What `segment` reads: normalised patch tokens (B,N,D), their grid, the stride-4 map where there is one."""

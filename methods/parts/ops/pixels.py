@@ -1,4 +1,4 @@
-"""A1: from normalised network inputs back to pixels."""
+"""A1: how inputs are normalised, and from normalised inputs back to pixels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import torch
 from torch import Tensor
 
 VERSION = 1
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # A normalised pixel comes back a few 1e-5 below its level; truncation must not cost it the level.
 _ROUND_OFF = 1e-3
+
+
+def normalisation_of(
+    mean: tuple[float, ...], std: tuple[float, ...], *, imagenet: bool
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of pixels in [0,1] that inputs have: the network's own, or ImageNet's (A1)."""
+    return (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (mean, std)
 
 
 @torch.no_grad()
