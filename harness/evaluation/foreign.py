@@ -59,9 +59,9 @@ class Counter:
             if self.grid is None:
                 labels_HW, facts = read_labels(path, truth, self.dataset, self.colours)
                 return Counted(image_counts(labels_HW, truth, self.dataset.num_labels), facts=facts)
-            classes, scores, listed = _arrays(path, self.dataset.num_classes)
+            classes, scores, listed = arrays_of(path, self.dataset.num_classes)
             held = _held(path, classes, scores, listed)
-            maps = _checked_maps(path, classes, scores, self.dataset)
+            maps = checked_maps(path, classes, scores, self.dataset)
             present = np.flatnonzero(self.dataset.tags(image_id) > 0)
             kept = np.isin(maps.classes, present)
             maps = Maps(maps.classes[kept], {"cam": [maps.scales["cam"][0][kept]]}, fused=False)
@@ -149,19 +149,12 @@ def read_labels(
     return labels_HW, facts
 
 
-def read_maps(path: Path, dataset: Dataset) -> Maps:
-    """Score maps of one image in [0,1], of any size.
+def arrays_of(path: Path, known: int) -> tuple[NDArray, NDArray, bool]:
+    """Classes and maps as they lie in the file, and whether it lists the classes itself.
 
     `.npz`: `classes` (n,), foreground indices from 0, and `cam` (n,h,w); `.npy`: (C,h,w), every class in order.
-    Raises BadInput for pickled objects, wrong shapes, classes that are not there and values outside [0,1], and for
-    archives that are damaged, encrypted or larger than any CAM.
+    Raises BadInput for pickled objects, and for archives that are damaged, encrypted or larger than any CAM.
     """
-    classes, maps, _ = _arrays(path, dataset.num_classes)
-    return _checked_maps(path, classes, maps, dataset)
-
-
-def _arrays(path: Path, known: int) -> tuple[NDArray, NDArray, bool]:
-    """Classes and maps as they lie in the file, and whether it lists the classes itself."""
     if path.suffix == ".npz":
         held = read_npz(path, ("classes", "cam"), _LAYOUT)
         return held["classes"], held["cam"], True
@@ -175,7 +168,7 @@ def _held(path: Path, classes: NDArray, maps: NDArray, listed: bool) -> MapFile:
     return MapFile(str(path), tuple(classes.tolist()) if whole else None, size)
 
 
-def _checked_maps(path: Path, classes: NDArray, maps: NDArray, dataset: Dataset) -> Maps:
+def checked_maps(path: Path, classes: NDArray, maps: NDArray, dataset: Dataset) -> Maps:
     problem = _wrong(classes, maps, dataset.num_classes)
     if problem:
         raise BadInput(Problem(str(path), problem, _LAYOUT))

@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.api.dataset import Dataset
+from harness.datasets.io.image_files import Maps
 from harness.datasets.io.images import COLOURS
+from harness.datasets.tools.importing import keys_and_maps, sound_maps
 from harness.datasets.voc import CLASSES as VOC_CLASSES
+from harness.evaluation.foreign import arrays_of, checked_maps
 
 SIZE = (24, 32)
 """Height and width of every picture, pixels."""
@@ -346,3 +350,14 @@ def acdc(root: Path, testing: bool = True, below: str = "ACDC/database/training"
             film = np.zeros((20, 16, ACDC_SLICES, 2), np.int16)
             nibabel.save(nibabel.Nifti1Image(film, np.eye(4)), f"{place}/{patient}_4d.nii.gz")
     return root
+
+
+def cams_of(content: Any, where: str, num_classes: int, **words: bool) -> tuple[NDArray, NDArray]:
+    """Classes and maps of one file's content, as an import writes them."""
+    return sound_maps(*keys_and_maps(content, where), where, num_classes, **words)
+
+
+def read_maps(path: Path, dataset: Dataset) -> Maps:
+    """The maps of one file, as they are scored."""
+    classes, maps, _ = arrays_of(path, dataset.num_classes)
+    return checked_maps(path, classes, maps, dataset)

@@ -17,6 +17,7 @@ import miniatures
 import nibabel
 import numpy as np
 import pytest
+from miniatures import cams_of, read_maps
 from PIL import Image
 
 from harness.data import main
@@ -31,10 +32,8 @@ from harness.datasets.io.archives import read_npz, read_plain_npy
 from harness.datasets.io.images import read_image, read_mask, verify_image
 from harness.datasets.io.listing import field_id, is_plain, plain_id, read_ids, read_lines
 from harness.datasets.io.restricted import read_npy
-from harness.datasets.tools.importing import cams_of
 from harness.datasets.weak.drawn import parse_scribbles, read_points
 from harness.errors import BadInput, Problem
-from harness.evaluation.foreign import read_maps
 
 TRIES = int(os.environ.get("WSSS_FUZZ", "400"))
 MANY = 100_000

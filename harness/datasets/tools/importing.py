@@ -177,7 +177,7 @@ class _Converter:
         try:
             keys, maps = keys_and_maps(read_npy(path), str(path))
             file = MapFile(str(path), tuple(keys), (maps.shape[1], maps.shape[2]) if keys else None)
-            classes, cam = _sound(keys, maps, str(path), self.num_classes, normalise=self.normalise)
+            classes, cam = sound_maps(keys, maps, str(path), self.num_classes, normalise=self.normalise)
             _save(target(self.out, image_id), classes, cam, self._origin(image_id))
         except BadInput as error:
             return error.problems, file
@@ -185,16 +185,6 @@ class _Converter:
             fix = "name a folder with room"
             return [Problem("out", f"cannot write to {self.out} ({error.strerror})", fix)], file
         return [], file
-
-
-def cams_of(
-    content: Any, where: str, num_classes: int, *, normalise: bool = False
-) -> tuple[NDArray[np.int16], NDArray[np.float16]]:
-    """Foreground class indices (n,) and maps (n,h,w) in [0,1] of one file's content, sorted by class.
-
-    Raises BadInput naming `where` for an unknown layout, classes outside 0..C-1, and maps outside [0,1].
-    """
-    return _sound(*keys_and_maps(content, where), where, num_classes, normalise=normalise)
 
 
 def keys_and_maps(content: Any, where: str) -> tuple[list[int], NDArray[Any]]:
@@ -205,9 +195,13 @@ def keys_and_maps(content: Any, where: str) -> tuple[list[int], NDArray[Any]]:
     return _by_name(content, where, fix) if "keys" in content else _by_class(content, where, fix)
 
 
-def _sound(
-    keys: list[int], maps: NDArray[Any], where: str, num_classes: int, *, normalise: bool
+def sound_maps(
+    keys: list[int], maps: NDArray[Any], where: str, num_classes: int, *, normalise: bool = False
 ) -> tuple[NDArray[np.int16], NDArray[np.float16]]:
+    """Foreground class indices (n,) and maps (n,h,w) in [0,1], sorted by class.
+
+    Raises BadInput naming `where` for classes outside 0..C-1, and maps outside [0,1].
+    """
     if len(set(keys)) != len(keys) or any(not 0 <= k < num_classes for k in keys):
         found = f"classes {some_of(map(str, keys))}, but the dataset has {num_classes} foreground classes"
         raise BadInput(Problem(where, found, "name the dataset that the CAMs are of"))

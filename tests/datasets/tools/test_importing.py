@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from miniatures import cams_of
 
 from harness import data
-from harness.datasets.tools.importing import cams_of, import_cams, target
+from harness.datasets.tools.importing import import_cams, target
 from harness.errors import BadInput
 
 MAPS = np.random.default_rng(0).random((2, 5, 6)).astype(np.float32)
