@@ -7,10 +7,10 @@ import importlib.util
 import inspect
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from harness.api.blame import blamed_on, spec_problems
+from harness.api.entries import Entry, entries_of
 from harness.api.spec import MethodSpec, Preset, resolve
 from harness.errors import BadInput, BrokenPlugin, Problem, nearest
 
@@ -18,15 +18,6 @@ METHOD_GROUP = "wsss_harness.methods"
 SPACE_GROUP = "wsss_harness.search_spaces"
 CAM = "cam"
 """The target that plug-ins ask a base for."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a method is defined; its module is imported only when the spec is asked for."""
-
-    name: str
-    target: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -188,9 +179,9 @@ class Registry:
 
     def space_target(self, name: str) -> str | None:
         """`module:object` of a method's search space, or None when it has none."""
-        for point in _points(SPACE_GROUP):
-            if point.name == name:
-                return point.value
+        for entry in entries_of(SPACE_GROUP):
+            if entry.name == name:
+                return entry.target
         spec = self.spec(name)
         if spec.space:
             return spec.space
@@ -212,10 +203,6 @@ def _read(entry: Entry) -> MethodSpec:
     return spec
 
 
-def _points(group: str) -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=group))
-
-
 _built: Registry | None = None
 
 
@@ -228,8 +215,7 @@ def registry() -> Registry:
         for folder in sorted(Path(str(methods.__file__)).parent.glob("*/config.py")):
             module = folder.parent.name
             fresh.add(module.replace("_", "-"), f"methods.{module}.config:METHOD", str(folder))
-        for point in _points(METHOD_GROUP):
-            dist = point.dist.name if point.dist else "?"
-            fresh.add(point.name, point.value, f"entry point of package {dist}")
+        for entry in entries_of(METHOD_GROUP):
+            fresh.add(entry.name, entry.target, entry.source)
         _built = fresh
     return _built

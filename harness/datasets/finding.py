@@ -8,13 +8,13 @@ import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harness.api.contract import written_at
 from harness.api.dataset import Dataset
+from harness.api.entries import Entry, entries_of
 from harness.errors import BadInput, Problem, nearest
 
 DATASET_GROUP = "wsss_harness.datasets"
@@ -30,20 +30,11 @@ MEMBERS = {
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where a dataset is defined; its module is imported when it is opened."""
-
-    name: str
-    target: str
-    """A module that defines `open` (and maybe `survey`), or `module:object` for an opener or a class."""
-    source: str
-
-
-@dataclass(frozen=True)
 class Opener:
     """How a dataset is opened: a call with keywords, and what it says where something is wrong, where it has that."""
 
     entry: Entry
+    """Its target is a module that defines `open` (and maybe `survey`), or `module:object` for an opener or a class."""
     call: Callable[..., Any]
     survey: Callable[..., Any] | None
     declared: Any = None
@@ -103,15 +94,13 @@ def found() -> tuple[dict[str, Entry], list[Problem]]:
         if _defines_open(path)
     }
     problems = []
-    for point in sorted(entry_points(group=DATASET_GROUP), key=lambda p: (p.name, p.value)):
-        package = f"entry point of package {point.dist.name if point.dist else '?'}"
-        old = entries.get(point.name)
-        if old is None:
-            entries[point.name] = Entry(point.name, point.value, package)
-        elif old.target != point.value:
-            text = f"is registered twice: {old.target} ({old.source}) and {point.value} ({package}); the first is taken"
+    for new in entries_of(DATASET_GROUP):
+        old = entries.setdefault(new.name, new)
+        if old.target != new.target:
+            twice = f"{old.target} ({old.source}) and {new.target} ({new.source})"
             fix = "rename one of them, or uninstall its package"
-            problems.append(Problem(f"dataset {point.name!r}", text, fix))
+            text = f"is registered twice: {twice}; the first is taken"
+            problems.append(Problem(f"dataset {new.name!r}", text, fix))
     return entries, problems
 
 

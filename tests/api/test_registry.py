@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 import harness.api.registry as module
+from harness.api import entries
 from harness.api.registry import Registry, registry
 from harness.api.spec import MethodConfig, MethodSpec, Preset, knob
 from harness.errors import BadInput, BrokenPlugin
@@ -220,7 +221,7 @@ def test_entry_points_are_registered(monkeypatch):
     class Point:
         name, value, dist = "toy", f"{__name__}:TOY", None
 
-    monkeypatch.setattr(module, "_points", lambda group: (Point(),) if group == module.METHOD_GROUP else ())
+    monkeypatch.setattr(entries, "entry_points", lambda group: (Point(),) if group == module.METHOD_GROUP else ())
     monkeypatch.setattr(module, "_built", None)
     assert "toy" in module.registry().names()
     assert module.registry().spec("toy") is TOY
