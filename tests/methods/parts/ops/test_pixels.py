@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods.parts.bases.single_stage import IMAGENET_MEAN, IMAGENET_STD
-from methods.parts.ops.pixels import denormalise
+from methods.parts.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, denormalise
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
