@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks import Case
 from benchmarks.reference.sipe_head import head as plain_head
 from benchmarks.structure import largest
-from methods.sipe.prototypes import (
+from methods.parts.ops.prototypes import (
     background_cam,
     class_prototypes,
     consistency_loss,

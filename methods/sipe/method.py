@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
+from methods.parts.bases.prototype_net import Localised, SipeNet, localise_batch
 from methods.parts.bases.stage_cam import StageCam
 from methods.parts.nets.stages import Stages
 from methods.parts.ops.losses import multilabel_soft_margin
+from methods.parts.ops.prototypes import consistency_loss, normalise, valid_map
 from methods.sipe.knobs import SipeConfig
-from methods.sipe.model import Localised, SipeNet, localise_batch
-from methods.sipe.prototypes import consistency_loss, normalise, valid_map
 
 
 class Sipe(StageCam):

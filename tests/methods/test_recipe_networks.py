@@ -14,11 +14,11 @@ from methods.irn.knobs import IrnConfig
 from methods.irn.maps import fused_cam
 from methods.irn.method import Irn
 from methods.parts.bases.boundary_trainer import BoundaryTrainer, fitted_radius
+from methods.parts.bases.prototype_net import SipeNet, fuse, localise
 from methods.parts.ops.pixel_pairs import affinity, affinity_loss, pair_labels
+from methods.parts.ops.prototypes import consistency_loss, normalise, valid_map
 from methods.sipe.knobs import SipeConfig
 from methods.sipe.method import Sipe
-from methods.sipe.model import SipeNet, fuse, localise
-from methods.sipe.prototypes import consistency_loss, normalise, valid_map
 
 INFO = BuildInfo(
     num_classes=3,

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.sipe.model import SipeNet, fuse, localise
-from methods.sipe.prototypes import (
+from methods.parts.bases.prototype_net import SipeNet, fuse, localise
+from methods.parts.ops.prototypes import (
     background_cam,
     class_prototypes,
     consistency_loss,

@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from methods.parts.nets.stage_classifier import FROZEN, StageClassifier
 from methods.parts.nets.stages import Stages
 from methods.parts.ops.map_fusion import EPS, fused_maps
-from methods.sipe.prototypes import (
+from methods.parts.ops.prototypes import (
     background_cam,
     class_prototypes,
     prototype_maps,
     structure_seeds,
 )
+
+VERSION = 1
+"""Raised when anything here computes something else."""
 
 
 class Localised(NamedTuple):

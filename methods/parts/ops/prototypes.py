@@ -12,6 +12,8 @@ from torch import Tensor
 
 from methods.parts.ops.map_fusion import EPS, over_maximum
 
+VERSION = 1
+"""Raised when anything here computes something else."""
 BLOCK = 256
 """Cells whose similarity to others is held at a time."""
 COSINE_EPS = 1e-8
