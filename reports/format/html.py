@@ -1,87 +1,199 @@
-"""The table model as one self-contained page: no network, no library; columns sort by a click."""
+"""The one maker of HTML: a self-contained page of tables, charts and pictures, without network.
+
+Columns sort by a click; charts are drawn by the one copy of plotly.js that a page with charts carries.
+"""
 
 from __future__ import annotations
 
 import math
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from reports.format.table import Amount, Cell, Rank, Same, Score, Section, Signed, Table, text
+from reports.format.table import SHARED, Amount, Cell, Column, Rank, Same, Score, Section, Signed, Table, clean, text
 
-_STYLE = """
-:root{color-scheme:light dark;--line:#d5d9de;--soft:#6b7480;--bar:#2f6db3;--hover:#f2f5f8}
-@media(prefers-color-scheme:dark){:root{--line:#39414a;--soft:#98a2ad;--bar:#7fb2e8;--hover:#1d2329}}
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:84rem;padding:0 1rem}
-h1{font-size:1.4rem}h2{font-size:1.05rem;margin:2.2rem 0 .2rem}p{margin:.2rem 0;color:var(--soft)}
-.wide{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-th,td{white-space:nowrap}
-th{cursor:pointer;user-select:none;font-weight:600}th small{display:block;font-weight:400;color:var(--soft)}
-th[aria-sort=ascending]::after{content:" \\2191"}th[aria-sort=descending]::after{content:" \\2193"}
-.r{text-align:right}tbody tr:hover{background:var(--hover)}td small{color:var(--soft)}
-svg{display:block;margin-left:auto}line{stroke:var(--bar);stroke-width:1.5}circle{fill:var(--bar)}
-"""
-_SCRIPT = """
-document.querySelectorAll("th").forEach(h=>{const sort=()=>{
-const t=h.closest("table"),b=t.tBodies[0],i=h.cellIndex;
-const up=h.getAttribute("aria-sort")==="descending";
-t.querySelectorAll("th").forEach(o=>o.removeAttribute("aria-sort"));
-h.setAttribute("aria-sort",up?"ascending":"descending");
-const val=r=>{const v=r.cells[i].dataset.v;return v===""?null:isNaN(v)?v:Number(v)};
-[...b.rows].sort((x,y)=>{const a=val(x),c=val(y);if(a===null||c===null)return (a===null)-(c===null);
-return (a<c?-1:a>c?1:0)*(up?1:-1)}).forEach(r=>b.append(r))};
-h.onclick=sort;h.onkeydown=e=>{if(e.key==="Enter"||e.key===" "){e.preventDefault();sort()}}});
-"""
-_BAR = 110
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+WHISKER = 120
+"""Width of an interval's drawing in pixels."""
+STAYS = ("rank", "method", "ablation")
+"""Columns that a phone shows beside the chosen metric."""
+_STEP = 10.0
+"""The scale of intervals ends at a multiple of it, in percent."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A plotly figure, drawn when it comes into sight."""
+
+    title: str
+    figure: str
+    """`data` and `layout` as JSON; names in it have their markup escaped (`reports.page.charts.plain`)."""
+    caption: str = ""
+    metric: str = ""
+    """Shown only while this metric is the chosen one; empty: always."""
+    height: int = 380
+    wide: bool = True
+    """Takes the whole width; two that do not stand side by side."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a gallery: a `data:` address, or empty where the store lacks it."""
+
+    source: str
+    title: str
+    sub: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of pictures, one for each image, with what they are above each column."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph for each text: what is missing, and why."""
+
+    paragraphs: tuple[str, ...]
+
+
+Block: TypeAlias = Section | Chart | Gallery | Words
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of a page that its contents name."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page. `metrics`: names by id of the columns among which a reader chooses; the last is chosen first."""
+
+    title: str
+    chapters: tuple[Chapter, ...]
+    facts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 def html(table: Table) -> str:
-    """The whole page as text."""
-    body = "".join(_section(s) for s in table.sections)
-    notes = "".join(f"<p>{escape(n)}</p>" for n in table.notes)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(table.title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{escape(table.title)}</h1>{body}<footer>{notes}</footer>"
-        f"<script>{_SCRIPT}</script></body></html>\n"
-    )
+    """A table as a page of one chapter."""
+    return page_html(Page(table.title, (Chapter("tables", "", table.sections),), notes=table.notes))
 
 
-def _section(section: Section) -> str:
-    head = "".join(
-        f'<th tabindex="0"{" class=r" if c.right else ""}>{escape(c.title)}'
-        f"{'<small>' + escape(c.sub) + '</small>' if c.sub else ''}</th>"
-        for c in section.columns
-    )
-    rows = "".join(
-        "<tr>" + "".join(_cell(row.get(c.id), c.right) for c in section.columns) + "</tr>\n" for row in section.rows
-    )
-    grid = f"<div class=wide><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-    notes = "".join(f"<p>{escape(n)}</p>" for n in section.notes)
-    caption = f"<p>{escape(section.caption)}</p>" if section.caption else ""
-    return f"<section><h2>{escape(section.heading)}</h2>{caption}{grid if section.rows else ''}{notes}</section>\n"
+def page_html(page: Page) -> str:
+    """The page as text."""
+    blocks = [b for chapter in page.chapters for b in chapter.blocks]
+    charts = any(isinstance(b, Chart) for b in blocks)
+    chapters = [
+        {"id": c.id, "title": c.title, "lead": c.lead, "blocks": [_block(b, page.metrics) for b in c.blocks]}
+        for c in page.chapters
+    ]
+    chosen = list(page.metrics)[-1] if page.metrics else ""
+    return _template().render(page=page, chapters=chapters, chosen=chosen, script=_plotly() if charts else "") + "\n"
 
 
-def _cell(cell: Cell, right: bool) -> str:
-    sort, shown = text(cell) if cell is not None else "", escape(text(cell))
+def cleaned(section: Section) -> Section:
+    """A section without control characters in its texts."""
+    return clean(Table("", (section,))).sections[0]
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("reports.format")
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template("page.html")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
+def _block(block: Block, metrics: Mapping[str, str]) -> dict[str, Any]:
+    if isinstance(block, Section):
+        return _section(cleaned(block), metrics)
+    if isinstance(block, Chart):
+        # Inside a script element only `<` could end it.
+        return {"kind": "chart", "chart": block, "figure": block.figure.replace("<", "\\u003c")}
+    return {"kind": type(block).__name__.lower(), "it": block}
+
+
+def _section(section: Section, metrics: Mapping[str, str]) -> dict[str, Any]:
+    ends = {c.id: _scale(section.rows, c) for c in section.columns}
+    ties = {c.id: _ties(section.rows, c) for c in section.columns}
+    shown = [c.id for c in section.columns if c.id in metrics]
+    return {
+        "kind": "section",
+        "section": section,
+        "heading": section.about or section.heading,
+        "more": section.heading.removeprefix(section.about).lstrip(" ·") if section.about else "",
+        "board": bool(shown),
+        "columns": [_head(c, shown) for c in section.columns],
+        "rows": [
+            [_cell(row.get(c.id), c, ends[c.id], ties[c.id], c.id in shown) for c in section.columns]
+            for row in section.rows
+        ],
+    }
+
+
+def _head(column: Column, metrics: Sequence[str]) -> dict[str, Any]:
+    metric = column.id in metrics
+    classes = {"r": column.right, "above": column.said_above, "spare": not (metric or column.id in STAYS)}
+    return {"it": column, "metric": metric, "classes": " ".join(name for name, holds in classes.items() if holds)}
+
+
+def _scale(rows: Sequence[Mapping[str, Cell]], column: Column) -> float:
+    """Where the scale of a column's intervals ends, in percent; 0 for differences, which are not drawn."""
+    if column.measure == "difference":
+        return 0.0
+    highs = [v for row in rows if isinstance(c := row.get(column.id), Score) for v in (c.high, c.value)]
+    top = max((v for v in highs if not math.isnan(v)), default=0.0)
+    return min(100.0, _STEP * math.ceil(top / _STEP))
+
+
+def _ties(rows: Sequence[Mapping[str, Cell]], column: Column) -> set[int]:
+    """The ranks of a column that several rows share."""
+    ranks = [c.rank for row in rows if isinstance(c := row.get(column.id), Score) and c.rank is not None]
+    return {r for r in ranks if ranks.count(r) > 1}
+
+
+def _cell(cell: Cell, column: Column, end: float, ties: set[int], metric: bool) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "text": text(cell), "sort": "" if cell is None else text(cell), "metric": metric, "score": None, "rank": "",
+    }  # fmt: skip
     if isinstance(cell, Score):
-        sort = f"{cell.value:.6f}"
-        shown = f"{cell.value:.1f}{escape(cell.mark)} <small>{cell.interval}</small>" + _whisker(cell)
+        out["sort"] = f"{cell.value:.6f}"
+        out["score"] = {"value": f"{cell.value:.1f}{cell.mark}", "interval": cell.interval, "bar": _bar(cell, end)}
+        out["rank"] = "" if cell.rank is None else f"{cell.rank}{SHARED if cell.rank in ties else ''}"
     elif isinstance(cell, Amount | Signed):
-        sort = f"{cell.value:.6f}"
+        out["sort"] = f"{cell.value:.6g}"
     elif isinstance(cell, Rank):
-        sort = str(cell.number)
+        out["sort"] = str(cell.number)
     elif isinstance(cell, Same):
-        sort = cell.value
-    return f'<td{" class=r" if right else ""} data-v="{escape(sort)}">{shown}</td>'
+        out["sort"] = cell.value
+    return out
 
 
-def _whisker(score: Score) -> str:
-    if math.isnan(score.low) or math.isnan(score.value):
-        return ""
-    low, mid, high = (v / 100 * _BAR for v in (score.low, score.value, score.high))
-    return (
-        f'<svg width={_BAR} height=8 role=img aria-label="interval on a scale from 0 to 100">'
-        f"<line x1=0 x2={_BAR} y1=4 y2=4 opacity=.2 /><line x1={low:.1f} x2={high:.1f} y1=4 y2=4 />"
-        f"<circle cx={mid:.1f} cy=4 r=2.5 /></svg>"
-    )
+def _bar(score: Score, end: float) -> dict[str, str] | None:
+    """Where an interval's drawing starts, has its dot and ends, in pixels."""
+    if not end or math.isnan(score.low) or math.isnan(score.value):
+        return None
+    return {n: f"{v / end * WHISKER:.1f}" for n, v in (("low", score.low), ("mid", score.value), ("high", score.high))}

@@ -121,6 +121,8 @@ class Section:
     notes: tuple[str, ...] = ()
     kind: str = "scores"
     """scores, classes, or failures; csv writes the first kind only."""
+    about: str = ""
+    """The start of the heading, where it alone says what the rows are of: pages print the rest smaller."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def _clean(section: Section) -> Section:
     return replace(
         section,
         heading=shown(section.heading),
+        about=shown(section.about),
         columns=tuple(columns),
         rows=tuple({k: _clean_cell(v) for k, v in row.items()} for row in section.rows),
         facts={k: shown(v) for k, v in section.facts.items()},

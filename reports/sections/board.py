@@ -31,11 +31,13 @@ def section(board: Board, *, guests: Sequence[Guest] = (), thresholds: bool = Fa
     if board.dice:
         baseline.update({f"{p.id}_dice": s for p, s in board.dice[-1].items()})
     lines.append({"method": baseline_name(head), **baseline})
-    heading = (f"{head.dataset} · {head.split} · {head.labels} · variant {head.variant} · tier {head.tier} · "
+    about = f"{head.dataset} · {head.split} · {head.labels}"
+    heading = (f"{about} · variant {head.variant} · tier {head.tier} · "
                f"protocol {_protocol(head)} · {_plural(head.trials, 'trial')} · CRF {head.inference.crf}"
                f"{' · teacher' if head.weights == 'teacher' else ''}"
                f"{' · ' if board.group.apart else ''}{board.group.apart}")  # fmt: skip
-    return Section(heading, columns, tuple(lines), facts, _caption(board), _notes(board, thresholds=thresholds))
+    notes = _notes(board, thresholds=thresholds)
+    return Section(heading, columns, tuple(lines), facts, _caption(board), notes, about=about)
 
 
 def baseline_name(row: Row) -> str:
