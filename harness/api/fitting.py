@@ -65,8 +65,12 @@ def fit_momenta(config: ConfigT, *, card_iterations: int, iterations: int) -> Co
 
 
 def fit_widths(config: ConfigT, *, dim: int, tier: str) -> ConfigT:
-    """The config with every knob marked `fit="width"` fitted to tokens of dimension `dim`."""
-    fitted = {name: head_width(getattr(config, name), dim, tier) for name in _marked(config, "width")}
+    """The config with every knob marked `fit="width"`, a width or several, fitted to tokens of dimension `dim`."""
+    fitted: dict[str, int | tuple[int, ...]] = {}
+    for name in _marked(config, "width"):
+        card = getattr(config, name)
+        many = isinstance(card, tuple)
+        fitted[name] = tuple(head_width(w, dim, tier) for w in card) if many else head_width(card, dim, tier)
     return dataclasses.replace(config, **fitted)
 
 

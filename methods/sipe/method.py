@@ -11,6 +11,7 @@ from methods.parts.bases.prototype_net import Localised, SipeNet, localise_batch
 from methods.parts.bases.stage_cam import StageCam
 from methods.parts.nets.stages import Stages
 from methods.parts.ops.losses import multilabel_soft_margin
+from methods.parts.ops.map_fusion import scores_beside_background
 from methods.parts.ops.prototypes import consistency_loss, normalise, valid_map
 from methods.sipe.knobs import SipeConfig
 
@@ -88,17 +89,12 @@ class Sipe(StageCam):
         return is_cam
 
     def scores(self, maps_BLHW: Tensor) -> Tensor:
-        """Each class's map over the sum of the largest of the classes and the background's: the best class is above .5
-        where it beats the background.
-
-        So a background threshold t stands for a background map times t / (1 - t), and .5 for the card's argmax.
-        """
+        """Each class's map beside the background's, which of plain CAMs is a constant: .5 is the card's argmax."""
+        if self.config.maps == "is_cam":
+            return scores_beside_background(maps_BLHW)
         maps = normalise(maps_BLHW)
-        plain = self.config.maps == "cam"
-        classes_BCHW = maps if plain else maps[:, 1:]
-        background_B1HW = torch.full_like(maps[:, :1], self.config.cam_background) if plain else maps[:, :1]
-        total_B1HW = classes_BCHW.amax(dim=1, keepdim=True) + background_B1HW
-        return classes_BCHW / total_B1HW.clamp(min=torch.finfo(maps.dtype).tiny)
+        total_B1HW = maps.amax(dim=1, keepdim=True) + self.config.cam_background
+        return maps / total_B1HW
 
 
 def build(config: SipeConfig, info: BuildInfo) -> Sipe:

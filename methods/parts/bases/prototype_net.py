@@ -46,8 +46,8 @@ class SipeNet(StageClassifier):
     and one that classifies.
 
     `forward(images (B,3,H,W), valid (B,K,h,w) of any size)` -> `Localised`. Statistics of batch norm stay as they are.
-    The first three stages learn nothing, and what the side convolutions read learns nothing from them (sipe.md 2.3).
-    `levels` names the stages, from 1, whose features make prototypes.
+    The first `frozen` stages learn nothing, and what the side convolutions read learns nothing from them (sipe.md 2.3),
+    but where a stage is among `attached`. `levels` names the stages, from 1, whose features make prototypes.
     """
 
     def __init__(
@@ -57,20 +57,22 @@ class SipeNet(StageClassifier):
         classes: int,
         *,
         levels: Sequence[int] = (1, 2, 3, 4),
+        frozen: int = FROZEN,
+        attached: Sequence[int] = (),
     ):
-        super().__init__(stages, classes)
-        self.levels = tuple(levels)
+        super().__init__(stages, classes, frozen=frozen)
+        self.levels, self.attached = tuple(levels), frozenset(attached)
         widths = dict(enumerate(side_dims, start=1))
         self.side = nn.ModuleList(nn.Conv2d(self.stages.dims[i], widths[i], 1, bias=False) for i in self.levels)
 
     def maps(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Class maps (B,C,h,w) and deepest features (B,D,h,w), with gradient, and the hierarchical features
         (B,D',h',w') of the size of the fourth stage, whose gradient ends in the side convolutions."""
-        given = self.stages(images_B3HW, FROZEN)
+        given = self.stages(images_B3HW, self.frozen)
         size = (int(given[3].shape[2]), int(given[3].shape[3]))
         parts = []
         for conv, level in zip(self.side, self.levels, strict=True):
-            part = conv(given[level].detach())
+            part = conv(given[level] if level in self.attached else given[level].detach())
             part = part / (part.norm(dim=1, keepdim=True) + EPS)
             parts.append(F.interpolate(part, size, mode="bilinear", align_corners=False))
         return self.classifier(given[-1]), given[-1], torch.cat(parts, dim=1)
@@ -89,6 +91,26 @@ class SipeNet(StageClassifier):
 
         The background competes for seeds with its IoU times `background_factor`; `map_factor` weakens its map instead.
         """
+        return self.with_features(
+            images_B3HW,
+            valid_BKhw,
+            background_factor=background_factor,
+            seed_features=seed_features,
+            present_only=present_only,
+            map_factor=map_factor,
+        )[0]
+
+    def with_features(
+        self,
+        images_B3HW: Tensor,
+        valid_BKhw: Tensor,
+        *,
+        background_factor: float = 0.5,
+        seed_features: str = "x4",
+        present_only: bool = False,
+        map_factor: float = 1.0,
+    ) -> tuple[Localised, Tensor]:
+        """As `forward`, and the hierarchical features (B,D,h,w) that prototypes were made of."""
         maps_BChw, deep_BDhw, hierarchical_BDhw = self.maps(images_B3HW)
         size = (int(hierarchical_BDhw.shape[2]), int(hierarchical_BDhw.shape[3]))
         if valid_BKhw.shape[-2:] not in (size, (1, 1)):
@@ -99,7 +121,7 @@ class SipeNet(StageClassifier):
         seeds, _ = structure_seeds(cam_BKhw, features, valid_BKhw, background_factor=background_factor)
         prototypes = class_prototypes(hierarchical_BDhw, seeds)
         is_cam = prototype_maps(hierarchical_BDhw, prototypes)
-        return Localised(maps_BChw.mean((2, 3)), cam_BKhw, seeds, prototypes, is_cam)
+        return Localised(maps_BChw.mean((2, 3)), cam_BKhw, seeds, prototypes, is_cam), hierarchical_BDhw
 
 
 def _fit(maps_BDhw: Tensor, size: tuple[int, int]) -> Tensor:

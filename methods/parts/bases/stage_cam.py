@@ -26,7 +26,7 @@ VERSION = 1
 
 class StageCam(Method):
     """A classifier on the stages of `info.backbone`, of which the first three are frozen. Subclasses give `step`,
-    `network` where theirs has more, and `localised`."""
+    `network` where theirs has more, `frozen` where others learn, and `localised`."""
 
     net: StageClassifier
 
@@ -34,12 +34,16 @@ class StageCam(Method):
         super().__init__()
         self.config, self.info = config, info
         stages = build_stages(info.backbone, info.backbone_weights, crop=info.crop)
-        stages.freeze(FROZEN)
+        stages.freeze(self.frozen(stages))
         self.net = self.network(stages)
 
     def network(self, stages: Stages) -> StageClassifier:
         """The network of this method on a built backbone."""
         return StageClassifier(stages, self.info.num_classes)
+
+    def frozen(self, stages: Stages) -> int:
+        """How many of the stages nothing trains."""
+        return FROZEN
 
     @abstractmethod
     def localised(self, pair_2B3HW: Tensor, tags_BC: Tensor | None) -> Tensor:

@@ -13,18 +13,19 @@ from methods.parts.nets.stages import StageList, Stages
 
 VERSION = 1
 FROZEN = 3
-"""Stages that nothing trains: what the third gives is detached."""
+"""Stages that nothing trains unless said: what the third gives is detached."""
 
 
 class StageClassifier(nn.Module):
-    """Five stages, given as modules or as `Stages`, of which the last two get a gradient, and a bias-free 1x1
+    """Five stages, given as modules or as `Stages`, of which the first `frozen` get no gradient, and a bias-free 1x1
     convolution."""
 
-    def __init__(self, stages: Stages | Sequence[nn.Module], classes: int):
+    def __init__(self, stages: Stages | Sequence[nn.Module], classes: int, *, frozen: int = FROZEN):
         super().__init__()
+        self.frozen = frozen
         self.stages = stages if isinstance(stages, Stages) else StageList(stages)
         self.classifier = nn.Conv2d(self.stages.dims[-1], classes, 1, bias=False)
 
     def class_maps(self, images_B3HW: Tensor) -> Tensor:
         """Raw class maps (B,C,h,w) with gradient; their spatial mean (B,C) are the class logits."""
-        return self.classifier(self.stages(images_B3HW, FROZEN)[-1])
+        return self.classifier(self.stages(images_B3HW, self.frozen)[-1])

@@ -104,7 +104,7 @@ class TokenStages(Stages):
         self.dims = ((ShapesViT.skip_dim,) if self.fine else ()) + (encoder.dim,) * (COUNT - self.fine)
         self.strides = ((encoder.stride // 2,) if self.fine else ()) + (encoder.stride,) * (COUNT - self.fine)
         runs = COUNT - 1 - self.fine
-        self.ends = tuple(encoder.depth * i // runs for i in range(runs + 1))
+        self.ends = tuple(-(-encoder.depth * i // runs) for i in range(runs + 1))
         self.train(self.training)
 
     def forward(self, images_B3HW: Tensor, frozen: int = 0) -> list[Tensor]:

@@ -20,6 +20,18 @@ def over_maximum(maps_LHW: Tensor) -> Tensor:
     return maps_LHW / (maps_LHW.amax((-2, -1), keepdim=True) + EPS)
 
 
+def scores_beside_background(maps_BKHW: Tensor) -> Tensor:
+    """Scores (B,C,H,W) in [0,1] of classes behind a background map of their own, channel 0: each map over its maximum,
+    and over the sum of the largest class and the background there.
+
+    The best class is above .5 where it beats the background: a threshold t stands for a background map times
+    t / (1 - t), and .5 for an argmax.
+    """
+    maps = over_maximum(maps_BKHW)
+    total_B1HW = maps[:, 1:].amax(dim=1, keepdim=True) + maps[:, :1]
+    return maps[:, 1:] / total_B1HW.clamp(min=torch.finfo(maps.dtype).tiny)
+
+
 @torch.no_grad()
 def fused_maps(maps: Sequence[Tensor], size: tuple[int, int], *, crop: tuple[int, int] | None = None) -> Tensor:
     """Float32 (L,H,W) in [0,1): maps (L,h,w), not negative, of every scale, resized to `size` (bilinear), summed, cut

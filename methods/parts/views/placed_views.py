@@ -20,6 +20,7 @@ from methods.parts.views.augment import (
     resize_label,
     to_tensor_normalised,
 )
+from methods.parts.views.warp import Warp
 
 VERSION = 1
 """Raised when a view comes out differently."""
@@ -28,7 +29,8 @@ VERSION = 1
 @dataclass(frozen=True, kw_only=True)
 class PlacedViews:
     """One view `view1` of `crop` pixels: long side drawn from [low, high] times the crop, mirrored with probability
-    `flip`; content is marked. The label of an image, where it has one, follows in full size."""
+    `flip`; content is marked. The label of an image, where it has one, follows in full size, and what travels with the
+    image at the size `extra` (h,w), 0 or 255 outside the image; None: nothing of it."""
 
     crop: int
     low: float = 320 / 512
@@ -36,12 +38,13 @@ class PlacedViews:
     flip: float = 0.5
     mean: Sequence[float]
     std: Sequence[float]
+    extra: tuple[int, int] | None = None
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Views:
         """The view float32 (3,crop,crop), label int64 (crop,crop) with 255 outside the image, and where it is."""
         longest = max(sample.image_HW3.shape[:2])
         target = int(rng.integers(round(self.low * self.crop), round(self.high * self.crop) + 1))
-        return _placed(sample, target / longest, self, rng)
+        return _placed(sample, target / longest, self, rng, extra=self.extra)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +68,25 @@ class ScaledViews:
 
 
 def _placed(
-    sample: Sample, factor: float, how: PlacedViews | ScaledViews, rng: np.random.Generator, coarse: int = 1
+    sample: Sample,
+    factor: float,
+    how: PlacedViews | ScaledViews,
+    rng: np.random.Generator,
+    coarse: int = 1,
+    extra: tuple[int, int] | None = None,
 ) -> Views:
     height, width = sample.image_HW3.shape[:2]
     size = max(1, round(height * factor)), max(1, round(width * factor))
     image: Pixels = resize(sample.image_HW3, size)
     label = resize_label(sample.label_HW, size)
+    warp = Warp.whole((height, width)).resized(size)
     if rng.random() < how.flip:
-        image, label = hflip(image, label)
+        image, label, warp = *hflip(image, label), warp.mirrored()
     crop = pad_crop(image, label, how.crop, rng)
+    cut = crop.warp  # of the image as scaled and mirrored here
     content_HW = from_numpy(crop.content_HW)
     view: Tensor = to_tensor_normalised(crop.image_HW3, how.mean, how.std).mul_(content_HW)
     side = -(-how.crop // coarse)
     small = resize_label(crop.label_HW, (side, side))
-    return Views({"view1": view}, label_tensor(small), content_HW)
+    found = {} if extra is None else warp.cut(round(cut.y), round(cut.x), *cut.size)(sample.extra, extra)
+    return Views({"view1": view}, label_tensor(small), content_HW, found)
