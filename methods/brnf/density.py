@@ -70,8 +70,15 @@ def flow_loss(likelihood_NK: Tensor, label_N: Tensor, present_NK: Tensor) -> Ten
     return -total / used_N.sum().clamp(min=1)
 
 
-def class_posterior(z_ND: Tensor, means_KD: Tensor, present_NK: Tensor, temperature: float | None = None) -> Tensor:
-    """The GMM classifier: softmax over present classes of -||z - mean||^2 / (2 temperature), (N,K) (brnf.md 2.4).
+def class_posterior(
+    z_ND: Tensor,
+    means_KD: Tensor,
+    present_NK: Tensor,
+    temperature: float | None = None,
+    log_weights_K: Tensor | None = None,
+) -> Tensor:
+    """The GMM classifier: softmax over present classes of -||z - mean||^2 / (2 temperature), plus the log-weight of the
+    class where given: (N,K) (brnf.md 2.4).
 
     Absent classes are 0, and all are where none is present. `temperature` 1 is the exact posterior; None is D/20,
     at which distances of order D leave it soft.
@@ -79,4 +86,5 @@ def class_posterior(z_ND: Tensor, means_KD: Tensor, present_NK: Tensor, temperat
     spread = z_ND.shape[-1] / 20.0 if temperature is None else temperature
     absent_NK = ~present_NK.bool()
     logits_NK = squared_distances(z_ND, means_KD) / (-2.0 * spread)
+    logits_NK = logits_NK if log_weights_K is None else logits_NK + log_weights_K
     return logits_NK.masked_fill(absent_NK, -torch.inf).softmax(dim=1).masked_fill(absent_NK, 0.0)
