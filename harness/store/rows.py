@@ -13,6 +13,9 @@ import polars as pl
 
 from harness.errors import StoreError
 
+NO_PHASES = ("reached", "reused", "train_all_attempts")
+"""Beside the phases in the column `seconds`: the share that a stopped run reached, what other runs spent."""
+
 
 def run_row(status: str, **columns: Any) -> dict[str, Any]:
     """A row of `runs`: `columns`, and for those that nobody gives what holds of a run outside any sweep, on a CPU,
@@ -74,6 +77,14 @@ def git_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return head.stdout.strip()
+
+
+def phase_seconds(row: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of a run by phase, from its column `seconds`; what stands there beside phases is left out.
+
+    Raises StoreError where the column is no JSON.
+    """
+    return {k: float(v) for k, v in json_of(row, "seconds").items() if k not in NO_PHASES}
 
 
 def json_of(row: Mapping[str, Any], column: str) -> dict[str, Any]:

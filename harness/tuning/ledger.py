@@ -19,6 +19,7 @@ from harness.errors import StoreError, first_line, without_secrets
 from harness.files import write_json
 from harness.plan.payload import Payload
 from harness.plan.plan import Plan, PlanRow
+from harness.plan.rebuilt import RUNG
 from harness.plan.studies import ClosedTrial, Outcome, Study, key_now
 from harness.scoring.metrics import miou
 from harness.store import MissingRows, Store, StoreWarning, latest_runs, load
@@ -114,7 +115,7 @@ class Ledger:
     def rung(self, study: Study, key: str, reached: float, objective: float) -> None:
         """Write what a trial scored at a rung."""
         step = round(reached * self.plan.planned(study.id).run.total)
-        row = {"key": key, "stage": "rung", "step": step, "name": "objective", "value": objective}
+        row = {"key": key, "stage": RUNG, "step": step, "name": "objective", "value": objective}
         self.store.write("steps", _rung_name(key, reached), pl.DataFrame([row]), again=True)
 
     def rungs(self, study: Study, key: str) -> dict[float, float]:

@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
 from harness.api.vocabulary import TARGETS
-from harness.store import Results, latest_runs, load
+from harness.store import Results, load
 from reports.format.html import Block, Chapter, Page, Words, page_html
+from reports.page.charts import classes, cost, thresholds, training, tuning
+from reports.page.view import View, quantity_name
 from reports.rows.row import USUAL_TAGS, Filters
+from reports.rows.rows import TABLES
 from reports.rows.studies import by_key, chosen_runs, hours
 from reports.sections import leaderboard
-from reports.sections.board import NAMES
 from reports.sections.leaderboard import Leaderboard
 
+TITLE = "Benchmark of weakly and sparsely supervised segmentation"
 NOTHING = "No finished run with scores yet: what failed stands below, and the page fills as runs finish."
+CHAPTERS: tuple[tuple[str, str, str, Callable[[View], list[Block]]], ...] = (
+    ("cost", "Score and cost", "What a point of mIoU costs: each row's score against the hours of its whole study.",
+     cost.score_against_hours),
+    ("classes", "Classes", "IoU in % of every class, in the dataset's order, mean over seeds.", classes.heat_maps),
+    ("thresholds", "Thresholds", "Maps become masks at a background threshold: what each value of it gives.",
+     thresholds.curves),
+    ("tuning", "Tuning", "What searching gave over the default, and what it looked at.", tuning.blocks),
+    ("training", "Training", "Terms of the loss while the rows' runs trained.", training.curves),
+    ("time", "Time", "Where the hours went, by stage.", cost.stages),
+)  # fmt: skip
 
 
 def page_of(store: str | Path, *, sweep: str | None = None, dataset: str | None = None, tier: str | None = None,
             weights: str = "student", split: str | None = None) -> str:  # fmt: skip
     """The page of a store, or of the part that the words name, as HTML. Raises StoreError as `harness.store.load`."""
-    results = load(store)
+    results = load(store, (*TABLES, "artifacts"))
     filters = Filters(sweep, dataset, tier, weights, split)
-    return page_html(build(results, filters))
+    board = _leaderboard_of(results, filters)
+    # The two long tables: only what the page draws.
+    rows = [row for b in board.boards for row in b.group.rows]
+    evals = [e for row in rows for s in row.scores.values() for e in s.evals]
+    keys = [k for row in rows for k in (*row.keys, *row.spent)]
+    only = {"curves": pl.col("eval").is_in(evals), "steps": pl.col("key").is_in(keys)}
+    long = load(store, tuple(only), only=only)
+    return page_html(build(results.with_tables(**long.tables), filters, board))
 
 
-def build(results: Results, filters: Filters) -> Page:
+def for_tracker(results: Results, sweep: str) -> str:
+    """The page of one sweep as HTML; `results` with all tables."""
+    return page_html(build(results, Filters(sweep)))
+
+
+def build(results: Results, filters: Filters, board: Leaderboard | None = None) -> Page:
     """The page as a model."""
-    board = leaderboard.build(results, sweep=filters.sweep, dataset=filters.dataset, tier=filters.tier,
-                              weights=filters.weights, split=filters.split)  # fmt: skip
+    board = board or _leaderboard_of(results, filters)
+    view = View(results, filters, board, by_key(chosen_runs(results, filters)))
     chapters = [_leaderboard(board)]
+    if view.boards:
+        chapters += [Chapter(id, title, tuple(make(view)), lead) for id, title, lead, make in CHAPTERS]
     return Page(
-        "Benchmark of weakly and sparsely supervised segmentation",
+        TITLE,
         tuple(c for c in chapters if c.blocks),
-        facts=_facts(results, filters, board),
+        facts=_facts(view),
         notes=board.table.notes,
         metrics=_metrics(board),
     )
+
+
+def _leaderboard_of(results: Results, filters: Filters) -> Leaderboard:
+    return leaderboard.build(results, sweep=filters.sweep, dataset=filters.dataset, tier=filters.tier,
+                             weights=filters.weights, split=filters.split)  # fmt: skip
 
 
 def _leaderboard(board: Leaderboard) -> Chapter:
@@ -52,20 +85,18 @@ def _metrics(board: Leaderboard) -> dict[str, str]:
     """What a reader may rank by, in the order in which targets are made."""
     found = {q.id: q for b in board.boards for q in b.quantities}
     order = sorted(found.values(), key=lambda q: (TARGETS.index(q.target), q.tags != USUAL_TAGS.get(q.target), q.tags))
-    usual = {q.id: q.tags == USUAL_TAGS.get(q.target, "none") for q in order}
-    return {q.id: NAMES[q.target] + ("" if usual[q.id] else f", tags {q.tags}") for q in order}
+    return {q.id: quantity_name(q) for q in order}
 
 
-def _facts(results: Results, filters: Filters, board: Leaderboard) -> tuple[str, ...]:
-    runs = chosen_runs(results, filters)
-    if runs.is_empty():
+def _facts(view: View) -> tuple[str, ...]:
+    """What the store holds, in a line."""
+    runs = list(view.runs.values())
+    if not runs:
         return ("no runs",)
-    by_status = dict(latest_runs(runs).group_by("status").len().iter_rows())
-    told = [f"{by_status[s]:,} {s}" for s in ("done", "pruned", "failed") if s in by_status]
-    methods = runs.filter(pl.col("status") == "done")["method"].n_unique()
-    gpu, core = hours(by_key(runs).values())
+    states = [r["status"] for r in runs]
+    told = [f"{states.count(s):,} {s}" for s in ("done", "pruned", "failed") if s in states]
+    methods = len({r["method"] for r in runs if r["status"] == "done"})
+    gpu, core = hours(runs)
     spent = [f"{gpu:.1f} GPU-h"] * (gpu > 0) + [f"{core:.1f} core-h"] * (core > 0)
-    datasets = runs["dataset"].unique().sort().to_list()
-    return (
-        f"runs: {', '.join(told)}", f"{methods} method{'s' * (methods != 1)}", ", ".join(datasets), *spent,
-    )  # fmt: skip
+    datasets = sorted({str(r["dataset"]) for r in runs})
+    return f"runs: {', '.join(told)}", f"{methods} method{'s' * (methods != 1)}", ", ".join(datasets), *spent

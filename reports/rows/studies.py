@@ -13,6 +13,7 @@ from harness.errors import first_line
 from harness.plan.config import migrated
 from harness.plan.studies import preference
 from harness.store import Results, latest_runs
+from harness.store.rows import phase_seconds
 from reports.rows.data import data_of, from_json
 from reports.rows.row import Failure, Filters
 
@@ -177,9 +178,7 @@ def hours(runs: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
         if (run["gpu_seconds"] or 0.0) > 0:
             gpu += run["gpu_seconds"]
         elif str(run["device"] or "cpu").startswith("cpu"):
-            # A run that was stopped leaves its reached share there, which is no phase; others spent what is reused.
-            wall = sum(float(v) for k, v in from_json(run["seconds"]).items() if k not in ("reached", "reused"))
-            core += wall * (run["world_size"] or 1) * (run["threads"] or 1)
+            core += sum(phase_seconds(run).values()) * (run["world_size"] or 1) * (run["threads"] or 1)
     return gpu / 3600, core / 3600
 
 

@@ -72,7 +72,7 @@ function look() {
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("ink") },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis, yaxis: axis,
     hoverlabel: { bgcolor: colour("band"), bordercolor: colour("line"), font: { color: colour("ink") } },
-    legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 }, margin: { l: 54, r: 12, t: 8, b: 44 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, margin: { l: 54, r: 14, t: 30, b: 44 },
   } };
 }
 function draw(place) {

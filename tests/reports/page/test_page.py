@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from fixture_store import ToyStore, swapped_miou
+from fixture_store import ToyStore, frame, swapped_miou
+from many_runs import many_runs
 
 from harness.cli.parsing import main
 from reports.page.__main__ import run
@@ -59,6 +63,62 @@ def test_names_with_markup_are_text(toy: ToyStore) -> None:
     assert "<img src=x" not in text
     assert "</script><b>" not in text
     assert "&lt;img src=x" in text
+
+
+def figures(text: str) -> dict[str, list[dict[str, Any]]]:
+    """The figures of a page by the title above them."""
+    found = re.findall(
+        r'<h3>([^<]*)</h3>(?:\s*<p>[^<]*</p>)?\s*<div class="chart"[^>]*>\s*<script[^>]*>(.*?)</script>', text
+    )
+    out: dict[str, list[dict[str, Any]]] = {}
+    for title, figure in found:
+        out.setdefault(title.partition(" · ")[0], []).append(json.loads(figure))
+    return out
+
+
+def test_charts_hold_the_numbers_of_the_rows(toy_root: Path) -> None:
+    found = figures(page_of(toy_root))
+    costs = {t["name"]: (t["x"], t["y"]) for t in found["segmentation"][0]["data"] if "name" in t}
+    assert costs["cam"] == ([2.0], [pytest.approx(swapped_miou(20), rel=1e-3)])
+    (heat,) = found["CAM"][1]["data"]
+    assert heat["customdata"][0][1][1] == "disc"
+    assert heat["z"][-1] == [pytest.approx(100 * 60 / 100, rel=1e-3), pytest.approx(100 * 20 / 60, rel=1e-3)]
+    (stages,) = found["toy"]
+    assert {t["name"]: sum(t["x"]) for t in stages["data"]}.keys() == {"method", "scoring"}
+
+
+def test_curves_meet_their_points(toy: ToyStore) -> None:
+    toy.trial(toy.run("a", "a"), "a")
+    for rule, swaps, threshold in (("fixed", 24, 0.5), ("held-out", 20, 0.3), ("oracle", 16, 0.2)):
+        name = toy.evaluate("a", "cam", swaps, rule=rule, threshold=threshold)
+    rows = [
+        {"eval": name, "class": c, "threshold": at, "tp": 6 * (size - n), "fp": 6 * n, "fn": 6 * n}
+        for at, n in ((0.2, 16), (0.3, 20), (0.5, 24)) for c, size in ((0, 80), (1, 40))
+    ]  # fmt: skip
+    toy.store.write("curves", name, frame("curves", rows))
+    line, *points = figures(page_of(toy.root))["CAM"][-1]["data"]
+    assert line["x"] == [0.2, 0.3, 0.5]
+    assert line["y"] == pytest.approx([swapped_miou(n) for n in (16, 20, 24)], rel=1e-3)
+    at = {p["x"][0]: p["y"][0] for p in points if p["x"] != [None]}
+    assert at == pytest.approx(dict(zip(line["x"], line["y"], strict=True)))
+
+
+def test_a_tuned_study_shows_optunas_views(tmp_path: Path) -> None:
+    many_runs(tmp_path, studies=2, trials=10, images=4, steps=20)
+    text = page_of(tmp_path)
+    found = figures(text)
+    assert {"History: method0", "Importance: method0", "Parallel coordinates: method0"} <= found.keys()
+    assert "Default beside tuned" in text
+    assert "What moved the score: method0" in text
+    expected = found["Expected best of k trials"][0]["data"][0]["y"]
+    assert expected == sorted(expected)
+    assert len(expected) in (8, 9)
+
+
+def test_no_tuned_study_says_so(toy: ToyStore) -> None:
+    toy.trial(toy.run("a", "a"), "a")
+    toy.evaluate("a", "segmentation", 10)
+    assert "Nothing was tuned here" in page_of(toy.root)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Charts of the page: each module turns rows into blocks of `reports.format.html`."""

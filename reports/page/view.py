@@ -1,0 +1,72 @@
+"""What every chapter of the page is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from harness.scoring.metrics import iou
+from harness.store import Results
+from reports.page.charts.style import styles
+from reports.rows.ranking import Board, Quantity
+from reports.rows.row import Filters, Row
+from reports.rows.studies import Runs
+from reports.sections.board import NAMES
+from reports.sections.leaderboard import Leaderboard
+
+
+@dataclass(frozen=True)
+class View:
+    """A store's tables, its boards and its runs by key, under the reader's filters."""
+
+    results: Results
+    filters: Filters
+    leaderboard: Leaderboard
+    runs: Runs
+
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """The ranking groups in the leaderboard's order."""
+        return self.leaderboard.boards
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows of all boards."""
+        return [row for board in self.boards for row in board.group.rows]
+
+    @cached_property
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """Colour and dash by a row's title: the same on the whole page."""
+        return styles(row.title for row in self.rows)
+
+    @cached_property
+    def classes(self) -> pl.DataFrame:
+        """IoU in [0,1] of every class of every eval that a row shows: eval, class, iou; absent classes are out."""
+        counts = list(self.leaderboard.counts.values())
+        return iou(pl.concat(counts)) if counts else iou(self.results.counts.clear())
+
+    @cached_property
+    def mious(self) -> Mapping[str, float]:
+        """mIoU in [0,1] by eval."""
+        means = self.classes.group_by("eval").agg(pl.col("iou").mean())
+        return dict(means.iter_rows())
+
+
+def board_name(board: Board) -> str:
+    """What a board's rows are of, short: beside a chart its heading would be too long."""
+    head = board.group.head
+    parts = [head.dataset, head.split, head.supervision, head.variant, head.tier, head.protocol]
+    parts += [f"{head.trials} trials"] * (head.trials > 1) + [f"CRF {head.inference.crf}"] * (
+        head.inference.crf != "none"
+    )
+    return " · ".join([*parts, *([board.group.apart] if board.group.apart else [])])
+
+
+def quantity_name(quantity: Quantity) -> str:
+    """`CAM`, and its tags where they are not the usual ones."""
+    usual = quantity.id == quantity.target
+    return NAMES[quantity.target] + ("" if usual else f", tags {quantity.tags}")
