@@ -22,6 +22,8 @@ from reports.rows.rows import TABLES
 ABOUT = """Prints a paper's main tables, row by row as printed, with a column of ours: value, interval over seeds,
 seeds, protocol, difference and verdict. Only rows with protocol fixed are read."""
 SUPERVISION = {"tags": "I", "tags+saliency": "I+S"}
+MOST_ACROSS = 4
+"""Printed columns that stand side by side; of a table with more, each number is a line."""
 NOTES = (
     f"ours: mean over seeds with its 95 % t-interval; verdict from {SEEDS} seeds on: reproduced where the interval "
     f"meets the claim ± {TOLERANCE}, above or below where it does not, too uncertain with a half-width above {WIDEST}",
@@ -100,24 +102,19 @@ def _section(paper: str, table: str, judged: Sequence[Judged]) -> Section:
     ours = [c for i, c in enumerate(columns) if i == 0 or any(j.row for j in judged if j.claim.column == c)]
     several = len(ours) > 1
     facts = {c: next(j.claim for j in judged if j.claim.column == c) for c in columns}
-    heads = _heads(judged)
-    shown = [
-        *heads,
-        *(Column(f"printed_{_id(c)}", c, right=True) for c in columns),
-        *(head for c in ours for head in _ours_columns(c, facts[c], several)),
-    ]
+    if len(columns) > MOST_ACROSS:
+        shown = [*_heads(judged), Column("column", "column"), Column("printed", "printed", right=True),
+                 *_ours_columns("", None, False)]  # fmt: skip
+        lines = _number_by_number(judged)
+    else:
+        shown = [
+            *_heads(judged),
+            *(Column(f"printed_{_id(c)}", c, right=True) for c in columns),
+            *(head for c in ours for head in _ours_columns(c, facts[c], several)),
+        ]
+        lines = _row_by_row(by_row)
     wanted = {c.id for c in shown}
-    lines = []
-    before = ""
-    for cells in by_row.values():
-        line: dict[str, Cell] = {}
-        claim = next(iter(cells.values())).claim
-        line.update(_head_cells(claim, before))
-        before = claim.group
-        for c, j in cells.items():
-            line[f"printed_{_id(c)}"] = f"{j.claim.value:g}" if j.claim.value % 1 else f"{j.claim.value:.1f}"
-            line.update(_ours(j))
-        lines.append({k: v for k, v in line.items() if k in wanted})
+    lines = [{k: v for k, v in line.items() if k in wanted} for line in lines]
     datasets = ", ".join(dict.fromkeys(j.claim.dataset for j in judged))
     sources = "; ".join(dict.fromkeys(j.claim.source for j in judged))
     heading = f"{paper} · table {table} · {datasets}"
@@ -130,6 +127,38 @@ def _section(paper: str, table: str, judged: Sequence[Judged]) -> Section:
         f"printed numbers: {sources}",
         remarks_of([j.claim for j in judged]),
     )
+
+
+def _row_by_row(by_row: Mapping[str, Mapping[str, Judged]]) -> list[dict[str, Cell]]:
+    """A line for each printed row, its numbers side by side."""
+    lines = []
+    before = ""
+    for cells in by_row.values():
+        claim = next(iter(cells.values())).claim
+        line = _head_cells(claim, before)
+        before = claim.group
+        for c, j in cells.items():
+            line[f"printed_{_id(c)}"] = _printed(j.claim)
+            line.update(_ours(j, f"_{_id(c)}"))
+        lines.append(line)
+    return lines
+
+
+def _number_by_number(judged: Sequence[Judged]) -> list[dict[str, Cell]]:
+    """A line for each printed number."""
+    lines = []
+    before: Claim | None = None
+    for j in judged:
+        line = _head_cells(j.claim, before.group if before else "")
+        if before is not None and before.row == j.claim.row:
+            line["row"] = Same(j.claim.row)
+        before = j.claim
+        lines.append({**line, "column": j.claim.column, "printed": _printed(j.claim), **_ours(j)})
+    return lines
+
+
+def _printed(claim: Claim) -> str:
+    return f"{claim.value:g}" if claim.value % 1 else f"{claim.value:.1f}"
 
 
 def _heads(judged: Sequence[Judged]) -> list[Column]:
@@ -146,30 +175,30 @@ def _head_cells(claim: Claim, before: str) -> dict[str, Cell]:
             "backbone": claim.backbone}  # fmt: skip
 
 
-def _ours_columns(column: str, claim: Claim, several: bool) -> list[Column]:
-    name = _id(column)
+def _ours_columns(column: str, claim: Claim | None, several: bool) -> list[Column]:
+    """Of one printed column, or without one of all of them."""
+    name = f"_{_id(column)}" if column else ""
     title = f"ours, {column}" if several else "ours"
     of = f", {column}" if several else ""
-    what = f"{claim.dataset} {claim.split}"
+    what = f"{claim.dataset} {claim.split}" if claim else ""
     return [
-        Column(f"ours_{name}", title, what, right=True),
-        Column(f"seeds_{name}", "seeds", right=True, spare=2),
-        Column(f"protocol_{name}", "protocol", spare=6),
-        Column(f"difference_{name}", "diff.", right=True),
-        Column(f"verdict_{name}", f"verdict{of}"),
-        Column(f"why_{name}", "because", spare=1),
+        Column(f"ours{name}", title, what, right=True),
+        Column(f"seeds{name}", "seeds", right=True, spare=2),
+        Column(f"protocol{name}", "protocol", spare=6),
+        Column(f"difference{name}", "diff.", right=True),
+        Column(f"verdict{name}", f"verdict{of}"),
+        Column(f"why{name}", "because", spare=1),
     ]
 
 
-def _ours(j: Judged) -> Mapping[str, Cell]:
-    name = _id(j.claim.column)
+def _ours(j: Judged, name: str = "") -> Mapping[str, Cell]:
     return {
-        f"ours_{name}": j.score,
-        f"seeds_{name}": j.seeds or None,
-        f"protocol_{name}": None if j.row is None else f"{j.row.protocol}, {j.row.variant}",
-        f"difference_{name}": None if j.difference is None else Signed(j.difference),
-        f"verdict_{name}": j.verdict,
-        f"why_{name}": j.why or None,
+        f"ours{name}": j.score,
+        f"seeds{name}": j.seeds or None,
+        f"protocol{name}": None if j.row is None else f"{j.row.protocol}, {j.row.variant}",
+        f"difference{name}": None if j.difference is None else Signed(j.difference),
+        f"verdict{name}": j.verdict,
+        f"why{name}": j.why or None,
     }
 
 

@@ -47,7 +47,7 @@ def terminal(table: Table, *, width: int | None = None, colour: bool = False) ->
         widths = {c.id: _wants(section.rows, c, text) for c in columns}
         narrow = width is not None and sum(widths.values()) + 3 * len(columns) > width
         if narrow:
-            widths = _shrunk(section.rows, columns, (width or 0) - 2 * len(columns) + 2)
+            widths = _shrunk(section.rows, columns, (width or 0) - 2 * len(columns))
         grid = Rich(header_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, int(not narrow), 0, int(narrow)))
         for column in columns:
             justify: Literal["left", "right"] = "right" if column.right else "left"
@@ -230,7 +230,7 @@ def _fitting(section: Section, width: int | None) -> tuple[list[Column], list[Co
 
 def _stacked_width(rows: Iterable[Mapping[str, Cell]], columns: list[Column]) -> int:
     rows = list(rows)
-    return sum(_wants(rows, c, _stacked) for c in columns) + 2 * len(columns) - 2
+    return sum(_wants(rows, c, _stacked) for c in columns) + 2 * len(columns)
 
 
 def _pipe(cells: Iterable[str]) -> str:

@@ -210,10 +210,41 @@ def test_frames(every: ToyStore, form: str, tmp_path: Path) -> None:
     assert (read.height, read.columns) == (14, list(SCHEMA))
 
 
-@pytest.mark.parametrize(("paper", "rows"), [("toco", [2, 2]), ("unia", [1, 1])])
+@pytest.mark.parametrize(("paper", "rows"), [("toco", [2, 12]), ("unia", [1, 8])])
 def test_other_papers(every: ToyStore, paper: str, rows: list[int]) -> None:
+    """Three printed columns stand side by side; of six and eight, each number is a line."""
     table, _ = build(Judge(load(every.root)), paper)
     assert [len(s.rows) for s in table.sections] == rows
+
+
+def test_many_columns_read_right_on_a_narrow_terminal(toy: ToyStore, monkeypatch, capsys) -> None:
+    """`pce` on VOC scribbles beside third-party numbers, on 80 columns: no word is cut, and its claim keeps its tag."""
+    for seed in range(3):
+        key = card_run(toy, f"pce-scribbles-{seed}", "pce", seed=seed, supervision="scribbles", decoder="deeplabv3plus")
+        toy.evaluate(key, "segmentation", NEAR, split="val", protocol="fixed")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(run, ["paper=agmm", f"store={toy.root}"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    lines = {tuple(line.split()[:1]): line for line in text.splitlines()}
+    assert "73.8" in lines[("PCE",)]
+    assert "75.6" in lines[("PCE",)]
+    assert "not comparable" in lines[("PCE",)]
+    heads = [line.split() for line in text.splitlines() if " diff. " in f"{line} "]
+    assert all("verdict" in head for head in heads)
+    ema = [line.split() for line in text.splitlines() if line.split()[:1] == ["EMA"]]
+    assert [next(w for w in words if w[0].isdigit()) for words in ema] == [
+        "49.4",
+        "60.3",
+        "42.9",
+        "50.5",
+        "61.2",
+        "66.5",
+    ]
+    judged = build(Judge(load(toy.root)), "agmm")[1]
+    third = [j for j in judged if j.claim.row == "PCE"]
+    assert [(j.verdict, j.seeds) for j in third] == [("not comparable", 3)]
+    assert third[0].why == f"backbone {VIT_B}"
 
 
 def test_bad_words(every: ToyStore, capsys: pytest.CaptureFixture[str]) -> None:
