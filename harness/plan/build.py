@@ -12,6 +12,7 @@ from harness.api.dataset import Dataset
 from harness.api.method import BuildInfo, Method
 from harness.api.recipe import Train
 from harness.api.spec import resolve
+from harness.errors import BadInput, Problem
 from harness.plan.config import RunConfig
 from harness.plan.pretrained import RANDOM, Pretrained
 from harness.plan.recipes import config_of, recipe_of, run_of, spec_of
@@ -31,6 +32,29 @@ def check_build(run: RunConfig, dataset: Dataset) -> None:
         built: dict[str, Method] = {}
         for stage in recipe_of(run).training:
             built[stage.network] = build_network(run, stage, dataset, RANDOM, built)
+            _check_norms(built[stage.network], run_of(run, stage))
+
+
+def _check_norms(method: Method, own: RunConfig) -> None:
+    """No batch norm keeps statistics of its own where a batch has several groups: they would be those of one worker.
+
+    A batch norm that declares `over_group` is the harness's synchronised one: it normalises over the group, which lies
+    whole on one worker, and its statistics go through `StepOutput.stats`. Raises BadInput.
+    """
+    method.train()
+    kind = torch.nn.modules.batchnorm._BatchNorm
+    stray = [
+        name
+        for name, m in method.named_modules()
+        if isinstance(m, kind) and m.training and m.track_running_stats and not getattr(m, "over_group", False)
+    ]
+    if stray and own.batch != own.group:
+        found = (
+            f"batch {own.batch} in groups of {own.group}, and batch norm {stray[0]} keeps statistics of whatever "
+            "passes through it: they would depend on how groups are spread over workers"
+        )
+        fix = f"group={own.batch}; in the method: freeze it, or a batch norm with over_group (docs/methods.md)"
+        raise BadInput(Problem("group", found, fix))
 
 
 _known_to_fit: set[tuple[str, ...]] = set()

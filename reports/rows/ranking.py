@@ -107,7 +107,7 @@ def groups_of(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
 
 
 def _by_data(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
-    scored = [_images(row, counts) for row in rows]
+    scored = [images_of(row, counts) for row in rows]
     found: dict[tuple[int, str], list[int]] = {}
     for i, number in enumerate(sorted_apart([r.data for r in rows])):
         found.setdefault((number, scored[i][1]), []).append(i)
@@ -215,7 +215,7 @@ def _percent(interval: Interval, rank: int | None, excluded: int, mark: str) -> 
     return Score(100 * interval.value, 100 * interval.low, 100 * interval.high, rank, excluded, mark)
 
 
-def _images(row: Row, counts: Counts) -> tuple[int, str]:
+def images_of(row: Row, counts: Counts) -> tuple[int, str]:
     """How many images a row was scored on, and a digest of which."""
     ids = [e for scored in row.scores.values() for e in scored.evals if e in counts]
     names = [counts[e]["image"].unique().sort() for e in ids]

@@ -5,6 +5,7 @@ Axes: H W pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -33,5 +34,16 @@ def density(labels: Iterable[NDArray[np.uint8]]) -> tuple[float, float]:
 def density_text(dataset: Dataset, ids: Sequence[str], kind: str) -> str:
     """Of up to `LOOKED_AT` of these images, as tables have it: `2.31 % of pixels, 4.2 marks an image`."""
     chosen = dict.fromkeys(ids[i] for i in np.linspace(0, len(ids) - 1, min(LOOKED_AT, len(ids))).astype(int))
-    share, marks = density(dataset.weak(image_id, kind) for image_id in chosen)
-    return f"{100 * share:.2f} % of pixels, {marks:.1f} marks an image"
+    return text_of(*density(dataset.weak(image_id, kind) for image_id in chosen))
+
+
+def text_of(share: float, marks: float) -> str:
+    """Share of labelled pixels in [0,1] and marks an image, as runs record them."""
+    percent = f"{100 * share:.2f}" if share >= 1e-3 else f"{100 * share:.2g}"
+    return f"{percent} % of pixels, {marks:.1f} marks an image"
+
+
+def read_text(text: str) -> tuple[float, float] | None:
+    """Share of labelled pixels in [0,1] and marks an image of such a text; None for another one."""
+    found = re.fullmatch(r"([\d.e-]+) % of pixels, ([\d.]+) marks an image", text)
+    return (float(found[1]) / 100, float(found[2])) if found else None

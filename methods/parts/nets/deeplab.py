@@ -34,6 +34,9 @@ class GroupBatchNorm(nn.BatchNorm2d):
     value a channel, as the pooled branch of one image has it: the output is then the bias.
     """
 
+    over_group = True
+    """Tells the engine that it is synchronised in this way (docs/methods.md)."""
+
     def __init__(self, channels: int):
         super().__init__(channels)
         self.seen: list[tuple[Tensor, Tensor]] = []

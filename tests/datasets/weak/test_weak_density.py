@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.datasets import open_dataset
-from harness.datasets.weak.density import density, density_text
+from harness.datasets.weak.density import density, density_text, read_text, text_of
 
 
 def test_share_and_marks_by_hand():
@@ -25,3 +25,13 @@ def test_words_of_clicks():
     assert text.startswith("0.22 % of pixels, ")
     assert float(text.split()[4]) == pytest.approx(20, abs=1)
     assert density_text(dataset, dataset.ids("train"), "points") != text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0231, "2.31 % of pixels"), (0.001, "0.10 % of pixels"), (0.000432, "0.043 % of pixels"), (0.0, "0 % of pixels")],
+)
+def test_two_digits_at_least_and_back(share, text):
+    assert text_of(share, 2.8) == f"{text}, 2.8 marks an image"
+    assert read_text(text_of(share, 2.8)) == pytest.approx((share, 2.8), rel=0.01)
+    assert read_text("a handful") is None
