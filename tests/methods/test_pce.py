@@ -40,8 +40,11 @@ def test_only_labelled_pixels_count():
     torch.nn.init.zeros_(method.net.decoder.classify.weight)
     data = sparse(golden.batch(method))
     assert float(method.step(data, Progress(0, 10)).losses["seg"].detach()) == pytest.approx(1.3862944, rel=1e-5)
+    assert float(method.step(data, Progress(0, 10)).logged["unlabelled_crops"]) == 0.0
     nothing = dataclasses.replace(data, label_BHW=torch.full_like(data.label_BHW, IGNORE))
-    loss = method.step(nothing, Progress(0, 10)).losses["seg"]
+    found = method.step(nothing, Progress(0, 10))
+    assert float(found.logged["unlabelled_crops"]) == 1.0
+    loss = found.losses["seg"]
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)

@@ -22,6 +22,7 @@ from methods.parts.bases.sparse_knobs import SPARSE_LABELS, SparseKnobs
 from methods.parts.nets.deeplab import CARD_WIDTH, DeepLabV3Plus, GroupBatchNorm, absorb_stats, take_stats
 from methods.parts.nets.dilated import dilated_backbone, train_batch_norm
 from methods.parts.nets.vit_segmenter import SegmentationNet
+from methods.parts.ops.losses import unlabelled_share
 from methods.parts.views.sparse_views import SparseViews
 
 VERSION = 1
@@ -129,8 +130,8 @@ class SparseSegmenter(Segmenter):
         self, losses: dict[str, Tensor], label_BHW: Tensor, stats: Mapping[str, Tensor] | None = None
     ) -> StepOutput:
         """A step's losses, what batch norm saw, and logged beside them the share of crops without a labelled pixel."""
-        unlabelled = (label_BHW == IGNORE).flatten(1).all(1).float().mean()
-        return StepOutput(losses, {**(stats or {}), **take_stats(self.net)}, logged={"unlabelled_crops": unlabelled})
+        logged = {"unlabelled_crops": unlabelled_share(label_BHW)}
+        return StepOutput(losses, {**(stats or {}), **take_stats(self.net)}, logged)
 
     def absorb(self, stats: Mapping[str, Tensor]) -> None:
         """Running statistics of the batch norm that learns."""

@@ -16,7 +16,7 @@ from methods.parts.knobs import SegmenterKnobs
 from methods.parts.nets.deeplab import CARD_WIDTH, fitted_decoder, fitted_rates, take_stats
 from methods.parts.nets.pyramids import Pyramid, build_pyramid
 from methods.parts.nets.vit_segmenter import SegmentationNet, ViTSegmenter
-from methods.parts.ops.losses import cross_entropy_ignore
+from methods.parts.ops.losses import cross_entropy_ignore, unlabelled_share
 
 VERSION = 1
 """Raised when anything here computes something else."""
@@ -69,12 +69,13 @@ class Supervised(Segmenter):
     def step(self, group: Batch, progress: Progress) -> StepOutput:
         """Mean cross-entropy over the labelled pixels of one group, 0 where there are none (agmm.md 2.4 L_seg).
 
-        Raises ValueError for a batch without labels.
+        Logged beside it: the share of crops without a labelled pixel. Raises ValueError for a batch without labels.
         """
         if group.label_BHW is None:
             raise ValueError(f"{type(self).__name__} needs labels={self.wanted}")
         logits_BKhw = self.net.logits(group.views["view1"])
-        return StepOutput({"seg": cross_entropy_ignore(logits_BKhw, group.label_BHW)}, take_stats(self.net))
+        losses = {"seg": cross_entropy_ignore(logits_BKhw, group.label_BHW)}
+        return StepOutput(losses, take_stats(self.net), {"unlabelled_crops": unlabelled_share(group.label_BHW)})
 
     def describe(self) -> dict[str, Any]:
         """Values fitted to this size."""

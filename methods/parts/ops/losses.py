@@ -42,3 +42,8 @@ def cross_entropy_ignore(logits_BKhw: Tensor, label_BHW: Tensor) -> Tensor:
     """Mean cross-entropy over labelled pixels of the group: scalar, nats; 0 where every pixel is 255."""
     loss_BHW = _pixel_cross_entropy(logits_BKhw, label_BHW)
     return loss_BHW.sum() / (label_BHW != IGNORE).sum().clamp(min=1)
+
+
+def unlabelled_share(label_BHW: Tensor) -> Tensor:
+    """Share of a group's crops without a labelled pixel: scalar in [0,1] (agmm.md 6: points and small crops)."""
+    return (label_BHW == IGNORE).flatten(1).all(1).float().mean()

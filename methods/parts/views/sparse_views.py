@@ -33,7 +33,9 @@ BLUR_RADIUS_MIN = 0.1
 SHIFT = 10.0
 """Most that is added to all levels."""
 TAGS = "tags_K"
-"""Name of the vector of labels, background included, that the sparse labels of the whole image hold (agmm.md 2.1)."""
+"""Name of the vector of labels, background included, that the sparse labels of the whole image hold (agmm.md 2.1).
+
+Not `Batch.tags_BK`: its tags may come from masks, and name classes that nobody labelled."""
 Pixels = NDArray[np.uint8]
 
 
