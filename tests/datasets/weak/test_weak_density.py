@@ -29,7 +29,12 @@ def test_words_of_clicks():
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.0231, "2.31 % of pixels"), (0.001, "0.10 % of pixels"), (0.000432, "0.043 % of pixels"), (0.0, "0 % of pixels")],
+    [
+        (0.0231, "2.31 % of pixels"),
+        (0.001, "0.10 % of pixels"),
+        (0.000432, "0.043 % of pixels"),
+        (0.0, "0 % of pixels"),
+    ],
 )
 def test_two_digits_at_least_and_back(share, text):
     assert text_of(share, 2.8) == f"{text}, 2.8 marks an image"
