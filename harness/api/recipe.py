@@ -1,7 +1,7 @@
 """Recipes: what a method's stages train and write, in order, and what each target is scored from. Plain data, no torch.
 
 A name in a recipe is that of a network, which a `Train` stage leaves, or of an artefact: one file for each image, which
-a `PerImage` stage writes. Names are unique in a recipe.
+a `PerImage` stage writes or a user gives. Names are unique in a recipe.
 """
 
 from __future__ import annotations
@@ -81,6 +81,26 @@ class PerImage:
 
 
 Stage = Train | PerImage
+Held = Literal["maps", "labels", "vectors"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """An artefact that no stage makes: a folder of one file for each image, named by a knob.
+
+    The files are checked and digested before anything trains; in config and keys the knob then holds the digest of
+    their content, wherever the folder lies. A recipe lists it where the knob is not empty.
+    """
+
+    name: str
+    knob: str
+    """Its text is the folder; the digest once the run is planned."""
+    holds: Held = "maps"
+    """maps: `.npz` with `classes` (n,) and `cam` (n,h,w) in [0,1], or `.npy` (C,h,w); labels: `.png` (H,W), 255 =
+    ignored; vectors: `.npy` (n,)."""
+    images: tuple[Literal["train", "scored"], ...] = ("train",)
+    """Which images must have a file."""
+    owner: Owner = "own"
 
 
 def own_name(stage: Stage) -> str:
@@ -94,17 +114,20 @@ class Recipe:
 
     stages: tuple[Stage, ...]
     scored: Mapping[str, str]
+    given: tuple[Given, ...] = ()
+    """Artefacts that a user has."""
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
+        given = [g.name for g in self.given]
         made: dict[str, Stage] = {}
         for stage in self.stages:
             problems += [
                 Problem(f"recipe, stage {stage.name}", f"reads {name!r}, which no stage before it makes",
-                        nearest(name, made) if made else "put the stage that makes it first")
-                for name in stage.reads if name not in made
+                        nearest(name, [*made, *given]) if made or given else "put the stage that makes it first")
+                for name in stage.reads if name not in made and name not in given
             ]  # fmt: skip
-            if stage.makes in made or stage.name in (s.name for s in made.values()):
+            if stage.makes in (*made, *given) or stage.name in (s.name for s in made.values()):
                 problems.append(
                     Problem(f"recipe, stage {stage.name}", f"or {stage.makes!r} is there twice", "rename it")
                 )
@@ -165,7 +188,7 @@ class Recipe:
                 scored[target] = network
         if not scored:
             raise BadInput(Problem("until", f"nothing can be scored after {name}", f"stages: {self._scorable()}"))
-        return Recipe(stages, scored)
+        return replace(self, stages=stages, scored=scored)
 
     def of_base(self) -> Recipe:
         """The same stages as those of a plug-in's base: its network is called `base`, all else `base-<name>`."""
@@ -191,12 +214,13 @@ class Recipe:
                     replace(s, owner="base", name=name, makes=renamed(s.makes), networks=all_renamed(s.networks),
                             inputs=all_renamed(s.inputs))
                 )  # fmt: skip
-        return Recipe(tuple(stages), {target: renamed(source) for target, source in self.scored.items()})
+        given = tuple(replace(g, owner="base", name=renamed(g.name)) for g in self.given)
+        return Recipe(tuple(stages), {target: renamed(source) for target, source in self.scored.items()}, given)
 
     def through_plugin(self) -> Recipe:
         """The same stages for a plug-in that trains its base: the first network is its own, all else the base's."""
         stages = tuple(s if s.makes == NETWORK else replace(s, owner="base") for s in self.stages)
-        return Recipe(stages, self.scored)
+        return Recipe(stages, self.scored, tuple(replace(g, owner="base") for g in self.given))
 
     def _scorable(self) -> str:
         made: set[str] = set()

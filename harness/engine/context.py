@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from harness.api.dataset import Dataset, Sample
 from harness.api.method import Batch, Method, Transform, Views
 from harness.api.recipe import NETWORK, Recipe, Train
-from harness.datasets.io.image_files import ExtraReader
+from harness.datasets.io.image_files import ExtraReader, read
 from harness.datasets.loading import Loader, Source
 from harness.datasets.splits import SplitPlan
+from harness.datasets.tools.given import GivenFolder
 from harness.engine.checkpoint import Artifact, load_weights
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.parallel import broadcast_from_first
@@ -24,8 +26,9 @@ from harness.engine.session import Session
 from harness.errors import BadInput
 from harness.plan.build import build_network
 from harness.plan.config import Machine, RunConfig
+from harness.plan.folders import folder_changes, given_folders
 from harness.plan.payload import Origin, PlannedData
-from harness.plan.recipes import run_of
+from harness.plan.recipes import knobs_of, run_of
 from harness.store import Store
 
 
@@ -89,6 +92,7 @@ class Context:
         """Raises BadInput naming what of the data is not as it was planned; what is read here is remembered by file."""
         with self.phases.of("start"):
             changes = self.data.changes(self.dataset, self.splits, self.run.labels)
+            changes += folder_changes(self.run, self.given, self.splits)
         if changes:
             raise BadInput(changes)
 
@@ -171,5 +175,20 @@ class Context:
         )
 
     def reader(self, artefact: str) -> ExtraReader:
-        """Reads what an earlier stage wrote of each image."""
-        return ExtraReader(self.made[artefact].path, self.dataset.num_classes)
+        """Reads of each image what travels with it from an earlier stage's files or a user's."""
+        return ExtraReader(self.files_of(artefact), self.dataset.num_classes)
+
+    @cached_property
+    def given(self) -> Mapping[str, GivenFolder]:
+        """By artefact, the folders that a user gave."""
+        return given_folders(self.run, self.machine.folders, self.dataset)
+
+    def files_of(self, artefact: str) -> Callable[[str], Any]:
+        """Reads an image's file of an artefact, of an earlier stage or a user. It raises BadInput naming the file."""
+        given = self.given.get(artefact)
+        return partial(read, self.made[artefact].path) if given is None else given.read
+
+    def digest_of(self, name: str) -> str:
+        """Digest of a network's weights, or of the files of an artefact."""
+        given = {g.name: str(knobs_of(self.run, g)[g.knob]) for g in self.recipe.given}
+        return given[name] if name in given else self.made[name].digest

@@ -17,11 +17,12 @@ from harness.api.vocabulary import VARIANTS
 from harness.cli.evaluate_words import AUTO, EvaluateWords
 from harness.cli.parsing import Parsed
 from harness.datasets import open_dataset
+from harness.datasets.disk.foreign_files import MAPS, MASKS, find_files
 from harness.datasets.splits import plan_splits
 from harness.engine.inference.counting import Scored
 from harness.engine.inference.evals import NO_RULE, Tables, add_eval, counts_at, thresholds_of
 from harness.errors import BadInput, Problem
-from harness.evaluation.foreign import MAPS, MASKS, USUAL_THRESHOLD, Counter, count, find_files
+from harness.evaluation.foreign import USUAL_THRESHOLD, Counter, count
 from harness.evaluation.job import scored_ids, threads_of
 from harness.evaluation.record import counts_of, known_eval
 from harness.files import digest_of
@@ -116,7 +117,7 @@ def plan_foreign(parsed: Parsed, store: Store, mode: str) -> Foreign:
     tune: tuple[str, ...] = ()
     rule = NO_RULE
     try:
-        files = find_files(folder, ids, MASKS if mode == "preds" else MAPS, mode)
+        files = find_files(folder, ids, MASKS if mode == "preds" else MAPS, mode, instead="; or choose another split=")
         if mode == "cams" and dataset.has_background:
             rule, tune, more = _rule(words, dataset, folder, split)
             files |= more

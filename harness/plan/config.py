@@ -218,6 +218,8 @@ class Machine:
     weights_digest: str = ""
     network_weights: Mapping[str, str | None] = field(default_factory=dict)
     """Files of the pretrained weights of further networks."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Folders that knobs name (`harness.api.recipe.Given`), by the digest of their content."""
     threads: int = 1
     loaders: int = 0
     checkpoint_every: int | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from harness.api.recipe import BASE, NETWORK, Recipe, RecipeInfo, Stage, Train, own_name
+from harness.api.recipe import BASE, NETWORK, Given, Recipe, RecipeInfo, Stage, Train, own_name
 from harness.api.registry import Chosen
 from harness.api.spec import MethodConfig, MethodSpec, resolve
+from harness.datasets.splits import SplitPlan
 from harness.errors import Problem, nearest
 from harness.plan.config import INFERENCE_FIELDS, RunConfig
 from harness.plan.knobs import typed_knobs
@@ -46,7 +47,7 @@ def recipe_of(run: RunConfig) -> Recipe:
     return recipe if run.until is None else recipe.until(run.until)
 
 
-def spec_of(run: RunConfig, stage: Stage) -> MethodSpec:
+def spec_of(run: RunConfig, stage: Stage | Given) -> MethodSpec:
     """Whose stage it is: the method, or the base of a plug-in."""
     chosen = run.chosen
     if stage.owner == "own":
@@ -57,7 +58,7 @@ def spec_of(run: RunConfig, stage: Stage) -> MethodSpec:
 
 def config_of(run: RunConfig, stage: Stage) -> MethodConfig:
     """The typed knobs that a stage is built from. Raises BadInput when a rule between them does not hold."""
-    return typed_knobs(spec_of(run, stage), _knobs(run, stage))
+    return typed_knobs(spec_of(run, stage), knobs_of(run, stage))
 
 
 def run_of(run: RunConfig, stage: Stage) -> RunConfig:
@@ -130,19 +131,31 @@ def knobs_read(run: RunConfig, stage: Stage) -> dict[str, Any]:
     known = spec_of(run, stage).config.knobs()
     return {
         name: value
-        for name, value in _knobs(run, stage).items()
+        for name, value in knobs_of(run, stage).items()
         if not (stages := known[name].metadata.get("stages", ())) or own_name(stage) in stages
     }
 
 
+def image_ids(which: Collection[str], splits: SplitPlan) -> list[str]:
+    """The images that a stage goes through or that must have a file (`train`, `scored`), sorted."""
+    of = {"train": splits.train, "scored": (*splits.tune, *splits.report)}
+    return sorted({image_id for name in which for image_id in of[name]})
+
+
 def stage_problems(spec: MethodSpec, recipe: Recipe) -> list[Problem]:
-    """Knobs that name a stage which the full recipe does not have."""
+    """Knobs that name a stage which the full recipe does not have, and given folders that no knob names."""
     names = [s.name for s in recipe.stages if s.owner == "own"]
-    return [
+    known = spec.config.knobs()
+    given = [
+        Problem(f"{spec.name}, given {g.name}", f"{g.knob!r} is no knob of this method", nearest(g.knob, known))
+        for g in recipe.given
+        if g.owner == "own" and g.knob not in known
+    ]
+    return given + [
         Problem(
             f"{spec.name}.{knob}", f"is read by stage {stage!r}, which the recipe does not have", nearest(stage, names)
         )
-        for knob, field in spec.config.knobs().items()
+        for knob, field in known.items()
         for stage in field.metadata.get("stages", ())
         if stage not in names and not field.metadata.get("optional_stage")
     ]
@@ -153,5 +166,6 @@ def own_network(name: str, owner: str) -> str:
     return name.removeprefix(BASE) if owner == "base" else name
 
 
-def _knobs(run: RunConfig, stage: Stage) -> Mapping[str, Any]:
+def knobs_of(run: RunConfig, stage: Stage | Given) -> Mapping[str, Any]:
+    """The knobs of the method that a stage is of, or of the base of a plug-in."""
     return run.knobs if stage.owner == "own" else (run.base_knobs or {})

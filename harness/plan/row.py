@@ -20,6 +20,7 @@ from harness.errors import BadInput, BrokenPlugin, Problem
 from harness.files import digest_of
 from harness.plan.ablations import names_for, overrides, unknown_names
 from harness.plan.config import Machine, RunConfig
+from harness.plan.folders import with_digests
 from harness.plan.inputs import (
     chosen_methods,
     data_warnings,
@@ -135,21 +136,29 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
             dense[kind] = density_text(dataset, splits.train, kind)
         except BadInput as e:
             problems.extend(e.problems)
+    folders: dict[str, str] = {}
+    odd: list[Problem] = []
+    fitting = []
+    for run in runs:
+        try:
+            fitting.append(with_digests(run, dataset, splits, folders, odd))
+        except BadInput as e:
+            problems.extend(p for p in e.problems if p not in problems)
     part = PlanRow(
         words=words,
         given=dict(parsed.given),
-        machine=_machine(words, gpus, threads),
+        machine=dataclasses.replace(_machine(words, gpus, threads), folders=folders),
         dataset=dataset,
         splits=splits,
         all_data=all_data,
         weak_fingerprints=weak,
         densities=dense,
         notes=tuple(notes),
-        warnings=tuple(data_warnings(dataset, splits, {run.labels for run in runs})),
+        warnings=(*data_warnings(dataset, splits, {run.labels for run in runs}), *odd),
         gpus=gpus,
     )
     studies = []
-    for run in runs:
+    for run in fitting:
         try:
             with registry().blamed(run.chosen.spec):
                 studies.append(_study(run, parsed, part, single))

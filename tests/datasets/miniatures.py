@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.api.dataset import Dataset
+from harness.datasets.disk.foreign_files import arrays_of, checked_maps
 from harness.datasets.io.image_files import Maps
 from harness.datasets.io.images import COLOURS
 from harness.datasets.tools.importing import keys_and_maps, sound_maps
 from harness.datasets.voc import CLASSES as VOC_CLASSES
-from harness.evaluation.foreign import arrays_of, checked_maps
 
 SIZE = (24, 32)
 """Height and width of every picture, pixels."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,15 +117,16 @@ def decided(maps: Maps, name: str, size: tuple[int, int]) -> tuple[NDArray[np.fl
 
 @dataclass(frozen=True)
 class ExtraReader:
-    """Reads what travels with an image from a stage's folder: label maps and vectors as they are; of score maps the
+    """Makes of an image's file what travels with the image: label maps and vectors as they are; of score maps the
     first name's, fused at the finest stored scale, as (C,h,w), or (K,h,w) with background first where it has a map."""
 
-    folder: Path
+    read: Callable[[str], Any]
+    """What an image's file holds."""
     num_classes: int
 
     def __call__(self, image_id: str) -> NDArray[Any]:
         """The array of one image. Raises BadInput as `read` does."""
-        found = read(self.folder, image_id)
+        found = self.read(image_id)
         if not isinstance(found, Maps):
             return np.asarray(found)
         name = next(iter(found.scales))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import log
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.api.dataset import Dataset
 from harness.datasets.disk.files import FileDataset
@@ -32,6 +35,13 @@ class MapFile:
     classes: tuple[int, ...] | None
     size: tuple[int, int] | None
     """None for a file without maps."""
+
+    @classmethod
+    def of(cls, path: Path, classes: NDArray[Any], maps: NDArray[Any], listed: bool) -> MapFile:
+        """Of what `foreign_files.arrays_of` found, whether or not the maps are sound."""
+        whole = listed and classes.ndim == 1 and classes.dtype.kind in "iu"
+        size = (int(maps.shape[1]), int(maps.shape[2])) if maps.ndim == 3 and len(maps) else None
+        return cls(str(path), tuple(classes.tolist()) if whole else None, size)
 
 
 def judge_maps(dataset: Dataset, files: Mapping[str, MapFile]) -> tuple[list[Problem], list[Problem]]:

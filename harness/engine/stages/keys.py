@@ -8,7 +8,7 @@ from typing import Any
 from harness.api.recipe import NETWORK, Stage, Train, own_name
 from harness.engine.context import Context
 from harness.files import digest_of
-from harness.plan.recipes import image_fields, spec_of, training_fields
+from harness.plan.recipes import image_fields, image_ids, spec_of, training_fields
 from harness.plan.versions import part_versions, versions
 
 
@@ -21,7 +21,7 @@ def stage_key(stage: Stage, context: Context, run_versions: Mapping[str, int]) -
     identity: dict[str, Any] = {
         "stage": own_name(stage),
         "version": stage.version,
-        "inputs": [context.made[name].digest for name in stage.reads],
+        "inputs": [context.digest_of(name) for name in stage.reads],
     }
     if isinstance(stage, Train):
         known = run_versions if stage.owner == "own" else versions(spec_of(run, stage))
@@ -42,7 +42,7 @@ def stage_key(stage: Stage, context: Context, run_versions: Mapping[str, int]) -
             "fields": image_fields(run, stage),
             "does": stage.does,
             "versions": {} if module.startswith("harness.") else dict(part_versions(module)),
-            "images": digest_of(image_ids(stage.images, context)),
+            "images": digest_of(image_ids(stage.images, context.splits)),
         }
         roles = [role for name in stage.images for role in ROLES[name]]
         identity |= {"pixels": [pixels[role] for role in roles]} if pixels else {}
@@ -51,10 +51,3 @@ def stage_key(stage: Stage, context: Context, run_versions: Mapping[str, int]) -
 
 ROLES = {"train": ("train",), "scored": ("tune", "report")}
 """By what a stage calls its images: the roles of the splits that they are in."""
-
-
-def image_ids(which: tuple[str, ...], context: Context) -> list[str]:
-    """The images that a stage goes through, sorted."""
-    splits = context.splits
-    of = {"train": splits.train, "scored": (*splits.tune, *splits.report)}
-    return sorted({image_id for name in which for image_id in of[name]})

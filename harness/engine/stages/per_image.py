@@ -9,14 +9,13 @@ import torch
 from harness.api.images import ImageInfo, ImageInput, Worker
 from harness.api.recipe import PerImage
 from harness.api.spec import resolve
-from harness.datasets.io.image_files import encoded, existing, file_of, read
+from harness.datasets.io.image_files import encoded, existing, file_of
 from harness.engine.context import Context
 from harness.engine.inference.predictions import batches
-from harness.engine.stages.keys import image_ids
 from harness.engine.stages.stage import Outputs
 from harness.errors import StoreError
 from harness.files import plain_words, write_bytes
-from harness.plan.recipes import config_of, run_of
+from harness.plan.recipes import config_of, image_ids, run_of
 
 FILES = "files"
 """Folder of a stage's files, one for each image."""
@@ -31,7 +30,7 @@ def write_files(stage: PerImage, context: Context, folder: Path) -> None:
     """Write the files that are missing. Raises StoreError where the disk is full."""
     out = folder / FILES
     out.mkdir(parents=True, exist_ok=True)
-    ids = image_ids(stage.images, context)
+    ids = image_ids(stage.images, context.splits)
     session, run = context.session, run_of(context.run, stage)
     mine = ids[session.rank :: session.world_size]
     info = ImageInfo(
@@ -65,7 +64,7 @@ def write_files(stage: PerImage, context: Context, folder: Path) -> None:
 
 
 def _input(stage: PerImage, context: Context, image_id: str) -> ImageInput:
-    made: dict[str, object] = {name: read(context.made[name].path, image_id) for name in stage.inputs}
+    made: dict[str, object] = {name: context.files_of(name)(image_id) for name in stage.inputs}
     return ImageInput(image_id, context.dataset.image(image_id), context.dataset.tags(image_id), made)
 
 

@@ -14,10 +14,11 @@ from PIL import Image
 from harness.data import main
 from harness.datasets import open_dataset
 from harness.datasets.disk.files import FileDataset
+from harness.datasets.disk.foreign_files import MAPS, find_files
 from harness.datasets.io.images import COLOURS
 from harness.datasets.tools.fitting_maps import MapFile, judge_maps
 from harness.errors import BadInput, Problem
-from harness.evaluation.foreign import MAPS, Counter, count, find_files
+from harness.evaluation.foreign import Counter, count
 from harness.scoring.curves import threshold_grid
 
 Maker = Callable[..., Path]
