@@ -20,6 +20,8 @@ WHISKER = 120
 """Width of an interval's drawing in pixels."""
 STAYS = ("rank", "method", "ablation")
 """Columns that a phone shows beside the chosen metric."""
+CODE = ("command",)
+"""Columns of commands, in letters of equal width."""
 _STEP = 10.0
 """The scale of intervals ends at a multiple of it, in percent."""
 
@@ -156,7 +158,12 @@ def _section(section: Section, metrics: Mapping[str, str]) -> dict[str, Any]:
 
 def _head(column: Column, metrics: Sequence[str]) -> dict[str, Any]:
     metric = column.id in metrics
-    classes = {"r": column.right, "above": column.said_above, "spare": not (metric or column.id in STAYS)}
+    classes = {
+        "r": column.right,
+        "above": column.said_above,
+        "code": column.id in CODE,
+        "spare": not (metric or column.id in STAYS),
+    }
     return {"it": column, "metric": metric, "classes": " ".join(name for name, holds in classes.items() if holds)}
 
 

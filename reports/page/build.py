@@ -9,7 +9,9 @@ import polars as pl
 
 from harness.api.vocabulary import TARGETS
 from harness.store import Results, load
+from harness.tuning.ledger import sweeps
 from reports.format.html import Block, Chapter, Page, Words, page_html
+from reports.page import provenance
 from reports.page.charts import classes, cost, thresholds, training, tuning
 from reports.page.view import View, quantity_name
 from reports.rows.row import USUAL_TAGS, Filters
@@ -29,6 +31,9 @@ CHAPTERS: tuple[tuple[str, str, str, Callable[[View], list[Block]]], ...] = (
     ("tuning", "Tuning", "What searching gave over the default, and what it looked at.", tuning.blocks),
     ("training", "Training", "Terms of the loss while the rows' runs trained.", training.curves),
     ("time", "Time", "Where the hours went, by stage.", cost.stages),
+    ("ledger", "Ledger", provenance.LEAD, provenance.ledger),
+    ("provenance", "Provenance", "Where every row comes from, and the command that makes it again.",
+     provenance.provenance),
 )  # fmt: skip
 
 
@@ -44,18 +49,14 @@ def page_of(store: str | Path, *, sweep: str | None = None, dataset: str | None 
     keys = [k for row in rows for k in (*row.keys, *row.spent)]
     only = {"curves": pl.col("eval").is_in(evals), "steps": pl.col("key").is_in(keys)}
     long = load(store, tuple(only), only=only)
-    return page_html(build(results.with_tables(**long.tables), filters, board))
+    words = {str(s["sweep"]): s["words"] if isinstance(s["words"], list) else [s["words"]] for s in sweeps(Path(store))}
+    runs = by_key(chosen_runs(results, filters))
+    return page_html(build(View(results.with_tables(**long.tables), filters, board, runs, words)))
 
 
-def for_tracker(results: Results, sweep: str) -> str:
-    """The page of one sweep as HTML; `results` with all tables."""
-    return page_html(build(results, Filters(sweep)))
-
-
-def build(results: Results, filters: Filters, board: Leaderboard | None = None) -> Page:
+def build(view: View) -> Page:
     """The page as a model."""
-    board = board or _leaderboard_of(results, filters)
-    view = View(results, filters, board, by_key(chosen_runs(results, filters)))
+    board = view.leaderboard
     chapters = [_leaderboard(board)]
     if view.boards:
         chapters += [Chapter(id, title, tuple(make(view)), lead) for id, title, lead, make in CHAPTERS]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,8 @@ class View:
     filters: Filters
     leaderboard: Leaderboard
     runs: Runs
+    words: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+    """The words of each sweep, a set for each row of its plan; empty where the store has no plan of it."""
 
     @property
     def boards(self) -> tuple[Board, ...]:

@@ -115,6 +115,41 @@ def test_a_tuned_study_shows_optunas_views(tmp_path: Path) -> None:
     assert len(expected) in (8, 9)
 
 
+def test_rows_say_what_they_learned_from_and_where_they_come_from(toy: ToyStore) -> None:
+    prints = json.dumps({"train": "0123456789", "report": "abcdefghij"})
+    for seed in (0, 1):
+        key = toy.run(
+            f"key{seed}", "fsr", seed=seed, study="s", split_fingerprints=prints, pretraining="vit.safetensors"
+        )
+        toy.trial(key, "s", role="final")
+        toy.evaluate(key, "segmentation", 10)
+    text = page_of(toy.root)
+    for words in (
+        "vit.safetensors",
+        "c0ffee",
+        "0, 1",
+        "key0, key1",
+        "train 01234567, report abcdefgh",
+        "cpu, fp32, 1 x 2",
+    ):
+        assert words in text, words
+    assert ("python -m harness.sweep methods=fsr data=toy variant=default tier=smoke protocol=held-out trials=1 seeds=2 "
+            "backbone=shapes_vit") in text  # fmt: skip
+
+
+def test_a_row_is_made_again_by_the_words_of_its_sweep(toy: ToyStore) -> None:
+    toy.trial(toy.run("k", "fsr", sweep="abc"), "fsr", sweep="abc")
+    toy.evaluate("k", "segmentation", 10)
+    words = [
+        {"methods": "cam", "seeds": "9"},
+        {"plan": "p.yaml", "methods": "fsr,toco", "trials": "4", "dry_run": "true"},
+    ]
+    outline = {"sweep": "abc", "pid": 1, "words": words, "studies": []}
+    (toy.root / "sweeps").mkdir()
+    (toy.root / "sweeps" / "abc.json").write_text(json.dumps(outline))
+    assert "python -m harness.sweep methods=fsr,toco trials=4<" in page_of(toy.root)
+
+
 def test_no_tuned_study_says_so(toy: ToyStore) -> None:
     toy.trial(toy.run("a", "a"), "a")
     toy.evaluate("a", "segmentation", 10)
