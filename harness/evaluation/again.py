@@ -47,12 +47,13 @@ class Again:
 
     def score(self, store: Store) -> Tables:
         """The one eval. Raises BadInput where the weights do not fit the code of today."""
-        return score(self.job, self._trained(self.network))
+        return score(self.job, self.trained(self.network))
 
-    def _trained(self, name: str) -> Method:
+    def trained(self, name: str) -> Method:
+        """A network of the run with its weights. Raises BadInput where they do not fit the code of today."""
         stage = recipe_of(self.run).maker(name)
         assert isinstance(stage, Train)
-        earlier = {n: self._trained(n) for n in stage.networks}
+        earlier = {n: self.trained(n) for n in stage.networks}
         method = build_network(self.run, stage, self.job.dataset, RANDOM, earlier)
         try:
             load_weights(self.weights[name], method)

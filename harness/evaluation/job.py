@@ -44,6 +44,19 @@ class ScoringJob:
     threads: int
     device: str
 
+    def scorer(self, report_progress: Callable[[str, int, int], None] = lambda *_: None) -> Scorer:
+        """What scoring asks."""
+        return Scorer(
+            dataset=self.dataset,
+            inference=self.how,
+            crop=self.run.crop,
+            cam_threshold=self.run.cam_threshold,
+            bf16=self.run.precision == "bf16",
+            session=LocalSession(device=self.device),
+            threads=self.threads,
+            report_progress=report_progress,
+        )
+
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
@@ -84,17 +97,7 @@ def score(job: ScoringJob, method: Method) -> Tables:
     method.to(job.device).eval()
     began = time.perf_counter()
     with bar(f"scoring {job.split}") as shown:
-        scorer = Scorer(
-            dataset=job.dataset,
-            inference=job.how,
-            crop=job.run.crop,
-            cam_threshold=job.run.cam_threshold,
-            bf16=job.run.precision == "bf16",
-            session=LocalSession(device=job.device),
-            threads=job.threads,
-            report_progress=shown,
-        )
-        sources = {job.target.name: Source(scorer, method)}
+        sources = {job.target.name: Source(job.scorer(shown), method)}
         found = score_images(sources, job.ids, [job.target], job.split, job.how)[job.target]
     results = [found[i] for i in job.ids]
     rule = str(job.columns["threshold_rule"])

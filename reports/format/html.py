@@ -58,6 +58,8 @@ class Gallery:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Picture, ...]], ...]
     notes: tuple[str, ...] = ()
+    metric: str = ""
+    """Shown only while this metric is the chosen one; empty: always."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class PageWords:
     dataset: str | None = word(None, "one dataset; default all")
     tier: str | None = word(None, "one tier; default all")
     split: str | None = word(None, "the reported split; default test where it was scored, else val")
+    pictures: bool = word(False, "predict the example pictures that the store lacks, once, from kept weights")
 
 
 def run(argv: list[str]) -> int:
@@ -45,7 +46,7 @@ def run(argv: list[str]) -> int:
     if problems:
         raise BadInput(problems)
     content = page_of(words.store, sweep=words.sweep, dataset=words.dataset, tier=words.tier, weights=words.weights,
-                      split=words.split).encode()  # fmt: skip
+                      split=words.split, pictures=words.pictures).encode()  # fmt: skip
     try:
         write_bytes(Path(words.out), content)
     except OSError as error:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from harness.api.vocabulary import TARGETS
-from harness.store import Results, load
+from harness.errors import Problem
+from harness.store import Results, Store, load
 from harness.tuning.ledger import sweeps
 from reports.format.html import Block, Chapter, Page, Words, page_html
-from reports.page import provenance
+from reports.page import examples, provenance
 from reports.page.charts import classes, cost, thresholds, training, tuning
-from reports.page.view import View, quantity_name
-from reports.rows.row import USUAL_TAGS, Filters
+from reports.page.view import View, quantities_of, quantity_name
+from reports.rows.row import Filters
 from reports.rows.rows import TABLES
 from reports.rows.studies import by_key, chosen_runs, hours
 from reports.sections import leaderboard
@@ -22,6 +23,7 @@ from reports.sections.leaderboard import Leaderboard
 
 TITLE = "Benchmark of weakly and sparsely supervised segmentation"
 NOTHING = "No finished run with scores yet: what failed stands below, and the page fills as runs finish."
+EXAMPLES = "examples"
 CHAPTERS: tuple[tuple[str, str, str, Callable[[View], list[Block]]], ...] = (
     ("cost", "Score and cost", "What a point of mIoU costs: each row's score against the hours of its whole study.",
      cost.score_against_hours),
@@ -31,6 +33,7 @@ CHAPTERS: tuple[tuple[str, str, str, Callable[[View], list[Block]]], ...] = (
     ("tuning", "Tuning", "What searching gave over the default, and what it looked at.", tuning.blocks),
     ("training", "Training", "Terms of the loss while the rows' runs trained.", training.curves),
     ("time", "Time", "Where the hours went, by stage.", cost.stages),
+    (EXAMPLES, "Examples", "The same images for all rows, chosen from the stored counts.", examples.galleries),
     ("ledger", "Ledger", provenance.LEAD, provenance.ledger),
     ("provenance", "Provenance", "Where every row comes from, and the command that makes it again.",
      provenance.provenance),
@@ -38,8 +41,12 @@ CHAPTERS: tuple[tuple[str, str, str, Callable[[View], list[Block]]], ...] = (
 
 
 def page_of(store: str | Path, *, sweep: str | None = None, dataset: str | None = None, tier: str | None = None,
-            weights: str = "student", split: str | None = None) -> str:  # fmt: skip
-    """The page of a store, or of the part that the words name, as HTML. Raises StoreError as `harness.store.load`."""
+            weights: str = "student", split: str | None = None, pictures: bool = False) -> str:  # fmt: skip
+    """The page of a store, or of the part that the words name, as HTML.
+
+    `pictures` predicts those that the store lacks and adds them to it; what could not be stands on the page. Raises
+    StoreError as `harness.store.load`.
+    """
     results = load(store, (*TABLES, "artifacts"))
     filters = Filters(sweep, dataset, tier, weights, split)
     board = _leaderboard_of(results, filters)
@@ -51,15 +58,23 @@ def page_of(store: str | Path, *, sweep: str | None = None, dataset: str | None 
     long = load(store, tuple(only), only=only)
     words = {str(s["sweep"]): s["words"] if isinstance(s["words"], list) else [s["words"]] for s in sweeps(Path(store))}
     runs = by_key(chosen_runs(results, filters))
-    return page_html(build(View(results.with_tables(**long.tables), filters, board, runs, words)))
+    view = View(results.with_tables(**long.tables), filters, board, runs, Path(store), words)
+    problems: list[Problem] = []
+    if pictures:
+        problems = examples.add_missing(view, Store(store))
+        artifacts = load(store, ("artifacts",)).artifacts
+        view = replace(view, results=view.results.with_tables(artifacts=artifacts))
+    return page_html(build(view, problems))
 
 
-def build(view: View) -> Page:
-    """The page as a model."""
+def build(view: View, problems: Sequence[Problem] = ()) -> Page:
+    """The page as a model; `problems`: why pictures could not be made."""
     board = view.leaderboard
     chapters = [_leaderboard(board)]
     if view.boards:
-        chapters += [Chapter(id, title, tuple(make(view)), lead) for id, title, lead, make in CHAPTERS]
+        made = [Chapter(id, title, tuple(make(view)), lead) for id, title, lead, make in CHAPTERS]
+        told = Words(tuple(f"not predicted: {problem}" for problem in problems))
+        chapters += [replace(c, blocks=(*c.blocks, told)) if problems and c.id == EXAMPLES else c for c in made]
     return Page(
         TITLE,
         tuple(c for c in chapters if c.blocks),
@@ -84,9 +99,7 @@ def _leaderboard(board: Leaderboard) -> Chapter:
 
 def _metrics(board: Leaderboard) -> dict[str, str]:
     """What a reader may rank by, in the order in which targets are made."""
-    found = {q.id: q for b in board.boards for q in b.quantities}
-    order = sorted(found.values(), key=lambda q: (TARGETS.index(q.target), q.tags != USUAL_TAGS.get(q.target), q.tags))
-    return {q.id: quantity_name(q) for q in order}
+    return {q.id: quantity_name(q) for q in quantities_of(board.boards)}
 
 
 def _facts(view: View) -> tuple[str, ...]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from harness.api.vocabulary import TARGETS
 from harness.scoring.metrics import iou
 from harness.store import Results
 from reports.page.charts.style import styles
 from reports.rows.ranking import Board, Quantity
-from reports.rows.row import Filters, Row
+from reports.rows.row import USUAL_TAGS, Filters, Row
 from reports.rows.studies import Runs
 from reports.sections.board import NAMES
 from reports.sections.leaderboard import Leaderboard
@@ -27,6 +29,8 @@ class View:
     filters: Filters
     leaderboard: Leaderboard
     runs: Runs
+    store: Path | None = None
+    """Where the store lies: its pictures are read from there."""
     words: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
     """The words of each sweep, a set for each row of its plan; empty where the store has no plan of it."""
 
@@ -72,3 +76,18 @@ def quantity_name(quantity: Quantity) -> str:
     """`CAM`, and its tags where they are not the usual ones."""
     usual = quantity.id == quantity.target
     return NAMES[quantity.target] + ("" if usual else f", tags {quantity.tags}")
+
+
+def same_images(boards: Sequence[Board]) -> list[list[Board]]:
+    """Boards whose rows were scored on the same images under the same tier."""
+    found: dict[tuple[str, ...], list[Board]] = {}
+    for board in boards:
+        head = board.group.head
+        found.setdefault((head.dataset, head.split, head.tier, board.group.digest), []).append(board)
+    return list(found.values())
+
+
+def quantities_of(boards: Sequence[Board]) -> list[Quantity]:
+    """What rows of these boards were scored at, in the order in which targets are made, the usual tags first."""
+    found = dict.fromkeys(q for b in boards for q in b.quantities)
+    return sorted(found, key=lambda q: (TARGETS.index(q.target), q.tags != USUAL_TAGS.get(q.target), q.tags))

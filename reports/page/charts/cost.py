@@ -10,7 +10,7 @@ from harness.store.rows import phase_seconds
 from reports.format.html import Block
 from reports.format.table import Score
 from reports.page.charts.style import GREY, PALETTE, Trace, chart, plain
-from reports.page.view import View, quantity_name
+from reports.page.view import View, quantities_of, quantity_name, same_images
 from reports.rows.ranking import Board, Quantity
 from reports.rows.row import Row
 
@@ -35,8 +35,8 @@ PLACES = {"middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1), 
 def score_against_hours(view: View) -> list[Block]:
     """One chart for each target of rows that were scored on the same images, whatever their labels."""
     blocks: list[Block] = []
-    for boards in _same_images(view.boards):
-        for quantity in dict.fromkeys(q for b in boards for q in b.quantities):
+    for boards in same_images(view.boards):
+        for quantity in quantities_of(boards):
             points = [
                 (row, scores[quantity]) for b in boards for row, scores in zip(b.group.rows, b.scores, strict=True)
                 if quantity in scores and row.gpu_hours + row.core_hours > 0
@@ -49,7 +49,7 @@ def score_against_hours(view: View) -> list[Block]:
 def stages(view: View) -> list[Block]:
     """Stacked bars: the hours of every study by phase, its failed and pruned runs included."""
     blocks: list[Block] = []
-    for boards in _same_images(view.boards):
+    for boards in same_images(view.boards):
         rows = [row for b in boards for row in b.group.rows]
         spent = [_by_phase(row, view) for row in rows]
         names = [n for n in STAGES if any(s.get(n, 0.0) > 0 for s in spent)]
@@ -137,15 +137,6 @@ def _box(x: float, y: float, width: float, place: str) -> Box:
 
 def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _same_images(boards: Sequence[Board]) -> list[list[Board]]:
-    """Boards whose rows were scored on the same images under the same tier."""
-    found: dict[tuple[str, ...], list[Board]] = {}
-    for board in boards:
-        head = board.group.head
-        found.setdefault((head.dataset, head.split, head.tier, board.group.digest), []).append(board)
-    return list(found.values())
 
 
 def _by_phase(row: Row, view: View) -> dict[str, float]:

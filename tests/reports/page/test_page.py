@@ -133,8 +133,8 @@ def test_rows_say_what_they_learned_from_and_where_they_come_from(toy: ToyStore)
         "cpu, fp32, 1 x 2",
     ):
         assert words in text, words
-    assert ("python -m harness.sweep methods=fsr data=toy variant=default tier=smoke protocol=held-out trials=1 seeds=2 "
-            "backbone=shapes_vit") in text  # fmt: skip
+    assert ("python -m harness.sweep methods=fsr data=toy variant=default tier=smoke protocol=held-out trials=1 "
+            "seeds=2 backbone=shapes_vit") in text  # fmt: skip
 
 
 def test_a_row_is_made_again_by_the_words_of_its_sweep(toy: ToyStore) -> None:
