@@ -9,7 +9,8 @@ from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, parse_rows
 from harness.cli.run_words import StatusWords, Words
-from harness.errors import EXIT_DONE, EXIT_FAILED, command, shown, without_secrets
+from harness.errors import EXIT_DONE, EXIT_FAILED, HarnessError, command, shown, without_secrets
+from harness.files import plain_words
 
 ABOUT = """Runs every study of the plan (methods x labels), each with its trials, then the chosen config with all seeds,
 and prints the leaderboard. Running the same command again is how you resume. <method>.<knob>=value pins a knob."""
@@ -47,9 +48,20 @@ def run(argv: list[str]) -> int:
     board = build(load(plan.machine.store, TABLES), sweep=plan.sweep)
     print(board.render("terminal", width=screen_width()))
     print(_where_next(plan.machine.store, plan.sweep, plan.words.mlflow))
+    print(f"  {_page(plan.machine.store)}")
     for line in failed:
         print(f"failed: {shown(line)}", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_DONE
+
+
+def _page(store: str) -> str:
+    """Where the page of the store has been written. Raises HarnessError where it could not be."""
+    from reports.page.build import write_page
+
+    try:
+        return shown(str(write_page(store)))
+    except OSError as error:
+        raise HarnessError(f"the page could not be written to {store}: {plain_words(error)}") from error
 
 
 def _where_next(store: str, sweep: str, mlflow: str | None) -> str:

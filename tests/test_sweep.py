@@ -34,6 +34,8 @@ def undisturbed(tmp_path_factory) -> Path:
     assert "Leaderboard" in done.stdout
     assert "Where to look next" in done.stdout
     assert (store / "mlflow.db").exists()
+    assert done.stdout.splitlines()[-1].strip() == str(store / "board.html")
+    assert "Leaderboard" in (store / "board.html").read_text(encoding="utf-8")
     return store
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, word
 from harness.errors import EXIT_DONE, BadInput, Problem
-from harness.files import plain_words, write_bytes
+from harness.files import plain_words
 from reports.format.output import NETWORKS, STORE_TEXT, WEIGHTS_TEXT
-from reports.page.build import page_of
+from reports.page.build import write_page
 
 ABOUT = """Writes one HTML file that needs no network: leaderboard, cost, classes, thresholds, tuning, training, time,
 examples, what stands behind every number and the command that makes it again. Light and dark, on phones and paper."""
@@ -45,14 +45,13 @@ def run(argv: list[str]) -> int:
         problems.append(Problem("out", f"{Path(words.out).parent} does not exist", "make the folder first"))
     if problems:
         raise BadInput(problems)
-    content = page_of(words.store, sweep=words.sweep, dataset=words.dataset, tier=words.tier, weights=words.weights,
-                      split=words.split, pictures=words.pictures).encode()  # fmt: skip
+    part = {n: getattr(words, n) for n in ("sweep", "dataset", "tier", "weights", "split", "pictures")}
     try:
-        write_bytes(Path(words.out), content)
+        path = write_page(words.store, words.out, **part)
     except OSError as error:
         problem = Problem("out", f"{words.out} cannot be written: {plain_words(error)}", "name another file")
         raise BadInput(problem) from error
-    print(f"written: {words.out} ({len(content) / 2**20:.1f} MiB)", file=sys.stderr)
+    print(f"written: {path} ({path.stat().st_size / 2**20:.1f} MiB)", file=sys.stderr)
     return EXIT_DONE
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from harness.errors import Problem
+from harness.files import write_bytes
 from harness.store import Results, Store, load
 from harness.tuning.ledger import sweeps
 from reports.format.html import Block, Chapter, Page, Words, page_html
@@ -24,6 +26,8 @@ from reports.sections.leaderboard import Leaderboard
 TITLE = "Benchmark of weakly and sparsely supervised segmentation"
 NOTHING = "No finished run with scores yet: what failed stands below, and the page fills as runs finish."
 EXAMPLES = "examples"
+PAGE = "board.html"
+"""What the page of a whole store is called inside it."""
 CHAPTERS: tuple[tuple[str, str, str, Callable[[View], list[Block]]], ...] = (
     ("cost", "Score and cost", "What a point of mIoU costs: each row's score against the hours of its whole study.",
      cost.score_against_hours),
@@ -65,6 +69,16 @@ def page_of(store: str | Path, *, sweep: str | None = None, dataset: str | None 
         artifacts = load(store, ("artifacts",)).artifacts
         view = replace(view, results=view.results.with_tables(artifacts=artifacts))
     return page_html(build(view, problems))
+
+
+def write_page(store: str | Path, out: str | Path | None = None, **part: Any) -> Path:
+    """Write the page of a store, by default as PAGE inside it; `part` as for `page_of`. Where it is.
+
+    Raises OSError where it cannot be written.
+    """
+    path = Path(store) / PAGE if out is None else Path(out)
+    write_bytes(path, page_of(store, **part).encode())
+    return path
 
 
 def build(view: View, problems: Sequence[Problem] = ()) -> Page:

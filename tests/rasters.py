@@ -1,0 +1,139 @@
+"""Every raster in the tracked files, wherever it hides:  python tests/rasters.py  prints those that the table lacks.
+
+Looked into: files of any name by their first bytes, `data:` addresses in text, outputs of notebooks, cells of Parquet
+files and of SQLite databases, members of zip archives (npz too).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import hashlib
+import io
+import json
+import re
+import sqlite3
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+ROOT = Path(__file__).parents[1]
+TABLE = ROOT / "docs" / "pictures" / "rasters.csv"
+"""digest (SHA-256), file, command: each raster that may be here, and what makes it from `shapes` or from numbers."""
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
+ADDRESS = re.compile(rb"data:image/(?!svg)[\w.+-]+;base64,([A-Za-z0-9+/=\s]+?)(?=[\"'\\)<&\s]|$)")
+LEAST = 32
+"""Bytes of the smallest raster."""
+
+
+def tracked() -> list[Path]:
+    """The files under version control that are there."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    return [path for name in names.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def rasters(content: bytes, name: str) -> Iterator[bytes]:
+    """The rasters in a file's bytes; `name` tells formats apart that share their first bytes."""
+    if is_raster(content):
+        yield content
+    elif content.startswith(b"PAR1"):
+        for cell in _cells(pl.read_parquet(io.BytesIO(content))):
+            yield from rasters(cell, "")
+    elif content.startswith(b"SQLite format 3\0"):
+        for cell in _rows(content):
+            yield from rasters(cell, "")
+    elif content.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.namelist():
+                yield from rasters(archive.read(member), member)
+    else:
+        for match in ADDRESS.finditer(content):
+            yield from _decoded(match[1])
+        if name.endswith(".ipynb"):
+            yield from _of_notebook(json.loads(content))
+
+
+def is_raster(content: bytes) -> bool:
+    """Whether bytes are a picture of pixels."""
+    if len(content) < LEAST or not content.startswith(MAGIC):
+        return False
+    if content.startswith(b"RIFF"):
+        return content[8:12] == b"WEBP"
+    # Two letters begin many a text: a bitmap says its own length.
+    return not content.startswith(b"BM") or int.from_bytes(content[2:6], "little") == len(content)
+
+
+def digest(raster: bytes) -> str:
+    """What the table calls it."""
+    return hashlib.sha256(raster).hexdigest()
+
+
+def found() -> dict[str, set[str]]:
+    """Digests of the rasters of each tracked file that has any, by its path from the root."""
+    out: dict[str, set[str]] = {}
+    for path in tracked():
+        for raster in rasters(path.read_bytes(), path.name):
+            out.setdefault(str(path.relative_to(ROOT)), set()).add(digest(raster))
+    return out
+
+
+def accepted() -> dict[tuple[str, str], str]:
+    """The command of each raster that the table names, by file and digest."""
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        return {(row["file"], row["digest"]): row["command"] for row in csv.DictReader(file)}
+
+
+def _decoded(text: bytes) -> Iterator[bytes]:
+    try:
+        raster = base64.b64decode(b"".join(text.split()))
+    except binascii.Error:
+        return  # no picture: an address in a text about addresses
+    if is_raster(raster):
+        yield raster
+
+
+def _of_notebook(value: Any) -> Iterator[bytes]:
+    """Outputs of cells, and attachments: texts under `image/...`."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(key, str) and key.startswith("image/"):
+                yield from _decoded(("".join(inner) if isinstance(inner, list) else str(inner)).encode())
+            yield from _of_notebook(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _of_notebook(inner)
+
+
+def _cells(frame: pl.DataFrame) -> Iterator[bytes]:
+    for column in frame.select(pl.col(pl.Utf8, pl.Binary)).iter_columns():
+        for value in column.drop_nulls().unique():
+            yield value.encode() if isinstance(value, str) else value
+
+
+def _rows(content: bytes) -> Iterator[bytes]:
+    with tempfile.NamedTemporaryFile(suffix=".db") as file:
+        file.write(content)
+        file.flush()
+        base = sqlite3.connect(f"file:{file.name}?mode=ro", uri=True)
+        try:
+            names = [n for (n,) in base.execute("select name from sqlite_master where type = 'table'")]
+            for name in names:
+                quoted = name.replace('"', '""')
+                for row in base.execute(f'select * from "{quoted}"'):
+                    yield from (v.encode() if isinstance(v, str) else v for v in row if isinstance(v, str | bytes))
+        finally:
+            base.close()
+
+
+if __name__ == "__main__":
+    known = accepted()
+    for where, digests in sorted(found().items()):
+        for one in sorted(digests):
+            if (where, one) not in known:
+                print(f"{one},{where},")
