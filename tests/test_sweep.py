@@ -123,7 +123,7 @@ def _wait_for(process: subprocess.Popen[bytes], store: Path, moment: str) -> Non
         (["methods=cam", "data=folder", "data.root=/no/such/folder"], "/no/such/folder"),
         (["methods=cam", "backbone=vit_tinny_patch16_224"], "vit_tiny_patch16_224"),
         (["methods=cam", "backbone=vit_tiny_patch16_224", "backbone.weights=/no/file.safetensors"], "is no file"),
-        (["methods=cam", "backbone=resnet50", "backbone.weights=random"], "no plain ViT"),
+        (["methods=fsr", "backbone=resnet50", "backbone.weights=random"], "no plain ViT"),
         (["methods=fsr", "decoder=deeplabv2"], "does not work on the tokens of a ViT"),
         (["methods=toco", "crop=16"], "no room for 8 local crops"),
         (["method=cam"], "methods"),

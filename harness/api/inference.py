@@ -79,10 +79,12 @@ PROTOCOLS: Mapping[str, Inference] = {
     "agmm": Inference(
         (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), "mean", "mean", "original", of="probabilities", corners=True
     ),
+    "deeplab": Inference((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), "mean", "mean", "original", of="probabilities"),
     "agmm-tiles": Inference(fusion="mean", size="tiles", of="probabilities", corners=True),
 }
-"""Sections "Evaluation" of fsr.md, toco.md (VOC; COCO), unia.md, afa.md, agmm.md (VOC; Cityscapes). `single` is what
-training-time scores and ablation tables use; `original` is AGMM's and AFA's training-time form."""
+"""Sections "Evaluation" of fsr.md, toco.md (VOC; COCO), unia.md, afa.md, fsae.md (its DeepLabV2), agmm.md (VOC;
+Cityscapes). `single` is what training-time scores and ablation tables use; `original` is AGMM's and AFA's training-time
+form."""
 
 
 def inference_of(scales: str | None, flip: str | None, fusion: str | None, usual: Inference) -> Inference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec
@@ -19,15 +20,16 @@ SCORING = 1
 FITTING = 1
 PARTS = "methods.parts"
 VERSION = "VERSION"
+REFERENCE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
 
 
 def versions(*specs: MethodSpec | None) -> dict[str, int]:
     """Versions of loop, scoring, fitting, the methods, and the parts that these import, directly or through others.
 
     A part is a module with an integer `VERSION` in the package of `MethodSpec.build` or in `methods.parts`, which goes
-    by its last name, wherever it lies. It enters once its version exceeds 1: a new part, or an old one that a method
-    imports anew, leaves stored results valid. The parts that were in the keys before this rule stay in them
-    (`methods/parts/keyed_parts.json`).
+    by its last name, wherever it lies. What a method's recipe names (`module:function`) counts as imported. A part
+    enters once its version exceeds 1: a new part, or an old one that a method imports anew, leaves stored results
+    valid. The parts that were in the keys before this rule stay in them (`methods/parts/keyed_parts.json`).
     """
     found = {"loop": LOOP, "scoring": SCORING, "fitting": FITTING}
     for spec in specs:
@@ -35,9 +37,29 @@ def versions(*specs: MethodSpec | None) -> dict[str, int]:
             continue
         found[spec.name] = spec.version
         always = {_name(leaf) for leaf in _keyed()["methods"].get(spec.name, ())}
-        parts = part_versions(spec.build.partition(":")[0])
+        parts = {name: version for module in _starts(spec) for name, version in part_versions(module).items()}
         found |= {name: version for name, version in parts.items() if version > 1 or name in always}
     return dict(sorted(found.items()))
+
+
+def _starts(spec: MethodSpec) -> list[str]:
+    """The modules that a method names: of its `build`, and of what its recipe's stages do and build."""
+    found, recipe = [spec.build.partition(":")[0]], spec.recipe.partition(":")[0]
+    if not recipe.startswith("harness."):
+        found += [recipe, *_named(recipe)]
+    return found
+
+
+@cache
+def _named(module: str) -> tuple[str, ...]:
+    """Modules of the strings `module:function` in a module, those of the harness left out."""
+    source = _source(module)
+    if source is None:
+        return ()
+    tree = ast.parse(Path(str(source.origin)).read_text(encoding="utf-8"))
+    strings = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    names = (match[1] for text in strings if (match := REFERENCE.fullmatch(text)))
+    return tuple(dict.fromkeys(name for name in names if not name.startswith("harness.")))
 
 
 @cache

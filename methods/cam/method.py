@@ -14,6 +14,7 @@ class Cam(TagSegmenter):
     """The CAM baseline. Loss terms: `cls`, and from `seg_start` on `seg`."""
 
     config: CamConfig
+    any_backbone = True
 
     def step(self, group: Batch, progress: Progress) -> StepOutput:
         """Losses of one group."""

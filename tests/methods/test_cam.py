@@ -169,6 +169,33 @@ def test_refusals():
         golden.make("cam", decoder="deeplabv2")
 
 
+@pytest.mark.parametrize(
+    ("backbone", "decoder", "side"),
+    [
+        ("resnet18", "largefov", 3),
+        ("resnet18", "deeplabv2", 6),
+        ("mobilenetv2_100", "deeplabv3plus", 12),
+        ("shapes_cnn", "largefov", 6),
+    ],
+)
+def test_it_learns_on_cnns_whose_statistics_stay(backbone, decoder, side):
+    method = golden.make("cam", backbone=backbone, decoder=decoder, seg_start=0.0)
+    before = {n: b.clone() for n, b in method.net.encoder.named_buffers() if "running" in n}
+    curve = golden.train(method, steps=6)
+    assert min(curve["cls"][-2:]) < curve["cls"][0]
+    assert set(curve) == {"cls", "seg"}
+    assert before
+    assert all(torch.equal(b, before[n]) for n, b in method.net.encoder.named_buffers() if n in before)
+    found = method.predict(golden.batch(method).views["view1"], want=frozenset({"cam", "segmentation"}))
+    assert found.cam_BCHW.shape == (4, 3, 48, 48)
+    assert found.segmentation_BKhw.shape == (4, 4, side, side)
+
+
+def test_a_cnn_has_no_class_token():
+    with pytest.raises(BadInput, match="no class token"):
+        golden.make("cam", backbone="shapes_cnn", class_token=True)
+
+
 def test_rules():
     def broken(**knobs):
         return [p.where for p in CamConfig(**knobs).problems()]

@@ -67,6 +67,15 @@ def test_deeplab_learns_and_its_batch_norm_moves_in_update_only(images):
     assert {"rates", "decoder_width"} <= method.describe().keys()
 
 
+@pytest.mark.parametrize(("backbone", "decoder", "side"), [("resnet18", "deeplabv2", 6), ("shapes_cnn", "largefov", 6)])
+def test_cnns_learn_under_decoders_of_one_map(backbone, decoder, side):
+    method = golden.make("full", backbone=backbone, decoder=decoder)
+    curve = golden.train(method, steps=6)
+    assert curve["seg"][-1] < curve["seg"][0]
+    found = method.predict(torch.zeros(1, 3, 48, 48), want=frozenset({"segmentation"})).segmentation_BKhw
+    assert found.shape == (1, 4, side, side)
+
+
 @pytest.mark.parametrize("backbone", ["vit_relpos_small_patch16_224", "eva02_tiny_patch14_224"])
 def test_deeplab_learns_on_vits_that_are_not_plain_and_serves_any_image(backbone):
     small = golden.make("full", decoder="deeplabv3plus")

@@ -98,5 +98,5 @@ def test_the_class_token_runs_under_either_decoder_and_needs_a_vit():
     assert net.encoder.with_class_token
     side = golden.CROP // 4
     assert net.logits(torch.zeros(1, 3, golden.CROP, golden.CROP)).shape[-2:] == (side, side)
-    with pytest.raises(BadInput, match="is a CNN, and this method works on tokens"):
+    with pytest.raises(BadInput, match="has no class token"):
         golden.make("pce", class_token=True, decoder="deeplabv3plus", backbone="shapes_cnn")

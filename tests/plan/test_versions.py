@@ -51,10 +51,10 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (package / "deep" / "head.py").write_text("raise RuntimeError('never imported')\nVERSION = 3\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for cached in (module.part_versions, module._source):
+    for cached in (module.part_versions, module._source, module._named):
         cached.cache_clear()
     yield package
-    for cached in (module.part_versions, module._source):
+    for cached in (module.part_versions, module._source, module._named):
         cached.cache_clear()
     for name in [n for n in sys.modules if n.startswith("farpack")]:
         del sys.modules[name]
@@ -89,3 +89,17 @@ def test_raising_a_part_beyond_the_keyed_ones_changes_keys(foreign: Path) -> Non
         **{k: v for k, v in before.items() if k in ("far", "fitting", "loop", "scoring")},
         "farpack.deep.net": 2,
     }
+
+
+def test_what_stages_of_a_recipe_name_is_part_of_the_method(foreign: Path) -> None:
+    """A worker and a network that only strings name; those of the harness itself are not gone into."""
+    (foreign / "recipe.py").write_text(
+        "STAGES = ('farpack.masks:worker', 'harness.engine.stages.workers:predicted_maps', 'to: be', 'a:b:c')\n"
+    )
+    (foreign / "masks.py").write_text("from farpack.deep import head\n")
+    spec = MethodSpec(
+        name="far", config=MethodConfig, preset="farpack.method:preset", build="harness.testing.building:build",
+        recipe="farpack.recipe:recipe", labels=("tags",), targets=("cam",), title="far",
+    )  # fmt: skip
+    assert module._named("farpack.recipe") == ("farpack.masks",)
+    assert versions(spec)["farpack.deep.head"] == 3

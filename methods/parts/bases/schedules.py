@@ -1,4 +1,4 @@
-"""Learning-rate factors by step, which parameters weight decay spares, and the optimiser of ToCo and UniA."""
+"""Learning-rate factors by step, which parameters weight decay spares, and the optimisers of FSR, ToCo and UniA."""
 
 from __future__ import annotations
 
@@ -61,6 +61,28 @@ def decay_groups(
         {"params": spared, "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def cosine_adamw(
+    body: Iterable[tuple[str, nn.Parameter]],
+    heads: Iterable[tuple[str, nn.Parameter]],
+    *,
+    lr: float,
+    head_lr: float,
+    weight_decay: float,
+    total: int,
+    warmup: int,
+    start_ratio: float,
+    no_decay: tuple[str, ...] = NO_DECAY,
+) -> OptimizerPlan:
+    """AdamW with `warmup_cosine` (fsr 3): named parameters of the body at `lr`, without decay where named so, those of
+    heads at `head_lr`; total and warmup in steps."""
+    groups = [
+        *decay_groups(body, lr=lr, weight_decay=weight_decay, no_decay=no_decay),
+        *decay_groups(heads, lr=head_lr, weight_decay=weight_decay),
+    ]
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    return OptimizerPlan(optimizer, lambda step: warmup_cosine(step, total, warmup, start_ratio))
 
 
 def power_adamw(

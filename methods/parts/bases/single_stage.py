@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.api.fitting import FITTED_TIERS, fit_widths
-from harness.api.method import BuildInfo, Method, OptimizerPlan, Prediction, Progress
+from harness.api.method import BuildInfo, Method, OptimizerPlan, Prediction, Progress, Transform
 from harness.api.vocabulary import IGNORE
-from methods.parts.bases.schedules import NO_DECAY, decay_groups, warmup_cosine
+from methods.parts.bases.schedules import NO_DECAY, cosine_adamw
 from methods.parts.knobs import SegmenterKnobs, TagSegmenterKnobs
 from methods.parts.nets.backbones import Encoder, build_encoder
 from methods.parts.nets.deeplab import CARD_DROPOUT, absorb_stats
-from methods.parts.nets.vit_segmenter import ViTSegmenter, mode
+from methods.parts.nets.map_encoder import build_token_source
+from methods.parts.nets.pyramids import OUTPUT_STRIDE
+from methods.parts.nets.vit_segmenter import DEEPLABV2, ViTSegmenter, mode
 from methods.parts.ops.cam import multi_scale_cam
 from methods.parts.ops.losses import balanced_segmentation_loss, cross_entropy_ignore
 from methods.parts.ops.pixels import denormalise, normalisation_of
@@ -27,7 +29,9 @@ from methods.parts.views.crop_views import CropViews
 
 VERSION = 1
 """Raised when anything here computes something else."""
+Named = tuple[str, nn.Parameter]
 UNDECAYED = (*NO_DECAY, "position_table")
+DEEPLABV2_STRIDE = 8
 HEADS = ("classifier_", "decoder.", "projector.")
 """Starts of the names of parameters that learn `head_lr_scale` times faster."""
 
@@ -37,22 +41,29 @@ def decoder_dropout(tier: str) -> float:
     return 0.0 if tier in FITTED_TIERS else CARD_DROPOUT
 
 
+def decoder_stride(decoder: str) -> int:
+    """Output stride that a decoder wants of networks that can be dilated, pixels."""
+    return DEEPLABV2_STRIDE if decoder == DEEPLABV2 else OUTPUT_STRIDE
+
+
 class Segmenter(Method):
     """A method whose network is a `ViTSegmenter`; subclasses give `step`, their targets and their views."""
 
     targets: tuple[str, ...] = ("segmentation",)
     view_names: tuple[str, ...] = ("view1",)
+    any_backbone: bool = False
+    """Whether a map is enough of the backbone, as any CNN has it; else its blocks are read, as a plain ViT has them."""
     net: ViTSegmenter
 
     def __init__(self, config: SegmenterKnobs, info: BuildInfo):
         super().__init__()
-        encoder = build_encoder(
-            info.backbone,
-            info.backbone_weights,
-            crop=info.crop,
-            drop=config.drop_path,
-            class_token=self.with_class_token(config),
-        )
+        words: dict[str, Any] = {"crop": info.crop, "drop": config.drop_path}
+        words["class_token"] = self.with_class_token(config)
+        if self.any_backbone:
+            stride = decoder_stride(info.decoder)
+            encoder = build_token_source(info.backbone, info.backbone_weights, output_stride=stride, **words)
+        else:
+            encoder = build_encoder(info.backbone, info.backbone_weights, **words)
         self.config = fit_widths(config, dim=encoder.dim, tier=info.tier)
         self.info = info
         self.net = self.network(encoder)
@@ -80,7 +91,7 @@ class Segmenter(Method):
             "dropout": decoder_dropout(self.info.tier),
         }
 
-    def transform(self) -> CropViews:
+    def transform(self) -> Transform:
         """The random crops of fsr.md 2.1, one per view name."""
         mean, std = self.normalisation()
         return CropViews(names=self.view_names, crop=self.info.crop, knobs=self.config, mean=mean, std=std)
@@ -100,16 +111,24 @@ class Segmenter(Method):
         """AdamW on encoder and heads with warm-up and half-cosine (fsr.md section 3)."""
         config, total = self.config, self.info.iterations
         lr = config.lr * config.lr_factor
+        body, heads = self.body_and_heads()
+        plan = cosine_adamw(
+            body,
+            heads,
+            lr=lr,
+            head_lr=lr * config.head_lr_scale,
+            weight_decay=config.weight_decay,
+            total=total,
+            warmup=self.warmup_steps,
+            start_ratio=config.warmup_start,
+            no_decay=UNDECAYED,
+        )
+        return [plan]
+
+    def body_and_heads(self) -> tuple[list[Named], list[Named]]:
+        """The network's parameters by name: those of the encoder, and those that learn faster."""
         named = list(self.net.named_parameters())
-        body = [(n, p) for n, p in named if not n.startswith(HEADS)]
-        heads = [(n, p) for n, p in named if n.startswith(HEADS)]
-        groups = [
-            *decay_groups(body, lr=lr, weight_decay=config.weight_decay, no_decay=UNDECAYED),
-            *decay_groups(heads, lr=lr * config.head_lr_scale, weight_decay=config.weight_decay),
-        ]
-        warmup = self.warmup_steps
-        optimizer = torch.optim.AdamW(groups, fused=True)
-        return [OptimizerPlan(optimizer, lambda step: warmup_cosine(step, total, warmup, config.warmup_start))]
+        return [(n, p) for n, p in named if not n.startswith(HEADS)], [(n, p) for n, p in named if n.startswith(HEADS)]
 
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
         """Running statistics of the decoder's batch norm, the teacher's as well."""

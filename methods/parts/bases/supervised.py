@@ -15,12 +15,11 @@ from methods.parts.bases.single_stage import Segmenter, decoder_dropout
 from methods.parts.knobs import SegmenterKnobs
 from methods.parts.nets.deeplab import CARD_WIDTH, fitted_decoder, fitted_rates, take_stats
 from methods.parts.nets.pyramids import Pyramid, build_pyramid
-from methods.parts.nets.vit_segmenter import SegmentationNet, ViTSegmenter
+from methods.parts.nets.vit_segmenter import DEEPLAB, SegmentationNet, ViTSegmenter
 from methods.parts.ops.losses import cross_entropy_ignore, unlabelled_share
 
 VERSION = 1
 """Raised when anything here computes something else."""
-DEEPLAB = "deeplabv3plus"
 
 
 class DeepLabSegmenter(SegmentationNet):
@@ -53,6 +52,7 @@ def deeplab_segmenter(config: SegmenterKnobs, info: BuildInfo) -> tuple[Segmente
 class Supervised(Segmenter):
     """Cross-entropy on labelled pixels. Loss term: `seg`. Subclasses give their views and `wanted` labels."""
 
+    any_backbone = True
     wanted: str = "masks"
     """A word for `labels` that it learns from, for its error message."""
     # Wider than in `Segmenter`: nothing here asks for tokens.

@@ -1,6 +1,8 @@
-"""A9: the LargeFOV decoder."""
+"""Decoders on one deep map: LargeFOV (A9), and the four rates of DeepLabV2."""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor, nn
 
@@ -26,3 +28,31 @@ class LargeFOV(nn.Module):
     def forward(self, tokens_BDhw: Tensor) -> Tensor:
         hidden = self.act(self.first(tokens_BDhw))
         return self.classify(self.act(self.second(hidden)))
+
+
+DEEPLABV2_RATES = (6, 12, 18, 24)
+DEEPLABV2_CELLS = 41
+"""Cells a side of the smallest crop that the field trains DeepLabV2 with: 321 pixels at stride 8."""
+
+
+class DeepLabV2(nn.Module):
+    """Four dilated 3x3 classifiers with bias, summed: (B,D,h,w) -> logits (B,K,h,w), started at a deviation of .01."""
+
+    def __init__(self, in_dim: int, num_labels: int, rates: tuple[int, ...] = DEEPLABV2_RATES) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv2d(in_dim, num_labels, 3, padding=rate, dilation=rate) for rate in rates)
+        for name, parameter in self.named_parameters():
+            nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.normal_(parameter, std=0.01)
+
+    def forward(self, deep_BDhw: Tensor) -> Tensor:
+        first, *others = self.branches
+        total: Tensor = first(deep_BDhw)
+        for branch in others:
+            total = total + branch(deep_BDhw)
+        return total
+
+
+def deeplabv2_rates(grid: int) -> tuple[int, ...]:
+    """Dilations on a deep map of `grid` cells a side: the field's from 41 cells on, in proportion below."""
+    share = min(1.0, grid / DEEPLABV2_CELLS)
+    return tuple(max(1, math.floor(rate * share + 0.5)) for rate in DEEPLABV2_RATES)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput, Problem
 from methods.parts.nets.backbones import Encoder, encode
-from methods.parts.nets.decoders import LargeFOV
+from methods.parts.nets.decoders import DeepLabV2, LargeFOV, deeplabv2_rates
 from methods.parts.nets.deeplab import DeepLabV3Plus, fitted_decoder
 
 VERSION = 1
 """Raised when the network computes something else."""
-LARGEFOV, DEEPLAB = "largefov", "deeplabv3plus"
-"""Decoders on tokens by command-line word."""
+LARGEFOV, DEEPLABV2, DEEPLAB = "largefov", "deeplabv2", "deeplabv3plus"
+"""Decoders by command-line word."""
 
 
 class SegmentationNet(nn.Module):
@@ -33,9 +33,9 @@ class SegmentationNet(nn.Module):
 class ViTSegmenter(SegmentationNet):
     """Encoder, top classifier on globally max-pooled normalised patch tokens, decoder on the same.
 
-    `num_classes` None leaves the classifier out (full supervision). `grid` (cells a side of a crop) and `dropout` are
-    DeepLabV3+'s, whose stride-4 map comes from the encoder, or from the tokens where it has none. Raises BadInput for
-    a decoder that does not work on the tokens of a ViT.
+    `num_classes` None leaves the classifier out (full supervision). `grid` (cells a side of a crop) is DeepLab's;
+    `dropout` is DeepLabV3+'s, whose stride-4 map comes from the encoder, or from the tokens where it has none. Raises
+    BadInput for DeepLabV2, whose rates are made for stride 8, on the tokens of a ViT.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ViTSegmenter(SegmentationNet):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if decoder not in (LARGEFOV, DEEPLAB):
+        if decoder not in (LARGEFOV, DEEPLAB) and not (decoder == DEEPLABV2 and encoder.depth == 0):
             raise BadInput(
                 Problem(
                     "decoder",
@@ -62,9 +62,11 @@ class ViTSegmenter(SegmentationNet):
         if encoder.cls_token is not None and not encoder.with_class_token:
             encoder.cls_token.requires_grad_(False)  # not in self-attention then, fsr.md 2.2
         self.classifier_top = class_maps(encoder.dim, num_classes) if num_classes else None
-        self.decoder: LargeFOV | DeepLabV3Plus
+        self.decoder: LargeFOV | DeepLabV2 | DeepLabV3Plus
         if decoder == LARGEFOV:
             self.decoder = LargeFOV(encoder.dim, num_labels, width)
+        elif decoder == DEEPLABV2:
+            self.decoder = DeepLabV2(encoder.dim, num_labels, deeplabv2_rates(grid))
         else:
             self.decoder = fitted_decoder(encoder, num_labels, width=width, grid=grid, dropout=dropout)
 
@@ -95,7 +97,9 @@ class ViTSegmenter(SegmentationNet):
     def segment(self, tokens_BND: Tensor, hw: tuple[int, int], skip_BSHW: Tensor | None) -> Tensor:
         """Decoder logits (B,K,h,w)."""
         deep_BDhw = as_map(tokens_BND, hw)
-        return self.decoder(deep_BDhw) if isinstance(self.decoder, LargeFOV) else self.decoder(deep_BDhw, skip_BSHW)
+        if isinstance(self.decoder, DeepLabV3Plus):
+            return self.decoder(deep_BDhw, skip_BSHW)
+        return self.decoder(deep_BDhw)
 
 
 def class_maps(dim: int, num_classes: int) -> nn.Conv2d:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from methods.parts.bases.teacher import ema_update, make_teacher
-from methods.parts.nets.decoders import LargeFOV
+from methods.parts.nets.decoders import DeepLabV2, LargeFOV, deeplabv2_rates
 from methods.parts.nets.projector import Projector
 
 
@@ -33,6 +33,36 @@ def test_decoder_sees_eleven_dilated_steps() -> None:
     assert image.grad is not None
     rows = image.grad.abs().sum((0, 1, 3)).nonzero()[:, 0].tolist()
     assert rows == [5, 10, 15, 20, 25]
+
+
+def test_deeplabv2_sums_four_rates_with_bias() -> None:
+    torch.manual_seed(0)
+    decoder = DeepLabV2(16, 5)
+    assert [m.dilation for m in decoder.branches] == [(6, 6), (12, 12), (18, 18), (24, 24)]
+    assert sum(p.numel() for p in decoder.parameters()) == 4 * (5 * 16 * 9 + 5)
+    weights = torch.cat([m.weight.flatten() for m in decoder.branches])
+    assert weights.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not any(m.bias.any() for m in decoder.branches)
+    x = torch.randn(2, 16, 9, 7, requires_grad=True)
+    expected = sum(nn.functional.conv2d(x, m.weight, m.bias, padding=r, dilation=r) for m, r in zip(
+        decoder.branches, (6, 12, 18, 24), strict=True))  # fmt: skip
+    torch.testing.assert_close(decoder(x), expected)
+
+
+def test_deeplabv2_sees_its_rates() -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(1, 2, 61, 61, requires_grad=True)
+    DeepLabV2(2, 3)(image)[0, 0, 30, 30].backward()
+    assert image.grad is not None
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero()[:, 0].tolist()
+    assert rows == [6, 12, 18, 24, 30, 36, 42, 48, 54]
+
+
+@pytest.mark.parametrize(
+    ("grid", "rates"), [(56, (6, 12, 18, 24)), (41, (6, 12, 18, 24)), (20, (3, 6, 9, 12)), (3, (1, 1, 1, 2))]
+)
+def test_rates_of_deeplabv2_shrink_with_small_crops(grid, rates) -> None:
+    assert deeplabv2_rates(grid) == rates
 
 
 def test_projector_gives_cosines_to_unit_prototypes() -> None:
