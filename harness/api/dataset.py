@@ -93,12 +93,13 @@ class Dataset(metaclass=Contract):
         """
         raise BadInput(Problem("labels", f"{self.name} has no {kind}", "labels=tags or labels=masks"))
 
-    def use_labels(self, weak: str | None = None, tags: str | None = None) -> None:
-        """Take sparse labels from below the folder `weak`, and tags from the file or folder `tags`.
+    def use_labels(self, weak: str | None = None, tags: str | None = None, pseudo: str | None = None) -> None:
+        """Take sparse labels from below the folder `weak`, tags from the file or folder `tags`, pseudo masks from the
+        folder `pseudo`.
 
         Raises BadInput where that is not there, or where labels come with the dataset, as written here.
         """
-        given = {"data.weak": weak, "data.tags": tags}
+        given = {"data.weak": weak, "data.tags": tags, "data.pseudo": pseudo}
         raise BadInput(
             [
                 Problem(w, f"{self.name} makes its own labels", f"leave {w} out")

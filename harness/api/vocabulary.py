@@ -9,8 +9,9 @@ DECODERS = ("largefov", "deeplabv2", "deeplabv3plus")
 
 PROTOCOLS = ("fixed", "held-out", "oracle")
 
-LABELS = ("tags", "points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks", "coarse", "masks")
-"""Kinds of labels; coarse are outlines that leave borders open, read where a dataset has them (Cityscapes)."""
+LABELS = ("tags", "points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks", "coarse", "pseudo", "masks")
+"""Kinds of labels; coarse are outlines that leave borders open, read where a dataset has them (Cityscapes); pseudo are
+masks that another program made without those of the dataset, read from the folder `data.pseudo`."""
 
 VARIANTS = ("default", "released", "paper")
 

@@ -68,6 +68,7 @@ def dataset_help() -> list[str]:
     return [
         *lines,
         "    data.weak is a folder of sparse labels, data.tags a file or folder of image-level labels",
+        "    data.pseudo is a folder of pseudo masks of the training images, for labels=pseudo",
         f"    data.scribble_length (default {WHOLE.length:g}): share of each scribble that is kept, 0 a point of it",
         f"    data.scribble_style (default {WHOLE.style}): of scribbles derived from masks, {' or '.join(STYLES)}",
     ]

@@ -76,7 +76,7 @@ class Words:
     method: str | None = word(None, "the method", "train", "evaluate")
     data: DataWords = word(DataWords, "dataset; data=voc is data.name=voc; data.<option> per dataset")
     labels: str | None = word(
-        None, "weak labels, a list: tags, points, scribbles, clicks20/50/100, blocks, coarse, masks"
+        None, "weak labels, a list: tags, points, scribbles, clicks20/50/100, blocks, coarse, pseudo, masks"
     )
     backbone: BackboneWords = word(BackboneWords, "backbone=x is backbone.name=x")
     decoder: str | None = word(

@@ -13,8 +13,9 @@ from harness.errors import BadInput, Problem, nearest
 
 DATASETS: tuple[str, ...] = tuple(sorted(ENTRIES))
 """Names that `data.name` can take."""
-LABEL_OPTIONS = ("weak", "tags")
-"""`data.<option>` words of every dataset on disk: a folder of sparse labels, a file or folder of tags."""
+LABEL_OPTIONS = ("weak", "tags", "pseudo")
+"""`data.<option>` words of every dataset on disk: folders of sparse labels and of pseudo masks, a file or folder of
+tags."""
 
 CLASS_OPTIONS = ("keep", "drop")
 """`data.<option>` words of every dataset on disk: which of its classes are scored and trained on."""

@@ -111,6 +111,8 @@ class RunConfig:
         """The values that enter keys: as of the first schema, which left out what is usual."""
         values = self.to_dict()
         del values["schema"]
+        # Where it lies is no part of a run: the digest of its masks is part of the training data's.
+        values["options"].pop("pseudo", None)
         for name in ("scoring", "networks", "until"):
             if not values[name]:
                 del values[name]

@@ -130,8 +130,14 @@ def threads_per_worker(words: Words, gpus: float, problems: list[Problem]) -> in
     return threads
 
 
-def labels_of(words: Words, chosen: list[Chosen], problems: list[Problem]) -> tuple[dict[str, list[str]], list[str]]:
-    """Labels per method: those asked for that it reads, or its own."""
+def labels_of(
+    words: Words, chosen: list[Chosen], pseudo: bool, problems: list[Problem]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Labels per method: those asked for that it reads, or its own.
+
+    Full supervision stands beside whatever is asked for; on pseudo masks instead where a folder of them is given
+    (`pseudo`), unless masks are asked for too.
+    """
     asked = split_list(words.labels)
     notes: list[str] = []
     for label in asked:
@@ -140,8 +146,9 @@ def labels_of(words: Words, chosen: list[Chosen], problems: list[Problem]) -> tu
     out = {}
     for c in chosen:
         reads = c.spec.labels
-        if c.spec.labels == ("masks",):
-            out[c.name] = ["masks"]
+        if "masks" in reads:
+            own = "pseudo" if pseudo and "pseudo" in reads else "masks"
+            out[c.name] = [a for a in asked if a in reads] or [own]
         elif not asked:
             out[c.name] = [reads[0]]
         else:
@@ -156,4 +163,7 @@ def labels_of(words: Words, chosen: list[Chosen], problems: list[Problem]) -> tu
                 "; ".join(f"{c.name} reads {', '.join(c.spec.labels)}" for c in chosen),
             )
         )
+    if pseudo and chosen and not any("pseudo" in labels for labels in out.values()):
+        found, fix = "no chosen method trains on pseudo masks here", "add methods=full, or leave data.pseudo out"
+        problems.append(Problem("data.pseudo", found, fix))
     return out, notes

@@ -114,7 +114,7 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
     problems = [*parsed.problems, *check_words(words)]
     chosen = chosen_methods(words, single, problems)
     problems.extend(unknown_names(words.ablation, [c.spec for c in chosen]))
-    labels, notes = labels_of(words, chosen, problems)
+    labels, notes = labels_of(words, chosen, "pseudo" in parsed.options, problems)
     problems.extend(knob_problems(parsed.knobs, chosen))
     found = opened.get(parsed, problems)
     runs: list[RunConfig] = []

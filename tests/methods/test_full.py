@@ -34,7 +34,7 @@ def test_uniform_logits_cost_ln_k_and_ignored_pixels_nothing():
 def test_it_has_no_classifier_and_reads_masks_only():
     method = golden.make("full")
     assert not [n for n, _ in method.named_parameters() if "classifier" in n]
-    assert (METHOD.labels, METHOD.targets, METHOD.network_of) == (("masks",), ("segmentation",), "cam")
+    assert (METHOD.labels, METHOD.targets, METHOD.network_of) == (("masks", "pseudo"), ("segmentation",), "cam")
     data = golden.batch(method)
     with pytest.raises(ValueError, match="labels=masks"):
         method.step(Batch(data.ids, data.views, data.tags_BC, None, None), Progress(0, 10))

@@ -15,6 +15,8 @@ from harness.datasets.disk import facts
 from harness.datasets.disk.facts import ImageFacts, MaskFacts
 from harness.datasets.disk.layout import Layout
 from harness.datasets.disk.looking import illegal_labels, look, recall
+from harness.datasets.disk.pseudo import PSEUDO, PseudoMasks
+from harness.datasets.disk.pseudo import WORD as PSEUDO_WORD
 from harness.datasets.disk.tag_files import Tags, read_tags
 from harness.datasets.disk.together import judge_together, palette_of
 from harness.datasets.io.images import ArrayCache, SparseCache, image_size, merged, read_image, read_mask, some_of
@@ -60,6 +62,8 @@ class FileDataset(DerivingDataset):
         self._sparse = SparseCache(SPARSE_BYTES)
         self.weak_root: Path | None = None
         """The folder of `data.weak`; None where sparse labels are looked for below the root."""
+        self.pseudo: PseudoMasks | None = None
+        """The masks of `data.pseudo`."""
         self.given_tags: Tags = {}
         """Tags of `data.tags`, by image id."""
         self._weak_files: dict[str, WeakFiles | None] = {}
@@ -112,6 +116,8 @@ class FileDataset(DerivingDataset):
         if kind == "masks":
             return self.mask(image_id)
         files = self.weak_files(kind)
+        if isinstance(files, PseudoMasks):  # a label in every pixel: no sparse store
+            return self._cache.get((kind, image_id), lambda: self._chosen(files.read(image_id, self.size(image_id))))
         derived = super().weak
 
         def read() -> NDArray[np.uint8]:
@@ -126,6 +132,10 @@ class FileDataset(DerivingDataset):
 
         Raises BadInput where `data.weak` holds none of the kind, and where a folder of theirs is empty.
         """
+        if kind == PSEUDO:
+            if self.pseudo is None:
+                raise BadInput(Problem("labels", "pseudo masks are read from a folder", f"{PSEUDO_WORD}=<folder>"))
+            return self.pseudo
         if kind not in self._weak_files:
             given = self.weak_root
             names = self.file_names
@@ -153,16 +163,26 @@ class FileDataset(DerivingDataset):
         Raises BadInput with every file that is missing or wrong.
         """
         files = self.weak_files(kind)
-        return super().weak_fingerprint(ids, kind) if files is None else f"files {files.check(ids, self.size)}"
+        if files is None:
+            return super().weak_fingerprint(ids, kind)
+        digest = files.check(ids, self.size)
+        if isinstance(files, PseudoMasks):
+            files.check_numbers(ids, self.tags, has_background=self.has_background, choice=self.choice)
+        return f"files {digest}"
 
-    def use_labels(self, weak: str | None = None, tags: str | None = None) -> None:
-        """Take sparse labels from below `weak`, tags from `tags`; relative paths start here or, else, at the root.
+    def use_labels(self, weak: str | None = None, tags: str | None = None, pseudo: str | None = None) -> None:
+        """Take sparse labels from below `weak`, tags from `tags`, pseudo masks from `pseudo`; relative paths start here
+        or, else, at the root.
 
         Images of val and test that `tags` leaves out have the tags of their masks. Raises BadInput where a path is
-        not there, a folder holds no sparse labels, tags cannot be read, or a training image has none.
+        not there, a folder holds no labels of its kind, tags cannot be read, or a training image has none.
         """
         problems: list[Problem] = []
-        for word, text, use in (("data.weak", weak, self._use_weak), ("data.tags", tags, self._use_tags)):
+        given = (
+            ("data.weak", weak, self._use_weak), ("data.tags", tags, self._use_tags),
+            (PSEUDO_WORD, pseudo, self._use_pseudo),
+        )  # fmt: skip
+        for word, text, use in given:
             if text is not None:
                 try:
                     use(given_path(word, text, self.layout.root))
@@ -185,6 +205,9 @@ class FileDataset(DerivingDataset):
         if not kinds_below(folder):
             raise BadInput(lacking(folder))
         self.weak_root = folder
+
+    def _use_pseudo(self, folder: Path) -> None:
+        self.pseudo = PseudoMasks(folder, self.file_names)
 
     def _use_tags(self, source: Path) -> None:
         offset = int(self.has_background)

@@ -17,7 +17,7 @@ IMAGES = "JPEGImages"
 MASKS = "SegmentationClass"
 LISTS = "ImageSets/Segmentation"
 SPLITS = ("train", "val", "test")
-WORDS = ("data.root", "data.masks", "data.classes", "data.weak", "data.tags", "data.annotations")
+WORDS = ("data.root", "data.masks", "data.classes", "data.weak", "data.tags", "data.pseudo", "data.annotations")
 """Problems at these are of the command line, not of the data."""
 
 

@@ -12,6 +12,7 @@ from harness.api.dataset import Dataset
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.looking import Seen
+from harness.datasets.disk.pseudo import PSEUDO
 from harness.datasets.io.images import merged, some_of
 from harness.datasets.weak import KINDS
 from harness.datasets.weak.finding import kinds_below
@@ -35,8 +36,8 @@ def judge_sparse(dataset: FileDataset) -> Judged:
     judged = Judged()
     train = dataset.ids("train") if "train" in dataset.splits() else ()
     given = kinds_below(dataset.weak_root) if dataset.weak_root is not None else []
-    for kind in dict.fromkeys((*KINDS, *given)):
-        if dataset.weak_root is not None and kind not in given:
+    for kind in dict.fromkeys((*KINDS, *given, *([PSEUDO] if dataset.pseudo is not None else []))):
+        if dataset.weak_root is not None and kind not in (*given, PSEUDO):
             judged.sources[kind] = f"none in {dataset.weak_root}"
             continue
         judged.sources[kind] = "unusable files, see the errors"

@@ -103,14 +103,14 @@ def lacking(root: Path, kind: str | None = None) -> Problem:
 
 
 def _in_folder(folder: Path, kind: str, class_names: Sequence[str]) -> WeakFiles | None:
-    files = _label_files(folder, ".png")
+    files = label_files(folder, ".png")
     if files:
         return PngLabels(folder, files, kind, class_names, digests(folder, kind))
-    files = _label_files(folder, ".xml") if kind == "scribbles" else {}
+    files = label_files(folder, ".xml") if kind == "scribbles" else {}
     return XmlScribbles(folder, files, kind, class_names) if files else None
 
 
-def _label_files(folder: Path, suffix: str) -> dict[str, str]:
+def label_files(folder: Path, suffix: str) -> dict[str, str]:
     """Path below `folder` by image id: of the files in it, else of those in its subfolders (Cityscapes' cities)."""
     problems: list[Problem] = []
     fix = "allow reading it (chmod a+rx)"
