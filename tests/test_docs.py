@@ -73,6 +73,7 @@ def world(tmp_path_factory):
         "<VOC-layout folder>": str(voc),
         "<folder of PNG>": str(masks),
         "<folder of CAMs>": str(cams),
+        "<folder of masks>": str(voc / "SegmentationClass"),
         "<file>": str(weights),
         "<key>": key_of(store),
         "results": str(store),
