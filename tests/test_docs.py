@@ -74,6 +74,8 @@ def world(tmp_path_factory):
         "<folder of PNG>": str(masks),
         "<folder of CAMs>": str(cams),
         "<folder of masks>": str(voc / "SegmentationClass"),
+        "<folder of photos>": str(voc / "JPEGImages"),
+        "<folder of results>": str(root / "out"),
         "<file>": str(weights),
         "<key>": key_of(store),
         "results": str(store),

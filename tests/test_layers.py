@@ -31,7 +31,7 @@ LAYERS = (
     ("harness.engine.stages",),
     ("harness.engine.run",),
     ("harness.tracking", "harness.evaluation", "harness.testing", "reports.rows"),
-    ("harness.tuning",),
+    ("harness.tuning", "harness.prediction"),
     ("reports.sections", "reports.papers"),
     ("reports.*", "benchmarks"),
 )

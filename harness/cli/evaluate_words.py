@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from harness.api.inference import inference_problems
@@ -92,22 +92,28 @@ def mode_of(parsed: Parsed) -> str:
         fix = "run=<key>, weights=<file> method=..., preds=<folder> name=..., or cams=<folder> name=..."
         raise BadInput([*parsed.problems, Problem("words", found, fix)])
     mode = asked[0]
-    sections = ("data", "backbone")
-    named = {f"{key}.name" if key in sections else key: key for key in parsed.given}
-    known = set(MODES[mode])
-    problems = list(parsed.problems)
-    for name, given in named.items():
-        option = name.startswith("data.") and name[5:] in parsed.options and mode != "run"
-        knob = name.partition(".")[0] in parsed.knobs and mode == "weights"
-        if name not in known and not option and not knob:
-            problems.append(Problem(given, f"does not go with {mode}=", f"it takes: {', '.join(MODES[mode])}"))
-    problems += _values(words, mode) + _unknown(words)
+    problems = [*parsed.problems, *misplaced(parsed, mode, MODES[mode], options=mode != "run", knobs=mode == "weights")]
+    problems += _values(words, mode) + unknown_names(words)
     if problems:
         raise BadInput(problems)
     return mode
 
 
-def _unknown(words: EvaluateWords) -> list[Problem]:
+def misplaced(parsed: Parsed, mode: str, known: Collection[str], *, options: bool, knobs: bool) -> list[Problem]:
+    """The words on the line that do not go with `mode=`, whose own are `known`; `options` of datasets and `knobs` of
+    methods go with some."""
+    sections = ("data", "backbone")
+    problems = []
+    for given in parsed.given:
+        name = f"{given}.name" if given in sections else given
+        option = options and name.startswith("data.") and name[5:] in parsed.options
+        knob = knobs and name.partition(".")[0] in parsed.knobs
+        if name not in known and not option and not knob:
+            problems.append(Problem(given, f"does not go with {mode}=", f"it takes: {', '.join(known)}"))
+    return problems
+
+
+def unknown_names(words: Words) -> list[Problem]:
     """A method or a dataset that is not registered."""
     known = {"method": (words.method, registry().names()), "data": (words.data.name, DATASETS)}
     return [

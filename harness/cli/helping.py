@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from harness.cli.parsing import command_words, explanation
@@ -13,14 +13,20 @@ def wants_help(argv: Sequence[str]) -> bool:
     return bool({"-h", "--help", "help"} & set(argv))
 
 
-def help_text(command: str, schema: type, about: str, subcommands: Mapping[str, str] | None = None) -> str:
-    """What `--help` prints: every word with its default."""
+def help_text(
+    command: str,
+    schema: type,
+    about: str,
+    subcommands: Mapping[str, str] | None = None,
+    only: Collection[str] | None = None,
+) -> str:
+    """What `--help` prints: every word with its default, or those that `only` names."""
     lines = [f"usage: python -m {command} [words]   each word is key=value", "", about, ""]
     for name, text in (subcommands or {}).items():
         lines.append(f"  {name:<22} {text}")
     if subcommands:
         lines.append("")
-    return "\n".join([*lines, *_word_lines(schema, command.rpartition(".")[2])])
+    return "\n".join([*lines, *_word_lines(schema, command.rpartition(".")[2], only)])
 
 
 def subcommand_help(module: str, schema: type, about: str, subcommands: Mapping[str, str], argv: Sequence[str]) -> str:
@@ -32,9 +38,11 @@ def subcommand_help(module: str, schema: type, about: str, subcommands: Mapping[
     return "\n".join(lines)
 
 
-def _word_lines(schema: type, command: str) -> list[str]:
+def _word_lines(schema: type, command: str, only: Collection[str] | None = None) -> list[str]:
     lines = []
     for name, f in command_words(schema, command).items():
+        if only is not None and name not in only:
+            continue
         default = "" if f.default is None else f" [{_show(f.default)}]"
         lines.append(f"  {name + '=':<22} {explanation(f)}{default}")
     return lines

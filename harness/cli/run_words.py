@@ -73,7 +73,7 @@ class Words:
     """Every word of `harness.sweep` and `harness.train`, with its default; commands that do not train take a part."""
 
     methods: str | None = word(None, "list of methods, or all; a plug-in is written base+name", "sweep")
-    method: str | None = word(None, "the method", "train", "evaluate")
+    method: str | None = word(None, "the method", "train", "evaluate", "predict")
     data: DataWords = word(DataWords, "dataset; data=voc is data.name=voc; data.<option> per dataset")
     labels: str | None = word(
         None, "weak labels, a list: tags, points, scribbles, clicks20/50/100, blocks, coarse, pseudo, masks"

@@ -8,30 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from harness.api.dataset import Dataset
 from harness.api.inference import inference_of
 from harness.api.method import Method
-from harness.api.recipe import Recipe, Train, weights_kind
 from harness.cli.evaluate_words import AUTO, BEST, EvaluateWords
 from harness.cli.parsing import Parsed
 from harness.datasets import open_dataset
 from harness.datasets.splits import plan_splits
-from harness.engine.checkpoint import BEST as BEST_FILE
-from harness.engine.checkpoint import best_meta, load_weights
 from harness.engine.inference.counting import Target
 from harness.engine.inference.evals import NO_RULE, Tables, eval_columns
 from harness.engine.inference.predictions import MAPS
 from harness.errors import BadInput, Problem, StoreError
 from harness.evaluation.finished import find_run
 from harness.evaluation.job import ScoringJob, device_of, precision_of, score, scored_ids, threads_of
-from harness.files import file_digest
-from harness.plan.build import build_network
+from harness.evaluation.trained import best_of, held_out, load_network, weights_of
 from harness.plan.config import RunConfig
-from harness.plan.pretrained import RANDOM
 from harness.plan.recipes import recipe_of, run_of
-from harness.store import Results, Store, load
+from harness.store import Store, load
 from harness.store.rows import json_object, json_of
 
 
@@ -51,18 +44,7 @@ class Again:
 
     def trained(self, name: str) -> Method:
         """A network of the run with its weights. Raises BadInput where they do not fit the code of today."""
-        stage = recipe_of(self.run).maker(name)
-        assert isinstance(stage, Train)
-        earlier = {n: self.trained(n) for n in stage.networks}
-        method = build_network(self.run, stage, self.job.dataset, RANDOM, earlier)
-        try:
-            load_weights(self.weights[name], method)
-        except RuntimeError as e:
-            found = (
-                f"{self.weights[name].name} does not fit {self.job.run.method} as it is now: {str(e).splitlines()[0]}"
-            )
-            raise BadInput(Problem("run", found, "check out the commit that the table runs names")) from e
-        return method.eval()
+        return load_network(self.run, name, self.weights, self.job.dataset)
 
 
 def plan_again(parsed: Parsed, store: Store) -> Again:
@@ -90,11 +72,12 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
     if network is None and target.name in recipe.targets:
         problems.append(Problem("target", f"no network predicts {target.name} of {run.method}: a stage writes it",
                                 "train again: a run scores what its stages wrote"))  # fmt: skip
-    weights = {} if network is None else _weights(results, row["key"], store, recipe, network, problems)
+    weights = {} if network is None else weights_of(results, row["key"], store, recipe, network, problems)
     best: dict[str, Any] = {}
     if words.weights == BEST and network in weights:
-        path, best = _best(weights[network].with_name(BEST_FILE), problems)
+        path, meta = best_of(weights[network], problems)
         weights |= {} if path is None else {network: path}
+        best = {} if path is None else {"weights": BEST, "step": int(meta["step"])}
     opened = _open(words, run, row, store, problems)
     device = device_of(words, problems)
     if opened is None or network is None or network not in weights or problems:
@@ -104,7 +87,10 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
     asked = str(row["protocol"]) if words.protocol == AUTO else words.protocol
     rule = asked if maps else NO_RULE
     columns = eval_columns(row["key"], run, target, split, rule, how) | best
-    threshold = {"fixed": run.cam_threshold, "held-out": _held_out(results, columns)}.get(rule)
+    threshold = {
+        "fixed": run.cam_threshold,
+        "held-out": held_out(results, columns["key"], columns["target"], columns["weights"]),
+    }.get(rule)
     if rule == "held-out" and threshold is None:
         fix = "protocol=fixed or protocol=oracle"
         raise BadInput(Problem("protocol", "the run has no threshold that was chosen on a held-out split", fix))
@@ -132,41 +118,6 @@ def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Ta
     if name not in made:
         problems.append(Problem("target", f"{run.method} makes no {name}", f"it makes: {', '.join(made)}"))
     return Target(name, "teacher" if words.weights == "teacher" else "student", words.crf)
-
-
-def _weights(
-    results: Results, key: str, store: Store, recipe: Recipe, network: str, problems: list[Problem]
-) -> dict[str, Path]:
-    """The files of a network and of those that it was built beside; what is missing becomes a problem."""
-    stage = recipe.maker(network)
-    assert isinstance(stage, Train)
-    out: dict[str, Path] = {}
-    for earlier in stage.networks:
-        out |= _weights(results, key, store, recipe, earlier, problems)
-    kind = weights_kind(network)
-    rows = results.artifacts.filter((pl.col("key") == key) & (pl.col("kind") == kind))
-    path = store.root / rows["path"][0] if rows.height else None
-    if path is not None and path.is_file() and file_digest(path) == rows["digest"][0]:
-        return {**out, network: path}
-    if path is None:
-        found = "left no weights (keep=none)"
-    elif path.is_file():
-        found = f"its weights are damaged: {path}"
-    else:
-        found = f"its weights are gone from {path} (gc, or moved)"
-    problems.append(Problem("run", f"{key} {found}", "train it again with keep=last: harness.train retrains the rest"))
-    return out
-
-
-def _best(path: Path, problems: list[Problem]) -> tuple[Path | None, dict[str, Any]]:
-    """The student's weights of the run's best rung, and what they change in the columns of an eval."""
-    meta = best_meta(path)
-    if meta is None:
-        rule = "a run has it where it was compared on the way (search=tpe, 4 trials or more)"
-        found = f"{path} is damaged" if path.is_file() else f"best is not there: {rule}"
-        problems.append(Problem("weights", found, "weights=student scores the final ones"))
-        return None, {}
-    return path, {"weights": BEST, "step": int(meta["step"])}
 
 
 def _open(
@@ -211,10 +162,3 @@ def _given(store: Store, sweep: str, dataset: str) -> Mapping[str, str]:
         if isinstance(given, dict) and given.get("data", given.get("data.name", "shapes")) == dataset:
             return given
     return {}
-
-
-def _held_out(results: Results, columns: Mapping[str, Any]) -> float | None:
-    """The threshold that the run chose for this target on its tuning split."""
-    same = [pl.col(name) == columns[name] for name in ("key", "target", "weights")]
-    rows = results.evals.filter(*same, pl.col("threshold_rule") == "held-out")
-    return None if rows.is_empty() else float(rows["threshold"][0])

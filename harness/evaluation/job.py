@@ -14,7 +14,7 @@ import torch
 from harness.api.dataset import Dataset
 from harness.api.inference import Inference
 from harness.api.method import Method
-from harness.cli.evaluate_words import EvaluateWords
+from harness.cli.run_words import Words
 from harness.datasets.io.reading import cores
 from harness.engine.inference.counting import Target, score_images
 from harness.engine.inference.evals import Tables, add_eval, counts_at, thresholds_of
@@ -69,7 +69,7 @@ def bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda _, done, total: progress.update(task, completed=done, total=total)
 
 
-def device_of(words: EvaluateWords, problems: list[Problem]) -> str:
+def device_of(words: Words, problems: list[Problem]) -> str:
     """The device that the words name, or the first GPU where there is one."""
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if words.gpus and words.gpus > found:
@@ -77,14 +77,14 @@ def device_of(words: EvaluateWords, problems: list[Problem]) -> str:
     return "cuda:0" if found and words.gpus != 0 else "cpu"
 
 
-def precision_of(words: EvaluateWords, usual: str, device: str) -> str:
+def precision_of(words: Words, usual: str, device: str) -> str:
     """The precision asked for, else the usual one, which on the CPU is always fp32."""
     if words.precision != "auto":
         return words.precision
     return usual if device.startswith("cuda") else "fp32"
 
 
-def threads_of(words: EvaluateWords) -> int:
+def threads_of(words: Words) -> int:
     """Threads and processes: as asked for, or all cores."""
     return words.threads or cores()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from harness.api.dataset import Dataset
 from harness.api.keymap import KeyMap
 from harness.api.method import Method
 from harness.api.registry import registry
@@ -18,6 +19,7 @@ from harness.api.vocabulary import VARIANTS
 from harness.api.weight_files import read_weights
 from harness.cli.evaluate_words import AUTO, EvaluateWords
 from harness.cli.parsing import Parsed
+from harness.cli.predict_words import PredictWords
 from harness.datasets import open_dataset
 from harness.engine.inference.counting import Target
 from harness.engine.inference.evals import NO_RULE, Tables, eval_columns
@@ -48,18 +50,45 @@ class Published:
 
     def score(self, store: Store) -> Tables:
         """The one eval. Raises BadInput naming every tensor that does not fit."""
-        method = fitted(build_method(self.job.run, self.job.dataset, RANDOM), self.job.run.chosen.spec, self.state)
+        method = fitted(
+            build_method(self.job.run, self.job.dataset, RANDOM),
+            self.job.run.chosen.spec,
+            self.state,
+            self.job.dataset,
+        )
         return score(self.job, method)
 
 
-def fitted(method: Method, spec: MethodSpec, state: Mapping[str, Tensor]) -> Method:
+def fitted(method: Method, spec: MethodSpec, state: Mapping[str, Tensor], dataset: Dataset | None = None) -> Method:
     """The method with a published state dict, by its key map (`MethodSpec.published`), else under equal names.
 
-    Raises BadInput naming every missing, unknown and wrong-shaped tensor.
+    Raises BadInput naming every missing, unknown and wrong-shaped tensor; for a file of another number of labels than
+    the `dataset` that the method was built for, both numbers.
     """
     names: KeyMap = resolve(spec.published)(method) if spec.published else KeyMap(rules=())
-    method.load_state_dict(names.convert(state, method.state_dict()))
+    expected = method.state_dict()
+    labels = None if dataset is None else labels_of(names, state, expected, dataset)
+    if dataset is not None and labels is not None:
+        found = f"are of {labels} labels, and here are {dataset.num_labels}"
+        raise BadInput(
+            Problem("weights", found, "name the classes that they were trained on, with data= or data.classes=")
+        )
+    method.load_state_dict(names.convert(state, expected))
     return method
+
+
+def labels_of(
+    names: KeyMap, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], dataset: Dataset
+) -> int | None:
+    """K of a weights file, where its classifiers and segmenters all say the same and that is another one than ours."""
+    told = set()
+    for published, tensor in state.items():
+        ours = expected.get(names.name(published) or "")
+        if ours is None or ours.ndim != tensor.ndim or not ours.ndim or ours.shape[1:] != tensor.shape[1:]:
+            continue
+        if ours.shape[0] in (dataset.num_labels, dataset.num_classes) and ours.shape[0] != tensor.shape[0]:
+            told.add(int(tensor.shape[0]) + dataset.num_labels - int(ours.shape[0]))
+    return told.pop() if len(told) == 1 else None
 
 
 def variant_of(asked: str, spec: MethodSpec) -> str:
@@ -72,13 +101,40 @@ def variant_of(asked: str, spec: MethodSpec) -> str:
     return RELEASED if spec.published and RELEASED in spec.variants else VARIANTS[0]
 
 
+def published_run(parsed: Parsed, family: str, device: str, problems: list[Problem]) -> RunConfig | None:
+    """The config that a weights file is built with: the preset of its method under the words, whatever they train.
+
+    None where something is wrong, which becomes a problem.
+    """
+    words: EvaluateWords | PredictWords = parsed.words
+    try:
+        chosen = registry().choose(str(words.method))
+        problems.extend(unknown_names(words.ablation, [chosen.spec]))
+        run = resolve_run(
+            chosen,
+            replace(words, variant=variant_of(words.variant, chosen.spec)),
+            family=family,
+            dataset=words.data.name,
+            labels=words.labels or chosen.spec.labels[0],
+            precision=precision_of(words, "bf16", device),
+            options=parsed.options,
+            knobs=parsed.knobs,
+            seed=words.seed,
+        )
+        find(run.backbone, RANDOM)
+    except BadInput as e:
+        problems.extend(p for p in e.problems if p not in problems)
+        return None
+    return run
+
+
 def plan_published(parsed: Parsed, store: Store) -> Published:
     """What `weights=` asks for. Raises BadInput with every problem of words, data and file at once."""
     words: EvaluateWords = parsed.words
     problems: list[Problem] = []
     path = Path(str(words.weights)).expanduser()
     state: dict[str, Tensor] = {}
-    run = dataset = None
+    dataset = None
     split, ids = "", tuple[str, ...]()
     try:
         state = dict(read_weights(path).state)
@@ -94,23 +150,7 @@ def plan_published(parsed: Parsed, store: Store) -> Published:
     except BadInput as e:
         problems.extend(e.problems)
     device = device_of(words, problems)
-    try:
-        chosen = registry().choose(str(words.method))
-        problems.extend(unknown_names(words.ablation, [chosen.spec]))
-        run = resolve_run(
-            chosen,
-            replace(words, variant=variant_of(words.variant, chosen.spec)),
-            family=dataset.family if dataset else "voc",
-            dataset=words.data.name,
-            labels=words.labels or chosen.spec.labels[0],
-            precision=precision_of(words, "bf16", device),
-            options=parsed.options,
-            knobs=parsed.knobs,
-            seed=words.seed,
-        )
-        find(run.backbone, RANDOM)
-    except BadInput as e:
-        problems.extend(p for p in e.problems if p not in problems)
+    run = published_run(parsed, dataset.family if dataset else "voc", device, problems)
     if run is None or dataset is None or problems:
         raise BadInput(problems)
     made = run.chosen.targets

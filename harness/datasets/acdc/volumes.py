@@ -48,6 +48,20 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     return labels
 
 
+def volume_bytes(labels: NDArray[np.uint8], like: Path) -> bytes:
+    """A `.nii.gz` of label slices (slices,H,W) where the volume `like` lies in space; equal labels give equal bytes."""
+    import nibabel
+
+    image, shape = _opened(like)
+    if labels.shape != shape:
+        raise ValueError(f"slices {labels.shape} of a volume of {shape}")
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    made = nibabel.nifti1.Nifti1Image(labels.transpose(2, 1, 0), image.affine, header)
+    return gzip.compress(made.to_bytes(), mtime=0)
+
+
 def _voxels(path: Path) -> NDArray[np.float64]:
     import nibabel
 

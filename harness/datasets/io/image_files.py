@@ -115,6 +115,16 @@ def decided(maps: Maps, name: str, size: tuple[int, int]) -> tuple[NDArray[np.fl
     return score.numpy(), maps.classes[front].astype(np.int64)[index.numpy()]
 
 
+def labels_at(
+    maps: Maps, name: str, size: tuple[int, int], threshold: float, has_background: bool
+) -> NDArray[np.uint8]:
+    """Label map (H,W) of score maps: the best class where its score is above the threshold, else background; the best
+    class everywhere in data without background."""
+    score, index = decided(maps, name, size)
+    labels = np.where(score > threshold, index + 1, 0) if has_background else index
+    return labels.astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class ExtraReader:
     """Makes of an image's file what travels with the image: label maps and vectors as they are; of score maps the

@@ -110,6 +110,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return _decoded(path, lambda image: (image.height, image.width), whole=False)
 
 
+def orientation_of(path: str | Path) -> int:
+    """EXIF orientation, 1 to 8, from the header alone. Raises BadInput when there is no readable header."""
+    return _decoded(path, _orientation, whole=False)
+
+
 def stat_of(path: str | Path) -> tuple[int, int]:
     """Time of change (ns) and size (bytes) of a file. Raises BadInput where there is none."""
     try:

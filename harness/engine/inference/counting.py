@@ -16,6 +16,7 @@ from harness.api.dataset import Dataset
 from harness.api.images import BACKGROUND, Maps
 from harness.api.inference import SINGLE, Inference
 from harness.datasets.io.image_files import decided, read
+from harness.engine.inference.passes import probabilities
 from harness.engine.inference.predictions import MAPS, batches, forward
 from harness.engine.inference.sources import Source
 from harness.engine.parallel import gather_objects
@@ -156,14 +157,13 @@ def _of_network(
             labels = scores_KHW.argmax(0).to(torch.uint8).cpu().numpy()
             results[plain][ids[n]] = image_counts(labels, truths[n], dataset.num_labels)
         if crfs:
-            soft = _occurring(scores_KHW, how)
+            soft = occurring(probabilities(scores_KHW, how))
             for target in crfs:
                 later.add(target, ids[n], truths[n], soft)
 
 
-def _occurring(scores_KHW: Tensor, how: Inference) -> Soft:
+def occurring(probs_KHW: Tensor) -> Soft:
     """Probabilities of the labels that occur; only these leave the device."""
-    probs_KHW = scores_KHW.softmax(0) if how.of == "logits" else scores_KHW / scores_KHW.sum(0)
     peak_K = probs_KHW.amax((1, 2))
     kept = torch.nonzero((peak_K > OCCURS) | (peak_K == peak_K.max())).flatten()
     return Soft(kept.to(torch.uint8).cpu().numpy(), probs_KHW[kept].float().cpu().numpy())

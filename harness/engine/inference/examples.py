@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness.api.images import Maps
 from harness.api.vocabulary import IGNORE
-from harness.datasets.io.image_files import decided, read
+from harness.datasets.io.image_files import labels_at, read
 from harness.engine.context import Context
 from harness.engine.inference.predictions import predict
 from harness.engine.inference.sources import source_of
@@ -80,9 +80,8 @@ def _panel(context: Context, image_id: str) -> NDArray[np.uint8]:
         found, segmented = predict(source.scorer, source.network, [image_id], [size], frozenset(some), "student")
         maps, labels = maps or found, labels or segmented
     if "cam" in sources:
-        score, cls = decided(maps[0], "cam", size)
-        offset = int(context.dataset.has_background)
-        parts.append(colours[np.where(score > context.run.cam_threshold, cls + offset, 0) if offset else cls])
+        threshold = context.run.cam_threshold
+        parts.append(colours[labels_at(maps[0], "cam", size, threshold, context.dataset.has_background)])
     parts.extend(colours[label] for label in labels)
     parts = [
         np.where((truth == IGNORE)[..., None], (p * 0.5 + 112).astype(np.uint8), p) if i > 1 else p

@@ -173,6 +173,11 @@ def resample(maps_Khw: Tensor, real: tuple[float, float], size: Hw, corners: boo
     return F.grid_sample(maps_1Khw, grid_1HW2, mode="bilinear", padding_mode="border", align_corners=False)[0]
 
 
+def probabilities(scores_KHW: Tensor, how: Inference) -> Tensor:
+    """Probabilities (K,H,W) of fused scores, summing to 1 at each pixel."""
+    return scores_KHW.softmax(0) if how.of == "logits" else scores_KHW / scores_KHW.sum(0)
+
+
 def resized(image_HW3: NDArray[np.uint8], size: Hw) -> NDArray[np.uint8]:
     """An image at another size (h,w), bilinear."""
     return np.asarray(Image.fromarray(image_HW3).resize((size[1], size[0]), Image.Resampling.BILINEAR))

@@ -1,0 +1,177 @@
+"""The folder that `harness.predict` writes: masks that say how they were made, overlays, scores, and what they hold.
+
+A mask is written last of an image's files and carries, as text of the PNG, a digest of all that decided it: so a folder
+is resumed image by image, and nothing that other words made is taken for ours.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+from scipy import ndimage
+
+from harness.datasets.io.images import COLOURS, stat_of
+from harness.errors import BadInput, HarnessError, Problem
+from harness.files import digest_of, plain_words, write_bytes, write_json
+from harness.prediction.photos import Labels, Photo
+from harness.prediction.predictor import Predicted
+
+MASKS, OVERLAYS, SCORES = "masks", "overlays", "scores"
+SERVER = "server"
+"""Folder of what servers take (`layouts`)."""
+MANIFEST, CLASSES, LEGEND = "predict.json", "classes.txt", "legend.png"
+MARK = "wsss-harness"
+"""Name of the PNG's text."""
+PALETTE = np.array(COLOURS, np.uint8)
+SHADE = 0.5
+"""Share of a label's colour in an overlay."""
+SWATCH = 18
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of each image, and where."""
+
+    folder: Path
+    identity: Mapping[str, Any]
+    """All that decides the masks but the image and its tags, in words that a reader knows."""
+    labels: Labels
+    overlays: bool
+    scores: bool
+
+    def check(self, again: bool) -> None:
+        """Raises BadInput where the folder holds what other words made, naming what differs, unless `again` has it made
+        anew; and for a folder with files of somebody else."""
+        found = self._manifest()
+        if found is None and self.folder.is_dir() and any(self.folder.iterdir()):
+            what = f"{self.folder} holds files that are none of harness.predict's"
+            raise BadInput(Problem("out", what, "name another folder, or an empty one"))
+        differs = [] if found is None or again else _differences(found, dict(self.identity))
+        if differs:
+            what = f"{self.folder} holds masks of other words: {'; '.join(differs)}"
+            raise BadInput(Problem("out", what, "name another folder, or again=true to make all of them anew"))
+
+    def begin(self) -> None:
+        """Make the folder; what other words made is removed. Raises BadInput where it cannot be written."""
+        try:
+            if self._manifest() not in (None, dict(self.identity)):
+                for name in (MASKS, OVERLAYS, SCORES, SERVER):
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
+            write_json(self.folder / MANIFEST, dict(self.identity))
+            names = "".join(f"{n} {name}\n" for n, name in enumerate(self.labels.class_names))
+            write_bytes(self.folder / CLASSES, names.encode())
+            write_bytes(self.folder / LEGEND, encoded(legend(self.labels.class_names)))
+        except OSError as error:
+            fix = "name a folder that can be written with out=<folder>"
+            raise BadInput(Problem("out", f"cannot write to {self.folder}: {plain_words(error)}", fix)) from error
+
+    def mask(self, image_id: str) -> Path:
+        """The file of an image's mask."""
+        return self.folder / MASKS / f"{image_id}.png"
+
+    def mark(self, photo: Photo, tags_C: NDArray[np.float32] | None) -> str:
+        """Digest of all that decides a photo's mask. Raises BadInput where there is no such photo."""
+        changed, size = stat_of(photo.path)
+        known = None if tags_C is None else tags_C.tolist()
+        return digest_of([dict(self.identity), size, changed, known])
+
+    def done(self, image_id: str, mark: str) -> bool:
+        """Whether all files of an image are there, made as they would be now."""
+        others = [self._overlay(image_id)] * self.overlays + [self._scores(image_id)] * self.scores
+        if not all(path.is_file() for path in others):
+            return False
+        try:
+            with Image.open(self.mask(image_id)) as picture:
+                return picture.info.get(MARK) == mark
+        except (OSError, SyntaxError):
+            return False
+
+    def write(self, image_id: str, image_HW3: NDArray[np.uint8], predicted: Predicted, mark: str) -> None:
+        """Write an image's files, each whole or not at all. Raises HarnessError where the disk is full."""
+        try:
+            if self.overlays:
+                picture = overlay(image_HW3, predicted.labels_HW, self.labels.has_background)
+                write_bytes(self._overlay(image_id), encoded(picture, "JPEG"), sync=False)
+            if self.scores:
+                buffer = io.BytesIO()
+                np.savez_compressed(buffer, allow_pickle=False, **predicted.scores)
+                write_bytes(self._scores(image_id), buffer.getvalue(), sync=False)
+            write_bytes(self.mask(image_id), encoded(predicted.labels_HW, texts={MARK: mark}), sync=False)
+        except OSError as error:
+            what = f"the files of {image_id} could not be written: {plain_words(error)}"
+            raise HarnessError(f"{what}; free space and run the same command again, it goes on from here") from error
+
+    def _overlay(self, image_id: str) -> Path:
+        return self.folder / OVERLAYS / f"{image_id}.jpg"
+
+    def _scores(self, image_id: str) -> Path:
+        return self.folder / SCORES / f"{image_id}.npz"
+
+    def _manifest(self) -> dict[str, Any] | None:
+        """What an earlier call said of the masks here; None where there was none. A damaged one differs in all."""
+        path = self.folder / MANIFEST
+        try:
+            found = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def overlay(image_HW3: NDArray[np.uint8], labels_HW: NDArray[np.uint8], has_background: bool) -> NDArray[np.uint8]:
+    """A photo under its labels' colours, borders between labels in full colour; background as it is."""
+    coloured = PALETTE[labels_HW]
+    border = ndimage.grey_dilation(labels_HW, (3, 3)) != ndimage.grey_erosion(labels_HW, (3, 3))
+    share = np.where(border, 1.0, SHADE)[..., None]
+    if has_background:
+        share = np.where((labels_HW == 0)[..., None], 0.0, share)
+    mixed = image_HW3 * (1 - share) + coloured * share
+    return np.rint(mixed).astype(np.uint8)
+
+
+def legend(class_names: tuple[str, ...]) -> NDArray[np.uint8]:
+    """A picture (h,w,3) of every label's colour, number and name."""
+    lines = [f"{n} {name}" for n, name in enumerate(class_names)]
+    canvas = Image.new("RGB", (8 * max(map(len, lines)) + 2 * SWATCH + 12, SWATCH * len(lines) + 8), "white")
+    draw = ImageDraw.Draw(canvas)
+    for n, line in enumerate(lines):
+        top = 4 + SWATCH * n
+        draw.rectangle((4, top, 4 + 2 * SWATCH - 8, top + SWATCH - 4), fill=tuple(COLOURS[n]), outline="black")
+        draw.text((2 * SWATCH + 4, top + 1), line, "black")
+    return np.asarray(canvas)
+
+
+def encoded(
+    pixels: NDArray[np.uint8], kind: str = "PNG", *, palette: bool = True, texts: Mapping[str, str] | None = None
+) -> bytes:
+    """The file of a picture (H,W,3) or of labels (H,W), with VOC's `palette` or grey; `texts` are those of a PNG."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if pixels.ndim == 2 and palette:
+        image.putpalette(PALETTE.tobytes())
+    info = PngInfo()
+    for name, text in (texts or {}).items():
+        info.add_text(name, text)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"pnginfo": info} if kind == "PNG" else {"quality": 90}))
+    return buffer.getvalue()
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two calls do not agree in, in words."""
+    names = [name for name in dict.fromkeys([*now, *then]) if then.get(name) != now.get(name)]
+    return [f"{name} was {_shown(then.get(name))}, is {_shown(now.get(name))}" for name in names]
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"{value}"[:60]
