@@ -13,19 +13,18 @@ from harness.api.inference import inference_of
 from harness.api.method import Method
 from harness.cli.evaluate_words import AUTO, BEST, EvaluateWords
 from harness.cli.parsing import Parsed
-from harness.datasets import open_dataset
-from harness.datasets.splits import plan_splits
 from harness.engine.inference.counting import Target
 from harness.engine.inference.evals import NO_RULE, Tables, eval_columns
 from harness.engine.inference.predictions import MAPS
-from harness.errors import BadInput, Problem, StoreError
+from harness.errors import BadInput, Problem
+from harness.evaluation.data_of import check_same, open_data
 from harness.evaluation.finished import find_run
 from harness.evaluation.job import ScoringJob, device_of, precision_of, score, scored_ids, threads_of
 from harness.evaluation.trained import best_of, held_out, load_network, weights_of
 from harness.plan.config import RunConfig
 from harness.plan.recipes import recipe_of, run_of
 from harness.store import Store, load
-from harness.store.rows import json_object, json_of
+from harness.store.rows import json_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
         path, meta = best_of(weights[network], problems)
         weights |= {} if path is None else {network: path}
         best = {} if path is None else {"weights": BEST, "step": int(meta["step"])}
-    opened = _open(words, run, row, store, problems)
+    opened = _scored(words, run, row, store, problems)
     device = device_of(words, problems)
     if opened is None or network is None or network not in weights or problems:
         raise BadInput(problems)
@@ -120,45 +119,20 @@ def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Ta
     return Target(name, "teacher" if words.weights == "teacher" else "student", words.crf)
 
 
-def _open(
+def _scored(
     words: EvaluateWords, run: RunConfig, row: Mapping[str, Any], store: Store, problems: list[Problem]
 ) -> tuple[Dataset, str, tuple[str, ...]] | None:
-    """The run's dataset, found where the words say or where its sweep had it, with equal classes and labels."""
-    given = _given(store, str(row["sweep"]), run.dataset)
-    options = {k: v for k, v in run.options.items() if k != "tune"}
+    """The run's dataset and the split that is scored, as it was where the run was reported on it."""
+    opened = open_data(run, row, store, words.data.root, words.data.classes, problems)
+    if opened is None:
+        return None
+    dataset, splits = opened
+    split, ids = scored_ids(dataset, words.split or splits.report_name, problems)
     try:
-        dataset = open_dataset(
-            run.dataset,
-            root=words.data.root or given.get("data.root"),
-            masks=run.masks,
-            classes=words.data.classes or given.get("data.classes"),
-            options=options,
-        )
-        splits = plan_splits(dataset, run.options.get("tune", "auto"), str(row["protocol"]), report=run.split)
-        split, ids = scored_ids(dataset, words.split or splits.report_name, problems)
         dataset.check(ids)
     except BadInput as e:
         problems.extend(e.problems)
         return None
-    known = json_of(row, "config").get("class_names")
-    if known and list(dataset.class_names) != known:
-        names = ", ".join(dataset.class_names[:5])
-        problems.append(Problem("data", f"has classes {names}, ..., not those of the run", "name the run's own data"))
-    before = json_of(row, "split_fingerprints").get("report")
-    if split == splits.report_name and before and dataset.fingerprint(splits.report) != before:
-        found = f"{split} of {dataset.name} is not what the run was reported on: images or labels differ"
-        problems.append(Problem("data", found, "data.root=<the folder that it was trained on>"))
+    if split == splits.report_name:
+        check_same(row, "report", split, dataset, splits.report, problems)
     return dataset, split, ids
-
-
-def _given(store: Store, sweep: str, dataset: str) -> Mapping[str, str]:
-    """The words of the sweep that made a run, for where its data lies; empty where nobody knows."""
-    try:
-        outline = json_object((store.root / "sweeps" / f"{sweep}.json").read_text(), f"the plan of sweep {sweep}")
-    except (OSError, ValueError, StoreError):
-        return {}
-    rows = outline.get("words", [])
-    for given in rows if isinstance(rows, list) else [rows]:
-        if isinstance(given, dict) and given.get("data", given.get("data.name", "shapes")) == dataset:
-            return given
-    return {}

@@ -67,13 +67,15 @@ def fitted(method: Method, spec: MethodSpec, state: Mapping[str, Tensor], datase
     """
     names: KeyMap = resolve(spec.published)(method) if spec.published else KeyMap(rules=())
     expected = method.state_dict()
-    labels = None if dataset is None else labels_of(names, state, expected, dataset)
-    if dataset is not None and labels is not None:
+    try:
+        method.load_state_dict(names.convert(state, expected))
+    except BadInput as e:
+        labels = None if dataset is None else labels_of(names, state, expected, dataset)
+        if dataset is None or labels is None:
+            raise
         found = f"are of {labels} labels, and here are {dataset.num_labels}"
-        raise BadInput(
-            Problem("weights", found, "name the classes that they were trained on, with data= or data.classes=")
-        )
-    method.load_state_dict(names.convert(state, expected))
+        fix = "name the classes that they were trained on, with data= or data.classes="
+        raise BadInput([Problem("weights", found, fix), *e.problems]) from e
     return method
 
 

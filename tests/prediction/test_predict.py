@@ -214,7 +214,7 @@ def test_everything_wrong_is_said_at_once(world, tmp_path, capsys):
     assert "1 names stand for two files" in refused(capsys, *argv)
     (tmp_path / "none").mkdir()
     argv = [w if not w.startswith("images=") else f"images={tmp_path}/none" for w in argv]
-    assert "holds no photos" in refused(capsys, *argv)
+    assert "holds no images" in refused(capsys, *argv)
 
 
 def test_a_run_that_kept_no_weights_says_which_word_would(world, tmp_path, capsys):
