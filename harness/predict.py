@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
 
     job = plan(parsed, mode)
     print(f"{job.chosen.described()}: {len(job.photos)} photos, {job.chosen.device}, {job.threads} threads")
-    job.outputs.check(parsed.words.again)
+    job.outputs.manifest.check(parsed.words.again)
     if parsed.words.dry_run:
         job.chosen.predictor()
         return EXIT_DONE

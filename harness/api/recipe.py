@@ -254,6 +254,11 @@ def weights_kind(network: str) -> str:
     return WEIGHTS if network == NETWORK else f"{WEIGHTS}-{network}"
 
 
+def maps_kind(artefact: str) -> str:
+    """What the table `artifacts` calls the folder of a stage's files, one for each image."""
+    return f"maps-{artefact}"
+
+
 WEIGHTS = "weights"
 SCORE_MAPS = "score-maps"
 

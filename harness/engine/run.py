@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from harness.api.recipe import weights_kind
+from harness.api.recipe import maps_kind, weights_kind
 from harness.datasets import open_dataset
 from harness.datasets.splits import plan_splits
 from harness.engine.checkpoint import RESUMED_AT
@@ -111,10 +111,11 @@ def _write(
 ) -> None:
     """All tables of a run; `runs` comes last and makes the others count."""
     key, store, training = context.key, context.store, context.recipe.training
+    named = {"network": weights_kind, "files": maps_kind}
     artifacts = [
-        {"key": key, "kind": weights_kind(name), "path": str(a.path.relative_to(store.root)), "digest": a.digest}
+        {"key": key, "kind": named[a.kind](name), "path": str(a.path.relative_to(store.root)), "digest": a.digest}
         for name, a in context.made.items()
-        if a.kind == "network" and kept(context, name, a.path.name)
+        if a.kind in named and kept(context, name, a.path.name)
     ]
     artifacts += write_examples(context)
     losses = pl.concat(

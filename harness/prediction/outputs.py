@@ -29,7 +29,7 @@ from harness.prediction.predictor import Predicted
 MASKS, OVERLAYS, SCORES = "masks", "overlays", "scores"
 SERVER = "server"
 """Folder of what servers take (`layouts`)."""
-MANIFEST, CLASSES, LEGEND = "predict.json", "classes.txt", "legend.png"
+MANIFEST, CLASSES, LEGEND = "made_by.json", "classes.txt", "legend.png"
 MARK = "wsss-harness"
 """Name of the PNG's text."""
 PALETTE = np.array(COLOURS, np.uint8)
@@ -39,41 +39,72 @@ SWATCH = 18
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What is written of each image, and where."""
+class Manifest:
+    """A folder of results, and what its file says they were made by."""
 
     folder: Path
     identity: Mapping[str, Any]
-    """All that decides the masks but the image and its tags, in words that a reader knows."""
-    labels: Labels
-    overlays: bool
-    scores: bool
+    """All that decides the results but the image and its tags, in words that a reader knows."""
+    parts: tuple[str, ...]
+    """Names in the folder that are removed where other words made them."""
 
     def check(self, again: bool) -> None:
         """Raises BadInput where the folder holds what other words made, naming what differs, unless `again` has it made
         anew; and for a folder with files of somebody else."""
-        found = self._manifest()
+        found = self._found()
         if found is None and self.folder.is_dir() and any(self.folder.iterdir()):
-            what = f"{self.folder} holds files that are none of harness.predict's"
+            what = f"{self.folder} holds files that are none of this command's"
             raise BadInput(Problem("out", what, "name another folder, or an empty one"))
         differs = [] if found is None or again else _differences(found, dict(self.identity))
         if differs:
             what = f"{self.folder} holds masks of other words: {'; '.join(differs)}"
             raise BadInput(Problem("out", what, "name another folder, or again=true to make all of them anew"))
 
-    def begin(self) -> None:
-        """Make the folder; what other words made is removed. Raises BadInput where it cannot be written."""
+    def begin(self, files: Mapping[str, bytes]) -> None:
+        """Make the folder with these files; what other words made is removed. Raises BadInput where it cannot be
+        written."""
         try:
-            if self._manifest() not in (None, dict(self.identity)):
-                for name in (MASKS, OVERLAYS, SCORES, SERVER):
+            if self._found() not in (None, dict(self.identity)):
+                for name in self.parts:
                     shutil.rmtree(self.folder / name, ignore_errors=True)
             write_json(self.folder / MANIFEST, dict(self.identity))
-            names = "".join(f"{n} {name}\n" for n, name in enumerate(self.labels.class_names))
-            write_bytes(self.folder / CLASSES, names.encode())
-            write_bytes(self.folder / LEGEND, encoded(legend(self.labels.class_names)))
+            for name, content in files.items():
+                write_bytes(self.folder / name, content)
         except OSError as error:
             fix = "name a folder that can be written with out=<folder>"
             raise BadInput(Problem("out", f"cannot write to {self.folder}: {plain_words(error)}", fix)) from error
+
+    def _found(self) -> dict[str, Any] | None:
+        """What an earlier call said of the masks here; None where there was none. A damaged one differs in all."""
+        try:
+            found = json.loads((self.folder / MANIFEST).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of each image, and where."""
+
+    folder: Path
+    identity: Mapping[str, Any]
+    """Of its `Manifest`."""
+    labels: Labels
+    overlays: bool
+    scores: bool
+
+    @property
+    def manifest(self) -> Manifest:
+        """What its folder says of it."""
+        return Manifest(self.folder, self.identity, (MASKS, OVERLAYS, SCORES, SERVER))
+
+    def begin(self) -> None:
+        """Make the folder, with names and colours of the labels. Raises BadInput as `Manifest.begin`."""
+        names = names_file(self.labels.class_names)
+        self.manifest.begin({CLASSES: names, LEGEND: encoded(legend(self.labels.class_names))})
 
     def mask(self, image_id: str) -> Path:
         """The file of an image's mask."""
@@ -90,11 +121,7 @@ class Outputs:
         others = [self._overlay(image_id)] * self.overlays + [self._scores(image_id)] * self.scores
         if not all(path.is_file() for path in others):
             return False
-        try:
-            with Image.open(self.mask(image_id)) as picture:
-                return picture.info.get(MARK) == mark
-        except (OSError, SyntaxError):
-            return False
+        return marked(self.mask(image_id), mark)
 
     def write(self, image_id: str, image_HW3: NDArray[np.uint8], predicted: Predicted, mark: str) -> None:
         """Write an image's files, each whole or not at all. Raises HarnessError where the disk is full."""
@@ -117,16 +144,19 @@ class Outputs:
     def _scores(self, image_id: str) -> Path:
         return self.folder / SCORES / f"{image_id}.npz"
 
-    def _manifest(self) -> dict[str, Any] | None:
-        """What an earlier call said of the masks here; None where there was none. A damaged one differs in all."""
-        path = self.folder / MANIFEST
-        try:
-            found = json.loads(path.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+
+def marked(path: Path, mark: str) -> bool:
+    """Whether a mask is there that says that it was made so."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(MARK) == mark
+    except (OSError, SyntaxError):
+        return False
+
+
+def names_file(class_names: tuple[str, ...]) -> bytes:
+    """A file of class names as `data.classes=` reads it: one a line, label 0 first."""
+    return "".join(f"{name}\n" for name in class_names).encode()
 
 
 def overlay(image_HW3: NDArray[np.uint8], labels_HW: NDArray[np.uint8], has_background: bool) -> NDArray[np.uint8]:

@@ -12,7 +12,10 @@ COMMANDS = {
     "harness.train": (["method=fsr", "fsr.mask_ratoi=1", "data=shape"], "did you mean shapes"),
     "harness.evaluate": (["weights=w.pth", "method=fsrr", "data=vocc", "protocol=held"], "did you mean held-out"),
     "harness.evaluate run=abcdef": (["store=/no/such/folder"], "not in the store"),
-    "harness.predict": (["weights=w.pth", "method=fsrr", "overlay=off", "target=cams", "scales=9"], "images: is not given"),
+    "harness.predict": (
+        ["weights=w.pth", "method=fsrr", "overlay=off", "target=cams", "scales=9"],
+        "images: is not given",
+    ),
     "harness.predict run=abcdef": (["images=/tmp", "out=/no/such/out", "store=/no/such/folder"], "not in the store"),
     "harness.data check": (["data=vocc", "again=maybe"], "did you mean voc"),
     "harness.data make-backbones": (["names=shapes_vt", "threads=0"], "did you mean shapes_vit"),

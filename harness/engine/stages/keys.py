@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.api.recipe import NETWORK, Stage, Train, own_name
+from harness.api.recipe import NETWORK, PerImage, Stage, Train, own_name
 from harness.engine.context import Context
 from harness.files import digest_of
 from harness.plan.recipes import image_fields, image_ids, spec_of, training_fields
@@ -42,12 +42,20 @@ def stage_key(stage: Stage, context: Context, run_versions: Mapping[str, int]) -
             "fields": image_fields(run, stage),
             "does": stage.does,
             "versions": {} if module.startswith("harness.") else dict(part_versions(module)),
-            "images": digest_of(image_ids(stage.images, context.splits)),
+            "images": digest_of(image_ids(images_of(stage, context), context.splits)),
         }
-        roles = [role for name in stage.images for role in ROLES[name]]
+        roles = [role for name in images_of(stage, context) for role in ROLES[name]]
         identity |= {"pixels": [pixels[role] for role in roles]} if pixels else {}
     return digest_of(identity)
 
 
 ROLES = {"train": ("train",), "scored": ("tune", "report")}
 """By what a stage calls its images: the roles of the splits that they are in."""
+
+
+def images_of(stage: PerImage, context: Context) -> tuple[str, ...]:
+    """Which images a stage goes through: those that it declares; and where it only writes what a network predicts, and
+    `keep` names maps, those trained on too."""
+    more = ("train",) if stage.predicts and "maps" in context.machine.keep else ()
+    return tuple(dict.fromkeys((*stage.images, *more)))
+

@@ -12,6 +12,7 @@ from harness.api.spec import resolve
 from harness.datasets.io.image_files import encoded, existing, file_of
 from harness.engine.context import Context
 from harness.engine.inference.predictions import batches
+from harness.engine.stages.keys import images_of
 from harness.engine.stages.stage import Outputs
 from harness.errors import StoreError
 from harness.files import plain_words, write_bytes
@@ -30,7 +31,7 @@ def write_files(stage: PerImage, context: Context, folder: Path) -> None:
     """Write the files that are missing. Raises StoreError where the disk is full."""
     out = folder / FILES
     out.mkdir(parents=True, exist_ok=True)
-    ids = image_ids(stage.images, context.splits)
+    ids = image_ids(images_of(stage, context), context.splits)
     session, run = context.session, run_of(context.run, stage)
     mine = ids[session.rank :: session.world_size]
     info = ImageInfo(
