@@ -274,7 +274,7 @@ def test_maps_that_do_not_fit_on_the_disk_are_counted_and_the_same_command_goes_
 
     monkeypatch.setattr(per_image, "write_bytes", full)
     with pytest.raises(
-        StoreError, match=r"could not be written: the disk is full. Stage write-cams has about 4 files of"
+        StoreError, match=r"could not be written: the disk is full. Stage write-cams has about 12 files of"
     ):
         execute(payload, LocalSession())
     assert sorted(p.name for p in written[0].parent.iterdir()) == sorted(p.name for p in written)

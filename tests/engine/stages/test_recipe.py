@@ -83,7 +83,7 @@ def test_each_stage_has_its_own_sizes_and_all_of_them_count(undisturbed: tuple[P
         {"stage": "train-segmenter", "step": 3, "name": ["seg"]},
     ]
     assert results.evals["target"].unique().sort().to_list() == ["cam", "segmentation"]
-    assert set(results.artifacts["kind"]) == {"weights", "weights-segmenter", "example"}
+    assert set(results.artifacts["kind"]) == {"weights", "weights-segmenter", "maps-cams", "example"}
     fitted = dict(results.params.filter(pl.col("knob").str.starts_with("fitted.")).select("knob", "text").iter_rows())
     assert (fitted["fitted.crop"], fitted["fitted.segmenter.crop"]) == ("48", "32")
     assert run_row(store, payload)["iterations"] == 10
