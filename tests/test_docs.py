@@ -76,6 +76,7 @@ def world(tmp_path_factory):
         "<folder of masks>": str(voc / "SegmentationClass"),
         "<folder of photos>": str(voc / "JPEGImages"),
         "<folder of results>": str(root / "out"),
+        "<folder of masks>": str(root / "exported"),
         "<file>": str(weights),
         "<key>": key_of(store),
         "results": str(store),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
-from harness.api.vocabulary import KEEP
+from harness.api.vocabulary import KEEP, SPLITS, TARGETS
 from harness.cli.helping import subcommand_help, wants_help
 from harness.cli.parsing import main, parse, subcommand, word
-from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem
+from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, shown
 from harness.files import local_root
 
 ABOUT = "Look after a folder of results."
 SUBCOMMANDS = {
+    "export-masks": "the pseudo masks of a run's training images as a folder in VOC layout, to train on",
     "export-mlflow": "fill MLflow from the store; what is there already is not sent again",
     "compact": "merge the many small files of a store; it reads as before, only faster",
     "gc": "drop checkpoints and maps of done runs that keep= does not name",
@@ -21,10 +23,32 @@ SUBCOMMANDS = {
 
 
 @dataclass
+class WhereData:
+    """Where the data of a run lies, if not where its sweep had it."""
+
+    root: str | None = word(None, "where the run's dataset lies; default where its sweep had it")
+    classes: str | None = word(None, "its file of class names; default that of its sweep")
+
+
+@dataclass
 class StoreWords:
     """Words of `python -m harness.store`."""
 
     store: str = word("results", "folder of results")
+    run: str | None = word(None, "key of a finished run (its start is enough)", "export-masks", example="run=1a2b3c")
+    split: str = word("train", "whose images", "export-masks", choices=SPLITS)
+    out: str | None = word(None, "folder that is written", "export-masks", example="out=masks")
+    target: str | None = word(
+        None, "which masks; default pseudo where the method makes them, else cam, else segmentation", "export-masks",
+        choices=TARGETS,
+    )  # fmt: skip
+    threshold: float | None = word(
+        None, "score above which a map is foreground; default the run's held-out one, else the preset's", "export-masks"
+    )
+    images: bool = word(True, "off: no copies of the images beside the masks", "export-masks")
+    again: bool = word(False, "make anew what an earlier call with other words left in out=", "export-masks")
+    threads: int | None = word(None, "CPU threads; default all cores", "export-masks", least=1)
+    data: WhereData = word(WhereData, "the run's data", "export-masks")
     mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store", "export-mlflow")
     keep: str = word(
         "last,best", "what stays on disk: last, best, maps, none; a list", "gc", choices=KEEP, several=True
@@ -41,12 +65,18 @@ def run(argv: list[str]) -> int:
     words: StoreWords = parsed.words
     root = local_root(words.store)
     problems = list(parsed.problems)
+    given = {p.where for p in problems}
+    for name in ("run", "out") if command == "export-masks" else ():
+        if getattr(words, name) is None and name not in given:
+            problems.append(Problem(name, "is not given", {"run": "run=<key>", "out": "out=<folder>"}[name]))
     if not root.is_dir():
         problems.append(Problem("store", f"{root} does not exist", "name the folder of a sweep's results"))
     if problems:
         raise BadInput(problems)
     if command == "export-mlflow":
         return _export(words)
+    if command == "export-masks":
+        return _export_masks(words)
     if command == "verify":
         return _verify(words)
     from harness.store.maintenance import compact, gc
@@ -73,6 +103,26 @@ def _export(words: StoreWords) -> int:
     from reports.sections.leaderboard import build
 
     print(export(words.store, words.mlflow, leaderboard=lambda r, s: build(r, sweep=s).render("markdown")))
+    return EXIT_DONE
+
+
+def _export_masks(words: StoreWords) -> int:
+    # Before all that imports torch, which takes seconds.
+    from harness.evaluation.finished import find_run
+    from harness.store import Store, load
+
+    store = Store(words.store)
+    find_run(load(store.root, ["runs"]), str(words.run))
+    from harness.prediction.export_masks import export, plan_export
+
+    out = Path(str(words.out)).expanduser()
+    job = plan_export(
+        store, run=str(words.run), split=words.split, out=out, target=words.target, threshold=words.threshold,
+        root=words.data.root, classes=words.data.classes, images=words.images, again=words.again,
+    )  # fmt: skip
+    print(job.described(), flush=True)
+    made = export(job, words.threads)
+    print(f"{made} masks made, {len(job.ids) - made} done before, in {shown(str(out))}")
     return EXIT_DONE
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "harness.data check": (["data=vocc", "again=maybe"], "did you mean voc"),
     "harness.data make-backbones": (["names=shapes_vt", "threads=0"], "did you mean shapes_vit"),
     "harness.store gc": (["keep=bst", "store=/no/such/folder"], "did you mean best"),
+    "harness.store export-masks": (["split=tain", "store=/no/such/folder", "threshold=x"], "run: is not given"),
     "harness.sweep status": (["stor=x"], "did you mean store"),
     "reports.leaderboard": (["per_class=2", "store=/no/such/folder", "weights=both"], "per_class: '2'"),
     "reports.main_results": (["paper=fsrr", "format=pdf", "store=/no/such/folder"], "format: 'pdf' is unknown"),
