@@ -20,11 +20,14 @@ def run(argv: list[str]) -> int:
     if wants_help(argv):
         print(help_text("harness.train", Words, ABOUT, {"--help": "this text"}))
         return EXIT_DONE
+    from harness.plan.replay import stored_config
+
+    argv, stored = stored_config(argv)
     parsed = parse(argv, Words, "train", registry().names(), collect=True)
     from harness.plan.plan import make_plan
     from harness.tuning.describe import plan_text, run_text
 
-    plan = make_plan(parsed, single=True)
+    plan = make_plan(parsed, single=True, stored=stored)
     plan = dataclasses.replace(plan, studies=plan.studies[:1], by_id={})
     if parsed.words.dry_run:
         print(plan_text(plan, full=True))

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from harness.cli.packaged import plans
 from harness.errors import Problem
 
 ROWS = "rows"
@@ -16,11 +17,17 @@ WHOLE_SWEEP = ("store", "mlflow", "address", "ray", "retry", "dry_run", "gpus", 
 
 
 def read_plan_file(path: str, problems: list[Problem]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The words of a plan file as texts, and those of each of its rows (one empty row where it has none)."""
+    """The words of a plan file as texts, and those of each of its rows (one empty row where it has none).
+
+    A name that is no file is that of a plan of the harness: `tags` or `docs/plans/tags.yaml`.
+    """
+    own = plans()
+    found = Path(path) if Path(path).is_file() else own.get(Path(path).stem, Path(path))
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(Path(path)))
+        loaded = OmegaConf.to_container(OmegaConf.load(found))
     except FileNotFoundError:
-        problems.append(Problem("plan", f"{path} does not exist", "give a YAML file of words"))
+        fix = f"give a YAML file of words, or a plan of the harness by name: {', '.join(own)}"
+        problems.append(Problem("plan", f"{path} does not exist", fix))
         return {}, [{}]
     except Exception as e:
         problems.append(Problem("plan", f"{path} cannot be read: {str(e).splitlines()[0]}", "write key: value lines"))

@@ -136,6 +136,10 @@ class Words:
     plan: str | None = word(
         None, "YAML file of these same words, also of rows (sets of words); the line wins", *TRAINING
     )
+    config: str | None = word(
+        None, "file with a stored config (column config of runs), which is run again exactly", "train",
+        example="config=run.json",
+    )  # fmt: skip
     store: str = word("results", "folder of results")
     mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store; off for none", "sweep")
     address: str | None = word(None, "Ray cluster address; default a local Ray", "sweep")

@@ -117,8 +117,9 @@ class Plan:
         )
 
 
-def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False) -> Plan:
-    """The plan of `harness.sweep`, of several sets of words as one sweep, or of one run (for `harness.train`).
+def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False, stored: RunConfig | None = None) -> Plan:
+    """The plan of `harness.sweep`, of several sets of words as one sweep, or of one run (for `harness.train`), also of
+    a `stored` config.
 
     Raises BadInput with every problem of words, methods, knobs, data, weights and machine at once.
     """
@@ -129,7 +130,7 @@ def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False) -> Pla
     studies: dict[str, PlannedStudy] = {}
     for one in given:
         try:
-            part, planned = plan_part(one, opened, single=single)
+            part, planned = plan_part(one, opened, single=single, stored=stored)
         except BadInput as e:
             problems.extend(p for p in e.problems if p not in problems)
             continue

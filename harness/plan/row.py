@@ -105,8 +105,10 @@ class OpenDatasets:
         return self._found[name]
 
 
-def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> tuple[PlanRow, list[PlannedStudy]]:
-    """The studies of one set of words.
+def plan_part(
+    parsed: Parsed, opened: OpenDatasets, *, single: bool = False, stored: RunConfig | None = None
+) -> tuple[PlanRow, list[PlannedStudy]]:
+    """The studies of one set of words; with `stored`, the one run of that config.
 
     Raises BadInput with every problem of words, methods, knobs, data, weights and machine at once.
     """
@@ -128,6 +130,8 @@ def plan_part(parsed: Parsed, opened: OpenDatasets, *, single: bool = False) -> 
     dataset, splits, all_data = found
     precision = words.precision if words.precision != "auto" else ("bf16" if gpus else "fp32")
     runs = [dataclasses.replace(run, precision=precision) for run in runs]
+    if stored is not None:
+        runs = [stored.with_knobs({}, words.seed)]
     weak: dict[str, str] = {}
     dense: dict[str, str] = {}
     for kind in dict.fromkeys(run.labels for run in runs if run.labels not in ("tags", "masks")):

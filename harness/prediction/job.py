@@ -56,6 +56,8 @@ class Chosen:
     how: Inference
     threshold: float
     device: str
+    key: str = ""
+    """Of the run; empty for a file."""
     published: bool = False
     trained: Mapping[str, Any] = field(default_factory=dict)
     """What it was trained on (`layouts.Trained`); empty for a file."""
@@ -198,7 +200,7 @@ def of_run(words: PredictWords, problems: list[Problem]) -> Chosen | None:
         "tags": run.options.get("tags"),
     }
     threshold = _threshold(words, run, results, row, target)
-    return _chosen(words, run, network, files, labels, target, problems, threshold, trained=trained)
+    return _chosen(words, run, network, files, labels, target, problems, threshold, trained=trained, key=row["key"])
 
 
 def of_weights(parsed: Parsed, problems: list[Problem]) -> Chosen | None:

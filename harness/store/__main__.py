@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from harness.api.vocabulary import KEEP, SPLITS, TARGETS
 from harness.cli.helping import subcommand_help, wants_help
-from harness.cli.parsing import main, parse, subcommand, word
+from harness.cli.parsing import main, parse, subcommand
+from harness.cli.store_words import StoreWords
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, shown
 from harness.files import local_root
 
@@ -20,39 +19,6 @@ SUBCOMMANDS = {
     "gc": "drop checkpoints and maps of done runs that keep= does not name",
     "verify": "read everything, name damaged files; exit code 1 if there are any",
 }
-
-
-@dataclass
-class WhereData:
-    """Where the data of a run lies, if not where its sweep had it."""
-
-    root: str | None = word(None, "where the run's dataset lies; default where its sweep had it")
-    classes: str | None = word(None, "its file of class names; default that of its sweep")
-
-
-@dataclass
-class StoreWords:
-    """Words of `python -m harness.store`."""
-
-    store: str = word("results", "folder of results")
-    run: str | None = word(None, "key of a finished run (its start is enough)", "export-masks", example="run=1a2b3c")
-    split: str = word("train", "whose images", "export-masks", choices=SPLITS)
-    out: str | None = word(None, "folder that is written", "export-masks", example="out=masks")
-    target: str | None = word(
-        None, "which masks; default pseudo where the method makes them, else cam, else segmentation", "export-masks",
-        choices=TARGETS,
-    )  # fmt: skip
-    threshold: float | None = word(
-        None, "score above which a map is foreground; default the run's held-out one, else the preset's", "export-masks"
-    )
-    images: bool = word(True, "off: no copies of the images beside the masks", "export-masks")
-    again: bool = word(False, "make anew what an earlier call with other words left in out=", "export-masks")
-    threads: int | None = word(None, "CPU threads; default all cores", "export-masks", least=1)
-    data: WhereData = word(WhereData, "the run's data", "export-masks")
-    mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store", "export-mlflow")
-    keep: str = word(
-        "last,best", "what stays on disk: last, best, maps, none; a list", "gc", choices=KEEP, several=True
-    )
 
 
 def run(argv: list[str]) -> int:

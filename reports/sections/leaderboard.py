@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from harness.store import Results
+from reports.format.notebook import fragment
 from reports.format.render import render
 from reports.format.table import Section, Table
 from reports.rows.ranking import Board, Counts, groups_of, score
@@ -33,6 +34,10 @@ class Leaderboard:
     def render(self, form: str = "terminal", *, width: int | None = None, colour: bool = False) -> str:
         """Text in one of `reports.format.render.FORMATS`; ValueError for another."""
         return render(self.table, form, width=width, colour=colour)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return fragment(self.table)
 
     def per_class(self) -> pl.DataFrame:
         """IoU of every class with its interval, columns as `reports.sections.per_class.SCHEMA`."""

@@ -41,15 +41,20 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises BadInput when the file is missing, damaged, cut off, or has more than 8 bits a channel.
     """
 
-    def decode(image: Image.Image) -> NDArray[np.uint8]:
-        if image.mode[0] in "IF":
-            raise BadInput(
-                Problem(str(path), f"{image.mode} image, 8-bit RGB or grey expected", "save it as an 8-bit JPEG or PNG")
-            )
-        return np.asarray(image.convert("RGB"))
-
     fast = _fast_jpeg(path)
-    return _decoded(path, decode) if fast is None else fast
+    return _decoded(path, lambda image: rgb_of(image, str(path))) if fast is None else fast
+
+
+def rgb_of(image: Image.Image, where: str) -> NDArray[np.uint8]:
+    """The pixels of a picture (H,W,3), whatever its mode. Raises BadInput for more than 8 bits a channel."""
+    _eight_bits(image, where)
+    return np.asarray(image.convert("RGB"))
+
+
+def _eight_bits(image: Image.Image, where: str) -> None:
+    if image.mode[0] in "IF":
+        found = f"{image.mode} image, 8-bit RGB or grey expected"
+        raise BadInput(Problem(where, found, "save it as an 8-bit JPEG or PNG"))
 
 
 def _fast_jpeg(path: str | Path) -> NDArray[np.uint8] | None:
@@ -93,10 +98,7 @@ def verify_image(path: str | Path) -> tuple[tuple[int, int], int]:
 
     def decode(image: Image.Image) -> tuple[tuple[int, int], int]:
         width, height = image.size
-        if image.mode[0] in "IF":
-            raise BadInput(
-                Problem(str(path), f"{image.mode} image, 8-bit RGB or grey expected", "save it as an 8-bit JPEG or PNG")
-            )
+        _eight_bits(image, str(path))
         # An eighth of the size still reads every byte, so it finds a cut-off file at two thirds of the cost.
         image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
         image.load()
