@@ -81,10 +81,8 @@ def test_it_trains_predicts_exports_and_reports_outside_the_checkout(bare):
     assert version in python(bare, "from importlib.metadata import version; print(version('wsss-harness'))")
     assert all(Path(line).is_file() for line in wsss(bare, "files").splitlines())
     wsss(bare, "train", "method=full", "ray=off", *SMALL, "store=results")
-    key, config = json.loads(
-        python(bare, "import json, harness.store as s; r = s.load('results').runs.row(0, named=True);"
-                     "print(json.dumps([r['key'], r['config']]))")  # fmt: skip
-    )
+    stored = "import json, harness.store as s; r = s.load('results').runs.row(0, named=True)"
+    key, config = json.loads(python(bare, f"{stored}; print(json.dumps([r['key'], r['config']]))"))
     (bare / "run.json").write_text(config)
     assert f"run {key}: full" in wsss(bare, "train", "config=run.json", "ray=off", "store=results")
     wsss(bare, "store", "export-masks", f"run={key}", "out=masks", "store=results")
@@ -94,5 +92,5 @@ def test_it_trains_predicts_exports_and_reports_outside_the_checkout(bare):
     assert "full" in wsss(bare, "leaderboard", "store=results", "tier=smoke")
     planned = wsss(bare, "sweep", "plan=tags", "tier=smoke", "crop=48", "store=results", "dry_run=true")
     assert all(method in planned for method in ("toco", "unia", "class_token"))
-    code = "import harness; print(harness.load_run('results', %r).config.method)" % key
+    code = f"import harness; print(harness.load_run('results', {key!r}).config.method)"
     assert python(bare, code).strip() == "full"
