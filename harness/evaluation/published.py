@@ -50,33 +50,36 @@ class Published:
 
     def score(self, store: Store) -> Tables:
         """The one eval. Raises BadInput naming every tensor that does not fit."""
-        method = fitted(
-            build_method(self.job.run, self.job.dataset, RANDOM),
-            self.job.run.chosen.spec,
-            self.state,
-            self.job.dataset,
-        )
+        built = build_method(self.job.run, self.job.dataset, RANDOM)
+        method = fitted_to(self.job.dataset, built, self.job.run.chosen.spec, self.state)
         return score(self.job, method)
 
 
-def fitted(method: Method, spec: MethodSpec, state: Mapping[str, Tensor], dataset: Dataset | None = None) -> Method:
+def fitted(method: Method, spec: MethodSpec, state: Mapping[str, Tensor]) -> Method:
     """The method with a published state dict, by its key map (`MethodSpec.published`), else under equal names.
 
-    Raises BadInput naming every missing, unknown and wrong-shaped tensor; for a file of another number of labels than
-    the `dataset` that the method was built for, both numbers.
+    Raises BadInput naming every missing, unknown and wrong-shaped tensor.
     """
     names: KeyMap = resolve(spec.published)(method) if spec.published else KeyMap(rules=())
-    expected = method.state_dict()
+    method.load_state_dict(names.convert(state, method.state_dict()))
+    return method
+
+
+def fitted_to(dataset: Dataset, method: Method, spec: MethodSpec, state: Mapping[str, Tensor]) -> Method:
+    """As `fitted`, of a method that was built for the labels of `dataset`.
+
+    Raises BadInput as it does; of a file of another number of labels that says both numbers first.
+    """
     try:
-        method.load_state_dict(names.convert(state, expected))
+        return fitted(method, spec, state)
     except BadInput as e:
-        labels = None if dataset is None else labels_of(names, state, expected, dataset)
-        if dataset is None or labels is None:
+        names: KeyMap = resolve(spec.published)(method) if spec.published else KeyMap(rules=())
+        labels = labels_of(names, state, method.state_dict(), dataset)
+        if labels is None:
             raise
         found = f"are of {labels} labels, and here are {dataset.num_labels}"
         fix = "name the classes that they were trained on, with data= or data.classes="
         raise BadInput([Problem("weights", found, fix), *e.problems]) from e
-    return method
 
 
 def labels_of(

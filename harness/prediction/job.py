@@ -25,7 +25,7 @@ from harness.engine.inference.predictions import MAPS
 from harness.errors import BadInput, Problem
 from harness.evaluation.finished import find_run
 from harness.evaluation.job import device_of, precision_of, threads_of
-from harness.evaluation.published import fitted, published_run
+from harness.evaluation.published import fitted_to, published_run
 from harness.evaluation.trained import best_of, held_out, load_network, weights_of
 from harness.files import digest_of, file_digest
 from harness.plan.build import build_method
@@ -68,7 +68,7 @@ class Chosen:
         if self.published:
             state = read_weights(self.files[self.network]).state
             built = build_method(self.run, empty, RANDOM)
-            method = fitted(built, self.run.chosen.spec, state, empty)
+            method = fitted_to(empty, built, self.run.chosen.spec, state)
         else:
             method = load_network(self.run, self.network, self.files, empty)
         return self._of(method.to(self.device).eval())
