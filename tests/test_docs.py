@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.store import load
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "methods").glob("*/README.md"))]
 FENCE = re.compile(r"```bash\n(.*?)```", re.S)
@@ -75,12 +77,19 @@ def world(tmp_path_factory):
         "<folder of CAMs>": str(cams),
         "<folder of masks>": str(voc / "SegmentationClass"),
         "<folder of photos>": str(voc / "JPEGImages"),
+        "<stored config>": str(stored_config(store, root)),
         "<folder of results>": str(root / "out"),
         "<folder of masks>": str(root / "exported"),
         "<file>": str(weights),
         "<key>": key_of(store),
         "results": str(store),
     }
+
+
+def stored_config(store: Path, root: Path) -> Path:
+    path = root / "run.json"
+    path.write_text(load(store).runs["config"][0])
+    return path
 
 
 def key_of(store: Path) -> str:
@@ -148,7 +157,10 @@ def known(name: str) -> bool:
         source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
         if source.is_file():
             return n == len(parts) or re.search(rf"\b{parts[n]}\b", source.read_text()) is not None
-    return len(parts) == 2 and (ROOT / "docs" / f"{parts[0]}.{parts[1]}").is_file()
+    # What a package itself gives (`harness.load_run`), or a page.
+    own = ROOT / parts[0] / "__init__.py"
+    given = re.search(rf'"{parts[-1]}"', own.read_text()) if own.is_file() else None
+    return len(parts) == 2 and (given is not None or (ROOT / "docs" / f"{parts[0]}.{parts[1]}").is_file())
 
 
 def test_there_are_commands_to_run():

@@ -58,4 +58,3 @@ def images_of(stage: PerImage, context: Context) -> tuple[str, ...]:
     `keep` names maps, those trained on too."""
     more = ("train",) if stage.predicts and "maps" in context.machine.keep else ()
     return tuple(dict.fromkeys((*stage.images, *more)))
-
