@@ -79,7 +79,7 @@ def world(tmp_path_factory):
         "<folder of photos>": str(voc / "JPEGImages"),
         "<stored config>": str(stored_config(store, root)),
         "<folder of results>": str(root / "out"),
-        "<folder of masks>": str(root / "exported"),
+        "<new folder>": str(root / "exported"),
         "<file>": str(weights),
         "<key>": key_of(store),
         "results": str(store),

@@ -114,3 +114,34 @@ def test_a_run_that_has_masks_of_its_own_alone_gives_its_segmentation(tmp_path, 
     assert export(tmp_path / "store", tmp_path / "out") == 0
     assert "segmentation of full on train" in capsys.readouterr().out
     assert len(masks(tmp_path / "out")) == 8
+
+
+def test_full_trains_on_the_exported_masks(tmp_path, capsys):
+    """A folder of photos with tags, `cam` on it, its pseudo masks, and `full` on these in place of the masks."""
+    root, rng = tmp_path / "voc", np.random.default_rng(0)
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("background\ndisc\nbar\n")
+    for split, ids in {"train": "abcdef", "val": "gh", "test": "ij"}.items():
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(ids) + "\n")
+        for n, name in enumerate(ids):
+            mask = np.zeros((40, 52), np.uint8)
+            mask[8:30, 10:34] = 1 + n % 2
+            Image.fromarray(mask).save(root / f"SegmentationClass/{name}.png")
+            pixels = rng.integers(0, 255, (40, 52, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"JPEGImages/{name}.jpg")
+    data = ["data=folder", f"data.root={root}", "tier=smoke", "backbone=shapes_vit", "decoder=deeplabv3plus"]
+    sizes = ["ray=off", "crop=48", "batch=2", "group=2", "iterations=2"]
+    assert main(train.run, ["method=cam", *data, *sizes, f"store={tmp_path}/store"]) == 0
+    out = tmp_path / "exported"
+    assert export(tmp_path / "store", out, "threshold=0.3") == 0
+    found = masks(out)
+    assert sorted(found) == list("abcdef")
+    assert sorted(p.name for p in (out / "JPEGImages").iterdir()) == [f"{i}.jpg" for i in "abcdef"]
+    assert (out / "JPEGImages/a.jpg").read_bytes() == (root / "JPEGImages/a.jpg").read_bytes()
+    pseudo = [f"data.pseudo={out}/SegmentationClass", "labels=pseudo"]
+    assert main(train.run, ["method=full", *data, *sizes, *pseudo, f"store={tmp_path}/second"]) == 0
+    row = harness.store.load(tmp_path / "second").runs.row(0, named=True)
+    assert (row["status"], row["supervision"]) == ("done", "pseudo")
+    labels = open_dataset("folder", root=str(root), options={"pseudo": f"{out}/SegmentationClass"})
+    assert all((labels.weak(i, "pseudo") == found[i]).all() for i in found)
