@@ -16,7 +16,7 @@ ROOF = {f"harness.{name}" for name in ("sweep", "train", "evaluate", "predict", 
 LAYERS = (
     ("harness.errors",),
     ("harness.files", "reports.format"),
-    ("harness.api",),
+    ("harness.api", "methods.parts.tensors"),
     ("harness.datasets.io", "methods.parts.knobs", "methods.parts.sizes", "methods.parts.nets", "methods.parts.ops"),
     ("harness.datasets.weak", "search_spaces"),
     ("harness.datasets.disk", "methods.parts.views"),

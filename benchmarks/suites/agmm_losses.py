@@ -25,7 +25,7 @@ Found = tuple[dict[str, Tensor], Tensor, Tensor]
 def losses(features: Tensor, logits: Tensor, label: Tensor, tags: Tensor, content: Tensor) -> dict[str, Tensor]:
     """The five terms as `agmm` computes them."""
     presence = presence_of(label, LABELS)
-    index, real = present_classes(presence)
+    index, real, _ = present_classes(presence)
     centres = centroids(features, label, LABELS)
     own = centres.gather(1, index[..., None].expand(-1, -1, centres.shape[2]))
     log_probs = logits.log_softmax(1)

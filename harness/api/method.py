@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from harness.api.contract import Contract
 from harness.api.dataset import Sample
+from harness.api.vocabulary import IGNORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,28 @@ class Views:
 
 
 @dataclass(frozen=True)
+class Extents:
+    """Sizes of a group that depend on its data, counted on the host while the batch is made: a step that knows them
+    beforehand never waits for the device to tell it a shape. Of a part of the group they are upper bounds."""
+
+    classes: int
+    """Most present classes of an image."""
+    values: int = 0
+    """Most label values of an image's label map, 255 aside."""
+    labelled: int = 0
+    """Pixels with a label, in all images together."""
+
+    @staticmethod
+    def of(tags_BC: Tensor, label_BHW: Tensor | None) -> Extents:
+        """Counted from tags and labels that lie on the host."""
+        classes = int((tags_BC > 0).sum(dim=1).max()) if tags_BC.numel() else 0
+        if label_BHW is None or not label_BHW.numel():
+            return Extents(classes)
+        counts_BV = [np.bincount(one.ravel(), minlength=IGNORE + 1)[:IGNORE] for one in label_BHW.numpy()]
+        return Extents(classes, max(int((n > 0).sum()) for n in counts_BV), int(sum(n.sum() for n in counts_BV)))
+
+
+@dataclass(frozen=True)
 class Batch:
     """One group of images on one device."""
 
@@ -76,6 +99,12 @@ class Batch:
     """`Views.extra`, stacked: (B,K,h,w), (B,h,w), (B,n)."""
     tags_BK: Tensor | None = None
     """float32 in {0,1}, background in column 0 where there is one; for methods that set `background_tags`."""
+    extents: Extents | None = None
+    """Counted by itself where the batch is made on the host; None for one that is made on a device."""
+
+    def __post_init__(self) -> None:
+        if self.extents is None and self.tags_BC.device.type == "cpu":
+            object.__setattr__(self, "extents", Extents.of(self.tags_BC, self.label_BHW))
 
     def to(self, device: str) -> Batch:
         """The same group on a device; copies from pinned memory do not wait."""
@@ -99,6 +128,7 @@ class Batch:
             None if self.content_BHW is None else change(self.content_BHW),
             {name: change(one) for name, one in self.extra.items()},
             None if self.tags_BK is None else change(self.tags_BK),
+            self.extents,
         )
 
 

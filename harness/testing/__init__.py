@@ -28,6 +28,7 @@ from harness.testing.building import build
 from harness.testing.datasets import DatasetTests
 from harness.testing.guard import GuardedDataset
 from harness.testing.running import MethodRunner
+from harness.testing.waiting import waits
 
 __all__ = ["DatasetTests", "GuardedDataset", "MethodRunner", "MethodTests", "build", "in_processes"]
 
@@ -47,6 +48,13 @@ class MethodTests(MethodRunner):
             if name not in self.may_rise | trained.logged:
                 n = max(1, min(5, len(values) // 3))
                 assert np.mean(values[-n:]) < np.mean(values[:n]), (name, values)
+
+    def test_no_step_waits_for_the_device(self) -> None:
+        """No place of a step asks the device for a number or copies to it, in any phase; the host counts beforehand
+        what a shape depends on (`Batch.extents`)."""
+        run, dataset = self.run_config(), self.dataset()
+        method = self.build(run, dataset)
+        assert not waits(method, self.group(run, dataset, method))
 
     def test_same_seed_same_bytes(self, tmp_path: Path) -> None:
         """Two runs agree in every bit of the state."""

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from harness.api.method import Extents
 from methods.parts.ops.cam import gather_classes, present_classes, scatter_classes
+from methods.parts.tensors import full_precision
 
 EPS = 1e-6
 VARIANCES = ("constant", "weighted", "unweighted", "learned")
@@ -34,35 +36,54 @@ def presence_of(label_BHW: Tensor, num_labels: int) -> Tensor:
     return found.scatter_(1, slot_BN, 1.0)[:, :num_labels]
 
 
-def centroids(features_BDhw: Tensor, label_BHW: Tensor, num_labels: int, *, align_corners: bool = False) -> Tensor:
+def centroids(
+    features_BDhw: Tensor,
+    label_BHW: Tensor,
+    num_labels: int,
+    *,
+    align_corners: bool = False,
+    extents: Extents | None = None,
+) -> Tensor:
     """Mean feature of each image's labelled pixels per class: float32 (B,K,D), 0 where there is none (agmm.md 2.3).
 
     Features count at pixel resolution, bilinear. Upsampling is linear: the labelled pixels' weights are added up on
-    the cells instead, so that no feature is ever resized.
+    the cells instead, so that no feature is ever resized. `extents` of the labels, where the host knows them.
     """
-    pull_Bkn, count_Bk1, index_Bk = _pull(label_BHW, features_BDhw.shape[-2:], num_labels, align_corners)
-    with torch.autocast(features_BDhw.device.type, enabled=False):
+    pull_Bkn, count_Bk1, index_Bk = _pull(label_BHW, features_BDhw.shape[-2:], num_labels, align_corners, extents)
+    with full_precision(features_BDhw):
         own_BkD = (pull_Bkn @ features_BDhw.float().flatten(2).transpose(1, 2)) / (count_Bk1 + EPS)
         found_BKD = own_BkD.new_zeros(len(label_BHW), num_labels, own_BkD.shape[2])
         return found_BKD.scatter(1, index_Bk[..., None].expand_as(own_BkD), own_BkD)
 
 
 @torch.no_grad()
-def _pull(label_BHW: Tensor, hw: torch.Size, num_labels: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _pull(
+    label_BHW: Tensor, hw: torch.Size, num_labels: int, align_corners: bool, extents: Extents | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of each image's classes: the sum over their pixels of bilinear weights on every cell (B,k,h*w), the number of
     these pixels (B,k,1), and their labels (B,k)."""
-    index_Bk, _ = present_classes(presence_of(label_BHW, num_labels))
+    most = None if extents is None else extents.values
+    index_Bk, _, _ = present_classes(presence_of(label_BHW, num_labels), most)
     slot_BK = torch.zeros(len(label_BHW), num_labels, dtype=torch.int64, device=label_BHW.device)
     slot_BK.scatter_(1, index_Bk, torch.arange(index_Bk.shape[1], device=label_BHW.device).expand_as(index_Bk))
     size = *index_Bk.shape, hw[0] * hw[1]
-    image_N, y_N, x_N = torch.nonzero((label_BHW >= 0) & (label_BHW < num_labels), as_tuple=True)
-    row_N = image_N * size[1] + slot_BK[image_N, label_BHW[image_N, y_N, x_N].long()]
+    labelled_BHW = (label_BHW >= 0) & (label_BHW < num_labels)
+    if extents is None:
+        at_N3 = labelled_BHW.nonzero()
+        real_N = torch.ones(len(at_N3), device=label_BHW.device)
+    else:
+        at_N3 = torch.nonzero_static(labelled_BHW, size=extents.labelled, fill_value=-1)
+        real_N = (at_N3[:, 0] >= 0).float()
+        at_N3 = at_N3.clamp(min=0)
+    image_N, y_N, x_N = at_N3.unbind(1)
+    value_N = label_BHW[image_N, y_N, x_N].long().clamp(min=0, max=num_labels - 1)
+    row_N = image_N * size[1] + slot_BK[image_N, value_N]
     row_2N, up_2N = _neighbours(y_N, label_BHW.shape[1], hw[0], align_corners)
     column_2N, across_2N = _neighbours(x_N, label_BHW.shape[2], hw[1], align_corners)
     cell_22N = row_N * size[2] + row_2N[:, None] * hw[1] + column_2N[None]
     pull = torch.zeros(size[0] * size[1] * size[2], device=label_BHW.device)
-    pull.index_add_(0, cell_22N.flatten(), (up_2N[:, None] * across_2N[None]).flatten())
-    count = torch.bincount(row_N, minlength=size[0] * size[1]).to(pull.dtype)
+    pull.index_add_(0, cell_22N.flatten(), (up_2N[:, None] * across_2N[None] * real_N).flatten())
+    count = torch.zeros(size[0] * size[1], device=label_BHW.device).index_add_(0, row_N, real_N)
     return pull.view(size), count.view(size[0], size[1], 1), index_Bk
 
 
@@ -95,7 +116,7 @@ def gaussian(
     without gradient through it, weighted by `probs_BKHW`; learned: as constant with s of each class, a tensor (K,).
     Raises ValueError for an unknown variance or distance, and for weighted without probabilities.
     """
-    index_Bk, real_Bk = present_classes(presence_BK)
+    index_Bk, real_Bk, _ = present_classes(presence_BK)
     maps_BkHW = present_gaussian(
         features_BDhw,
         centroids_BKD.gather(1, index_Bk[..., None].expand(-1, -1, centroids_BKD.shape[2])),
@@ -128,7 +149,7 @@ def present_gaussian(
     hw, size, corners = features_BDhw.shape[-2:], content_BHW.shape[-2:], align_corners
     if not centroids_BkD.shape[1]:
         return features_BDhw.new_zeros((len(features_BDhw), 0, *size), dtype=torch.float32)
-    with torch.autocast(features_BDhw.device.type, enabled=False):
+    with full_precision(features_BDhw):
         valid_B1hw = F.interpolate(content_BHW[:, None].float(), hw, mode="bilinear", align_corners=corners)
         d_Bkhw = distances(features_BDhw, centroids_BkD, distance) * real_Bk[:, :, None, None] * valid_B1hw
         if variance in ("constant", "learned"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.parts.ops.cam import gather_classes, present_classes
+from methods.parts.tensors import full_precision
 
 EPS = 1e-6
 DETACH = ("none", "g", "p")
@@ -20,7 +21,7 @@ def class_loss(logits_BKHW: Tensor, tags_BK: Tensor, content_BHW: Tensor) -> Ten
 
     `tags_BK` in {0,1}, with background, of the image before it was cropped. 0 where no pixel is real.
     """
-    with torch.autocast(logits_BKHW.device.type, enabled=False):
+    with full_precision(logits_BKHW):
         return class_loss_of(logits_BKHW.float().log_softmax(1), tags_BK, content_BHW)
 
 
@@ -65,7 +66,7 @@ def gmm_losses(
     Both are soft binary cross-entropies over the classes that the crop has labels of. `detach`: g or p stops L_1's
     gradient to the maps or to the prediction. 0 where there is no such pixel. Raises ValueError for another `detach`.
     """
-    index_Bk, real_Bk = present_classes(presence_BK)
+    index_Bk, real_Bk, _ = present_classes(presence_BK)
     return present_gmm_losses(
         present_probs(logits_BKHW.float().log_softmax(1), index_Bk),
         gather_classes(gaussian_BKHW, index_Bk),
@@ -97,7 +98,7 @@ def present_gmm_losses(
     """As `gmm_losses`, for the classes of `present_classes` alone."""
     if (detach or "none") not in DETACH:
         raise ValueError(f"detach {detach!r}, one of {', '.join(DETACH)} expected")
-    with torch.autocast(probs_BkHW.device.type, enabled=False):
+    with full_precision(probs_BkHW):
         share_Bk = real_Bk / (real_Bk.sum(1, keepdim=True) + EPS)
         target_BkHW = gaussian_BkHW.detach() if detach == "g" else gaussian_BkHW
         guess_BkHW = probs_BkHW.detach() if detach == "p" else probs_BkHW
@@ -123,7 +124,7 @@ def separation_loss(centroids_BKD: Tensor, presence_BK: Tensor, *, pool: str = "
     """
     if pool not in ("mean", "sum"):
         raise ValueError(f"pool {pool!r}, mean or sum expected")
-    with torch.autocast(centroids_BKD.device.type, enabled=False):
+    with full_precision(centroids_BKD):
         seen_BK = presence_BK.float()
         vectors_KD = torch.einsum("bkd,bk->kd", centroids_BKD.float(), seen_BK)
         if pool == "mean":

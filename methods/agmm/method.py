@@ -68,8 +68,12 @@ class Agmm(SparseSegmenter):
             losses["cls"] = config.w_cls * class_loss_of(log_probs_BKHW, self.tags_of(group), content_BHW)
         if config.w_gmm > 0 or config.w_sep > 0:
             presence_BK = presence_of(label_BHW, self.info.num_labels)
-            found = Labelled(label_BHW, content_BHW, presence_BK, *present_classes(presence_BK))
-            own_BKD = centroids(features_BDhw, label_BHW, self.info.num_labels, align_corners=self.corners)
+            extents = group.extents
+            index_Bk, real_Bk, _ = present_classes(presence_BK, None if extents is None else extents.values)
+            found = Labelled(label_BHW, content_BHW, presence_BK, index_Bk, real_Bk)
+            own_BKD = centroids(
+                features_BDhw, label_BHW, self.info.num_labels, align_corners=self.corners, extents=extents
+            )
             if config.w_gmm > 0:
                 centre_BKD = self.pooled(own_BKD, presence_BK, stats)
                 losses |= self.mixture(features_BDhw, centre_BKD, log_probs_BKHW, found, progress)

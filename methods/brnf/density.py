@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.api.vocabulary import IGNORE
+from methods.parts.tensors import full_precision
 
 TIE = 1e-6
 """A score that lies below its limit by round-off alone has reached it."""
@@ -22,7 +23,7 @@ def squared_distances(z_ND: Tensor, means_KD: Tensor) -> Tensor:
 
     As products of matrices, around the means' centre: the direct form needs N K D numbers at a time.
     """
-    with torch.autocast(z_ND.device.type, enabled=False):
+    with full_precision(z_ND):
         dtype = torch.promote_types(z_ND.dtype, torch.float32)
         means = means_KD.to(dtype)
         centre_D = means.detach().mean(dim=0)

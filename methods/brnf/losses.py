@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.brnf.density import TIE
+from methods.parts.tensors import full_precision
 
 
 def calibration_loss(cam_NK: Tensor, posterior_NK: Tensor, gamma: float = 0.8) -> Tensor:
@@ -41,7 +42,7 @@ def bank_contrast(anchor_AD: Tensor, label_A: Tensor, bank_KMD: Tensor, weight_K
     the class's entries; weight 0 marks an empty place, which is no negative either. Mean over the anchors whose class
     has entries, 0 without any. Gradient to the anchors only.
     """
-    with torch.autocast(anchor_AD.device.type, enabled=False):
+    with full_precision(anchor_AD):
         dtype = torch.promote_types(anchor_AD.dtype, torch.float32)
         weight_KM = weight_KM.detach().to(dtype)
         filled_KM = weight_KM > 0

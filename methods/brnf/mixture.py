@@ -49,7 +49,7 @@ class ClassFlow(nn.Module):
 
     def latent(self, a_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Latent vectors (N,D) and log|det J| (N,), nats."""
-        with torch.autocast(a_ND.device.type, enabled=False):
+        with full_precision(a_ND):
             z_ND, logdet_N = self.flow(a_ND.float())
         return z_ND, logdet_N
 

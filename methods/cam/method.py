@@ -23,8 +23,9 @@ class Cam(TagSegmenter):
         logits_BC = pooled_logits(self.net.top, tokens_BND)
         losses = {"cls": multilabel_soft_margin(logits_BC, tags)}
         if self.config.w_seg > 0 and progress.fraction >= self.config.seg_start:
-            cam_BCHW = self.top_cam(self.net, images, tags, self.net.top_maps(tokens_BND.detach(), hw))
-            label_BHW = self.pseudo_mask(images, cam_BCHW, tags, group.content_BHW)
+            present = self.present(group)
+            cam_BCHW = self.top_cam(self.net, images, present, self.net.top_maps(tokens_BND.detach(), hw))
+            label_BHW = self.pseudo_mask(images, cam_BCHW, present, group.content_BHW)
             loss = self.segmentation_loss(self.net.segment(tokens_BND, hw, skip_BSHW), label_BHW)
             losses["seg"] = self.config.w_seg * loss
         return StepOutput(losses, take_stats(self.net))

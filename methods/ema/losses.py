@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.api.vocabulary import IGNORE
+from methods.parts.tensors import full_precision
 
 TARGETS = ("hard", "kl", "kl_mean")
 MASKS = ("threshold", "share", "none")
@@ -37,7 +38,7 @@ def consistency_loss(
     """
     if target not in TARGETS or mask not in MASKS:
         raise ValueError(f"target {target!r} of {', '.join(TARGETS)}, mask {mask!r} of {', '.join(MASKS)}")
-    with torch.autocast(student_BKHW.device.type, enabled=False):
+    with full_precision(student_BKHW):
         log_student = student_BKHW.float().log_softmax(1)
         with torch.no_grad():
             log_teacher = teacher_BKHW.float().log_softmax(1)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.parts.tensors import constant
+
 ABSENT = {"zero": 0.0, "exclude": -torch.inf}
 """What becomes of the logits of classes that the image does not show."""
 SMALLEST_PEAK = 1e-5
@@ -119,6 +121,6 @@ def confidence_bins(conf_Bhw: Tensor, edges: Sequence[float]) -> Tensor:
     """
     if any(low >= high for low, high in itertools.pairwise(edges)):
         raise ValueError(f"edges {tuple(edges)} do not rise")
-    limits = torch.tensor(tuple(edges), dtype=conf_Bhw.dtype, device=conf_Bhw.device)
+    limits = constant(tuple(edges), conf_Bhw)
     index_Bhw = torch.bucketize(conf_Bhw.contiguous(), limits, right=True)
     return index_Bhw == torch.arange(len(limits) + 1, device=conf_Bhw.device)[:, None, None, None]

@@ -13,8 +13,8 @@ from harness.api.method import Progress
 from methods.fsr.config import FsrConfig
 from methods.fsr.model import FsrNet, Tokens
 from methods.parts.nets.vit_segmenter import mode
-from methods.parts.ops.cam import best_class, multi_scale_cam, normalise_cam
-from methods.parts.ops.masking import cells_to_tokens, edge_tokens, select_cells, uncertain_cells
+from methods.parts.ops.cam import Tags, best_class, multi_scale_cam, normalise_cam
+from methods.parts.ops.masking import cells_to_tokens, edge_tokens, mask_count, select_cells, uncertain_cells
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def masked_tokens(
     net: FsrNet,
     config: FsrConfig,
     view_B3HW: Tensor,
-    tags_BC: Tensor,
+    tags_BC: Tags,
     progress: Progress,
     *,
     clean: Tokens | None = None,
@@ -41,8 +41,7 @@ def masked_tokens(
     if config.selection == "cam_strict":
         v = mask_score(net, config, view_B3HW, tags_BC, clean)
         return uncertain_cells(v, grid, config.mask_low, config.mask_high).flatten(1)
-    block = fitting.tokens(config.mask_block, grid[0])
-    cells = (-(-grid[0] // block), -(-grid[1] // block))
+    block, cells = _cells(config, grid)
     noise = torch.rand(len(view_B3HW), *cells, device=view_B3HW.device)
     uncertain = None
     if config.selection == "uncertain" and progress.fraction >= config.random_phase:
@@ -52,10 +51,40 @@ def masked_tokens(
     return cells_to_tokens(chosen, block, grid)
 
 
+def _cells(config: FsrConfig, grid: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """Side of a cell in tokens, and the cells of a token grid, those at the far edges cut."""
+    block = fitting.tokens(config.mask_block, grid[0])
+    return block, (-(-grid[0] // block), -(-grid[1] // block))
+
+
+def most_masked(config: FsrConfig, grid: tuple[int, int]) -> int | None:
+    """Most tokens that can be masked in an image; None for the strict selections, which have no number of their own."""
+    if config.selection in ("edge_strict", "cam_strict"):
+        return None
+    block, cells = _cells(config, grid)
+    return min(
+        grid[0] * grid[1], mask_count(cells[0] * cells[1], config.mask_ratio, floor=config.mask_floor) * block**2
+    )
+
+
+def masked_slots(masked_BN: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
+    """Tokens int64 (B,M) that hold each image's masked ones in M slots, ascending, and which slots are real, bool.
+
+    `most` is M where it is known; without it the host waits for the device that holds the masks.
+    """
+    if most is None:
+        most = int(masked_BN.sum(dim=1).max()) if masked_BN.numel() else 0
+    index_BM = masked_BN.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    return index_BM, masked_BN.gather(1, index_BM)
+
+
+def at_tokens(values_BND: Tensor, index_BM: Tensor) -> Tensor:
+    """The values (B,M,D) of the tokens in each image's slots."""
+    return values_BND.gather(1, index_BM[..., None].expand(-1, -1, values_BND.shape[2]))
+
+
 @torch.no_grad()
-def mask_score(
-    net: FsrNet, config: FsrConfig, view_B3HW: Tensor, tags_BC: Tensor, clean: Tokens | None = None
-) -> Tensor:
+def mask_score(net: FsrNet, config: FsrConfig, view_B3HW: Tensor, tags_BC: Tags, clean: Tokens | None = None) -> Tensor:
     """The best present class's CAM in [0,1): (B,H,W), or (B,h,w) where the CAM is a single plain one."""
     maps = net.aux_cam_maps if config.mask_cam == "aux" else net.top_cam_maps
     first_BChw = None

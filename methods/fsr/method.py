@@ -15,8 +15,7 @@ from torch import Tensor
 from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.fsr.config import FsrConfig
-from methods.fsr.losses import masked_patch_loss
-from methods.fsr.masks import masked_tokens
+from methods.fsr.masks import at_tokens, masked_slots, masked_tokens, most_masked
 from methods.fsr.model import FsrNet, Tokens
 from methods.fsr.views import FsrViews
 from methods.parts.bases.aux_segmenter import AuxTagSegmenter
@@ -25,7 +24,8 @@ from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.projector import Projector
 from methods.parts.nets.vit_segmenter import pooled_logits
-from methods.parts.ops.distillation import class_loss, ema_centre, ema_momentum, teacher_temperature
+from methods.parts.ops.cam import PresentClasses, Tags
+from methods.parts.ops.distillation import class_loss, ema_centre, ema_momentum, patch_loss, teacher_temperature
 from methods.parts.ops.losses import multilabel_soft_margin
 from methods.parts.ops.pixels import denormalise
 
@@ -94,8 +94,8 @@ class Fsr(AuxTagSegmenter):
 
     def step(self, group: Batch, progress: Progress) -> StepOutput:
         """Losses of one group, and the means that its centres move to."""
-        terms = self.active(progress)
-        passes = self.student_forward(group, terms, progress)
+        terms, present = self.active(progress), self.present(group)
+        passes = self.student_forward(group, present, terms, progress)
         losses: dict[str, Tensor] = {}
         if "cls" in terms:
             losses["cls"] = self.classification(passes.view1, group.tags_BC)
@@ -103,16 +103,20 @@ class Fsr(AuxTagSegmenter):
         if terms & {"ptc", "seg", "reg"}:
             images, tokens = group.views["view1"], passes.view1
             with_top = bool(terms & {"seg", "reg"})
-            aux_BCHW, top_BCHW = self.cams(images, group.tags_BC, tokens, with_top=with_top)
+            aux_BCHW, top_BCHW = self.cams(images, present, tokens, with_top=with_top)
             if "ptc" in terms:
-                losses["ptc"] = self.token_contrast(tokens, self.aux_labels(aux_BCHW, group, tokens.hw))
+                losses["ptc"] = self.token_contrast(
+                    tokens, self.aux_labels(aux_BCHW, present, group.content_BHW, tokens.hw)
+                )
             if top_BCHW is not None:
-                label_BHW = self.pseudo_mask(images, top_BCHW, group.tags_BC, group.content_BHW)
+                label_BHW = self.pseudo_mask(images, top_BCHW, present, group.content_BHW)
                 losses |= self.decode(tokens, images, label_BHW, group, terms)
         weighted = {name: getattr(self.config, f"w_{name}") * loss for name, loss in losses.items()}
         return StepOutput(weighted, {**stats, **take_stats(self.net)})
 
-    def student_forward(self, group: Batch, terms: frozenset[str], progress: Progress) -> StudentPasses:
+    def student_forward(
+        self, group: Batch, present: PresentClasses, terms: frozenset[str], progress: Progress
+    ) -> StudentPasses:
         """View 1 clean and, where a distillation term is on, the view to mask masked (fsr.md 2.4).
 
         Both in one pass where they are different views; a mask on view 1 may need its clean tokens first.
@@ -122,15 +126,15 @@ class Fsr(AuxTagSegmenter):
             return StudentPasses(self.net.read(view1))
         if self.config.mask_view == "view1":
             clean = self.net.read(view1)
-            masked_BN = self.masked_tokens(view1, group.tags_BC, progress, clean)
+            masked_BN = self.masked_tokens(view1, present, progress, clean)
             return StudentPasses(clean, self.net.read(view1, masked_BN), masked_BN)
         view2 = group.views["view2"]
-        masked_BN = self.masked_tokens(view2, group.tags_BC, progress)
+        masked_BN = self.masked_tokens(view2, present, progress)
         both = self.net.read(torch.cat([view1, view2]), torch.cat([torch.zeros_like(masked_BN), masked_BN]))
         return StudentPasses(*both.halves(), masked_BN)
 
     def masked_tokens(
-        self, view_B3HW: Tensor, tags_BC: Tensor, progress: Progress, clean: Tokens | None = None
+        self, view_B3HW: Tensor, tags_BC: Tags, progress: Progress, clean: Tokens | None = None
     ) -> Tensor:
         """Masked tokens of a view, bool (B,N); `clean` its unmasked tokens, where they were read (fsr.md 2.3)."""
         pixels = denormalise(view_B3HW, *self.normalisation()) if self.config.selection == "edge_strict" else None
@@ -164,10 +168,14 @@ class Fsr(AuxTagSegmenter):
             losses["class"] = class_loss(student_BK, class_BK, self.centre_class_K, config.tau_student, tau_t)
             stats["centre_class"] = class_BK.mean(dim=0)
         if patch_BNK is not None:
-            masked_BN = passes.masked_BN
-            student_MK = self.net.projector(passes.hidden.top_BND[masked_BN])
-            losses["patch"] = masked_patch_loss(
-                student_MK, patch_BNK[masked_BN], masked_BN, self.centre_patch_K, config.tau_student, tau_t
+            index_BM, real_BM = masked_slots(passes.masked_BN, most_masked(config, passes.hidden.hw))
+            losses["patch"] = patch_loss(
+                self.net.projector(at_tokens(passes.hidden.top_BND, index_BM)),
+                at_tokens(patch_BNK, index_BM),
+                self.centre_patch_K,
+                config.tau_student,
+                tau_t,
+                real_BM,
             )
             stats["centre_patch"] = patch_BNK.mean(dim=(0, 1))
         return stats

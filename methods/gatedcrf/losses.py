@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.parts.tensors import full_precision
+
 Kernel = tuple[float, float, float | None]
 """Weight, sigma of the place in cells, sigma of the colour in units of the image, or None for a kernel of place."""
 Window = tuple[slice, slice]
@@ -34,7 +36,7 @@ def gated_crf_loss(
     """
     if not kernels:
         raise ValueError("at least one kernel (weight, sigma_xy, sigma_rgb) is needed")
-    with torch.autocast(logits_BKhw.device.type, enabled=False):
+    with full_precision(logits_BKhw):
         hw = (int(logits_BKhw.shape[2]), int(logits_BKhw.shape[3]))
         probs = logits_BKhw.float().softmax(1)
         colours = F.adaptive_avg_pool2d(images_B3HW.float(), hw)
@@ -99,10 +101,7 @@ def _beyond_the_border(colours: Tensor, target: Tensor | None, radius: int, kern
     """What neighbours outside the image add: black cells at place 0 that no label covers, as unfolding pads them."""
     h, w = colours.shape[-2:]
     y, x = (torch.arange(n, device=colours.device, dtype=colours.dtype) for n in (h, w))
-    rows, columns = (
-        torch.minimum(at, at.new_tensor(radius)) + torch.minimum(n - 1 - at, at.new_tensor(radius)) + 1
-        for at, n in ((y, h), (x, w))
-    )
+    rows, columns = (at.clamp(max=radius) + (n - 1 - at).clamp(max=radius) + 1 for at, n in ((y, h), (x, w)))
     outside_hw = (2 * radius + 1) ** 2 - rows[:, None] * columns[None]
     place_hw = y[:, None].square() + x[None].square()
     colour_Bhw = colours.square().sum(1)

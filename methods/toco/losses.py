@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from methods.parts.tensors import full_precision
 
 EPS = 1e-4
 
@@ -17,12 +21,12 @@ def ctc_loss(
     Each of V teacher projections (no gradient) pulls the student's projections of crops that show the object, and
     pushes the others. `positive_Bn` bool. `constant_term` adds -ln(1/(1 + sum of negatives)) once a view, as published.
     """
-    with torch.autocast(student_BnK.device.type, enabled=False):
+    with full_precision(student_BnK):
         logits_BVn = teacher_BVK.detach().float() @ student_BnK.float().transpose(1, 2) / tau
         positive_B1n = positive_Bn[:, None]
         # ln(sum of negatives + EPS); with all of a head's cosines at 1, exp itself would leave float32.
         push_BV1 = logits_BVn.masked_fill(positive_B1n, -torch.inf).logsumexp(dim=-1, keepdim=True)
-        push_BV1 = torch.logaddexp(push_BV1, push_BV1.new_tensor(EPS).log())
+        push_BV1 = torch.logaddexp(push_BV1, torch.full_like(push_BV1, math.log(EPS)))
         total_B = F.softplus(push_BV1 - logits_BVn).masked_fill(~positive_B1n, 0.0).sum(dim=(1, 2))
         if constant_term:
             total_B = total_B + F.softplus(push_BV1).sum(dim=(1, 2))

@@ -20,6 +20,7 @@ from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.projector import Projector
 from methods.parts.nets.vit_segmenter import pooled_logits
+from methods.parts.ops.cam import PresentClasses
 from methods.parts.ops.crops import certainty_map, cut_windows, object_windows, pick_windows
 from methods.parts.ops.losses import multilabel_soft_margin
 from methods.toco.config import TocoConfig
@@ -94,14 +95,17 @@ class Toco(PowerAuxSegmenter):
             losses["aux"] = multilabel_soft_margin(pooled_logits(net.classifier_aux, tokens.aux_BND), tags_BC)
         if terms & {"ptc", "ctc", "seg", "reg"}:
             from_top = bool(terms & {"seg", "reg"}) and self.top_makes_labels(progress)
-            aux_BCHW, top_BCHW = self.cams(images, tags_BC, tokens, with_top=from_top)
+            present = self.present(group)
+            aux_BCHW, top_BCHW = self.cams(images, present, tokens, with_top=from_top)
             if "ptc" in terms:
-                losses["ptc"] = self.token_contrast(tokens, self.aux_labels(aux_BCHW, group, tokens.hw))
+                losses["ptc"] = self.token_contrast(
+                    tokens, self.aux_labels(aux_BCHW, present, group.content_BHW, tokens.hw)
+                )
             if "ctc" in terms:
-                losses["ctc"] = self.class_contrast(class_BD.unflatten(0, (2, size)), aux_BCHW, group)
+                losses["ctc"] = self.class_contrast(class_BD.unflatten(0, (2, size)), aux_BCHW, present, group)
             if terms & {"seg", "reg"}:
                 cam_BCHW = aux_BCHW if top_BCHW is None else top_BCHW
-                label_BHW = self.pseudo_mask(images, cam_BCHW, tags_BC, group.content_BHW)
+                label_BHW = self.pseudo_mask(images, cam_BCHW, present, group.content_BHW)
                 losses |= self.decode(tokens, images, label_BHW, group, terms)
         return StepOutput(self.weighted(losses, {"ctc": net.projector}), take_stats(net))
 
@@ -116,10 +120,10 @@ class Toco(PowerAuxSegmenter):
             return content_BHW[:, : hw[0], : hw[1]]
         return super().token_content(content_BHW, hw)
 
-    def class_contrast(self, class_VBD: Tensor, aux_BCHW: Tensor, group: Batch) -> Tensor:
+    def class_contrast(self, class_VBD: Tensor, aux_BCHW: Tensor, present: PresentClasses, group: Batch) -> Tensor:
         """L_ctc between the class tokens of the V global views and of local crops (toco.md 2.4, 2.5)."""
         config, net, side = self.config, self.net, self.local_side
-        certainty_BHW = certainty_map(aux_BCHW, group.tags_BC, low=config.pseudo_low, high=config.pseudo_high)
+        certainty_BHW = certainty_map(aux_BCHW, present, low=config.pseudo_low, high=config.pseudo_high)
         batch, height, width = certainty_BHW.shape
         noise_Bhw = torch.rand(batch, height - side + 1, width - side + 1, device=certainty_BHW.device)
         corner_Bn2 = pick_windows(certainty_BHW, noise_Bhw, config.local_crops, side)

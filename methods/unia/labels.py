@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.api.method import Progress
 from methods.parts.bases.aux_segmenter import has_started
 from methods.parts.ops.affinity import normalise_affinity
-from methods.parts.ops.cam import resize, threshold_labels
+from methods.parts.ops.cam import Tags, resize, threshold_labels
 from methods.parts.ops.pseudo import pseudo_labels
 from methods.parts.ops.refinement import mutual_refinement, par_and_affinity_labels
 from methods.unia.config import UniaConfig
@@ -93,7 +93,7 @@ def top_labels(
     *,
     aux_Bhw: Tensor | None,
     top_BCHW: Tensor,
-    tags_BC: Tensor,
+    tags_BC: Tags,
     pixels_B3HW: Tensor,
     affinity_BNN: Tensor | None,
     hw: tuple[int, int],

@@ -93,8 +93,9 @@ class Unia(PowerAuxSegmenter):
         if not (route.aux or route.top):
             return Labels()
         images = group.views["view1"]
-        aux_BCHW, top_BCHW = self.cams(images, group.tags_BC, tokens, with_top=route.top)
-        aux_Bhw = self.aux_labels(aux_BCHW, group, tokens.hw) if route.aux else None
+        present = self.present(group)
+        aux_BCHW, top_BCHW = self.cams(images, present, tokens, with_top=route.top)
+        aux_Bhw = self.aux_labels(aux_BCHW, present, group.content_BHW, tokens.hw) if route.aux else None
         if top_BCHW is None:
             return Labels(aux_Bhw)
         return top_labels(
@@ -102,7 +103,7 @@ class Unia(PowerAuxSegmenter):
             route,
             aux_Bhw=aux_Bhw,
             top_BCHW=top_BCHW,
-            tags_BC=group.tags_BC,
+            tags_BC=present,
             pixels_B3HW=denormalise(images, *self.normalisation()),
             affinity_BNN=tokens.affinity_BNN,
             hw=tokens.hw,

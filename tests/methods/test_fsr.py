@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from harness.api import fitting
 from harness.api.method import Batch, Progress
 from methods.fsr.config import METHOD, FsrConfig
-from methods.fsr.losses import masked_patch_loss
+from methods.fsr.masks import at_tokens, masked_slots
 from methods.fsr.model import heads_of
 from methods.fsr.presets import preset
 from methods.parts.bases.teacher import ema_update
@@ -180,22 +180,25 @@ def test_batch_invariance_of_masks_and_patch_loss():
     assert torch.equal(together[:1], alone)
 
 
-def test_masked_patch_loss_equals_the_formula_over_all_tokens():
+@pytest.mark.parametrize("most", [None, 6])
+def test_patch_loss_of_masked_slots_equals_the_formula_over_all_tokens(most):
     torch.manual_seed(0)
     student, teacher, centre = torch.randn(3, 7, 5), torch.randn(3, 7, 5), torch.randn(5)
     mask = torch.rand(3, 7) < 0.5
     mask[1] = False
     expected = patch_loss(student, teacher, centre, 0.1, 0.05, mask)
-    found = masked_patch_loss(student[mask], teacher[mask], mask, centre, 0.1, 0.05)
+    index, real = masked_slots(mask, most)
+    assert index.shape[1] == (most or int(mask.sum(1).max()))
+    found = patch_loss(at_tokens(student, index), at_tokens(teacher, index), centre, 0.1, 0.05, real)
     torch.testing.assert_close(found, expected)
 
 
 def test_card_self_check_of_both_cross_entropies():
     """fsr.md 8.3."""
     zero, mask = torch.zeros(2), torch.tensor([[True]])
-    patch = masked_patch_loss(torch.tensor([[0.0, 0.1]]), torch.tensor([[0.04, 0.0]]), mask, zero, 0.1, 0.04)
+    patch = patch_loss(torch.tensor([[[0.0, 0.1]]]), torch.tensor([[[0.04, 0.0]]]), zero, 0.1, 0.04, mask)
     assert float(patch) == pytest.approx(1.04432, abs=1e-5)
-    uniform = masked_patch_loss(torch.zeros(1, 4096), torch.zeros(1, 4096), mask, torch.zeros(4096), 0.1, 0.04)
+    uniform = patch_loss(torch.zeros(1, 1, 4096), torch.zeros(1, 1, 4096), torch.zeros(4096), 0.1, 0.04, mask)
     assert float(uniform) == pytest.approx(8.3178, abs=1e-4)
 
 
@@ -317,11 +320,11 @@ def test_token_contrast_of_equal_tokens_follows_the_card():
     tokens = method.net.read(data.views["view1"])
     cam = torch.full((4, 3, 48, 48), 0.5)
     ones = Batch(data.ids, data.views, torch.ones_like(data.tags_BC), None, None)
-    label = method.aux_labels(cam, ones, tokens.hw)
+    label = method.aux_labels(cam, ones.tags_BC, None, tokens.hw)
     assert (label == 255).all()
     assert float(method.token_contrast(tokens, label).detach()) == pytest.approx(0.5)
     padded = dataclasses.replace(ones, content_BHW=torch.zeros(4, 48, 48, dtype=torch.bool))
-    assert torch.equal(method.aux_labels(torch.ones_like(cam), padded, tokens.hw), label)
+    assert torch.equal(method.aux_labels(torch.ones_like(cam), padded.tags_BC, padded.content_BHW, tokens.hw), label)
 
 
 def test_gradients_reach_every_part_once_all_terms_are_on():

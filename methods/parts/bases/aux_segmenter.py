@@ -22,7 +22,7 @@ from methods.parts.bases.single_stage import TagSegmenter
 from methods.parts.knobs import AuxSegmenterKnobs, PowerKnobs, SegmenterKnobs
 from methods.parts.nets.backbones import Encoded, Encoder, encode
 from methods.parts.nets.vit_segmenter import ViTSegmenter, as_map, class_maps, mode
-from methods.parts.ops.cam import multi_scale_cam, resize, threshold_labels
+from methods.parts.ops.cam import Tags, multi_scale_cam, present_classes, resize, threshold_labels
 from methods.parts.ops.energy import dense_energy_loss
 from methods.parts.ops.pixels import denormalise
 from methods.parts.ops.relations import ptc_loss, token_relations
@@ -119,13 +119,14 @@ class AuxTagSegmenter(TagSegmenter):
 
     @torch.no_grad()
     def cams(
-        self, images_B3HW: Tensor, tags_BC: Tensor, tokens: Tokens, *, with_top: bool
+        self, images_B3HW: Tensor, tags_BC: Tags, tokens: Tokens, *, with_top: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Auxiliary and, where it is asked for, top CAM (B,C,H,W) of images whose training forward left `tokens` (A3).
 
         An auxiliary CAM alone costs only the blocks up to its own.
         """
         net, scales, classes = self.net, self.config.cam_scales, self.info.num_classes
+        present = present_classes(tags_BC)
         first_BChw = None
         if self.reuse_cam and 1.0 in scales:
             first_BChw = net.both_maps_of(tokens)
@@ -137,19 +138,19 @@ class AuxTagSegmenter(TagSegmenter):
                 scales,
                 relu_first=self.cam_relu_first,
                 first_BChw=first_BChw,
-                tags_BC=torch.cat([tags_BC, tags_BC], dim=1) if with_top else tags_BC,
+                tags_BC=present.twice() if with_top else present,
             )
         return cam[:, :classes], cam[:, classes:] if with_top else None
 
-    def aux_labels(self, aux_BCHW: Tensor, group: Batch, hw: tuple[int, int]) -> Tensor:
+    def aux_labels(self, aux_BCHW: Tensor, tags_BC: Tags, content_BHW: Tensor | None, hw: tuple[int, int]) -> Tensor:
         """Label values (B,h,w) of tokens by the auxiliary CAM's two thresholds (A4)."""
         config = self.config
         return threshold_labels(
             resize(aux_BCHW, hw),
-            group.tags_BC,
+            tags_BC,
             low=config.pseudo_low,
             high=config.pseudo_high,
-            content_BHW=self.token_content(group.content_BHW, hw),
+            content_BHW=self.token_content(content_BHW, hw),
         )
 
     def token_contrast(self, tokens: Tokens, label_Bhw: Tensor) -> Tensor:

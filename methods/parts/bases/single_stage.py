@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.api.fitting import FITTED_TIERS, fit_widths
-from harness.api.method import BuildInfo, Method, OptimizerPlan, Prediction, Progress, Transform
+from harness.api.method import Batch, BuildInfo, Method, OptimizerPlan, Prediction, Progress, Transform
 from harness.api.vocabulary import IGNORE
 from methods.parts.bases.schedules import NO_DECAY, cosine_adamw
 from methods.parts.knobs import SegmenterKnobs, TagSegmenterKnobs
@@ -21,7 +21,7 @@ from methods.parts.nets.deeplab import CARD_DROPOUT, absorb_stats
 from methods.parts.nets.map_encoder import build_token_source
 from methods.parts.nets.pyramids import OUTPUT_STRIDE
 from methods.parts.nets.vit_segmenter import DEEPLABV2, ViTSegmenter, mode
-from methods.parts.ops.cam import multi_scale_cam
+from methods.parts.ops.cam import PresentClasses, Tags, multi_scale_cam, present_classes
 from methods.parts.ops.losses import balanced_segmentation_loss, cross_entropy_ignore
 from methods.parts.ops.pixels import denormalise, normalisation_of
 from methods.parts.ops.pseudo import pseudo_labels, refined_scores
@@ -189,12 +189,17 @@ class TagSegmenter(Segmenter):
     """Whether class maps pass a ReLU before they are resized (A3): FSR's do, those of ToCo and AFA do not."""
     config: TagSegmenterKnobs
 
+    @staticmethod
+    def present(group: Batch) -> PresentClasses:
+        """The classes that the group's images show, in as many slots as the host counted."""
+        return present_classes(group.tags_BC, None if group.extents is None else group.extents.classes)
+
     def cam_logits(self, images_B3HW: Tensor) -> Tensor:
         """Class maps (B,C,h,w) of the top classifier, with gradient."""
         return self.net.top_maps(*self.net.tokens(images_B3HW))
 
     @torch.no_grad()
-    def pseudo_mask(self, images_B3HW: Tensor, cam_BCHW: Tensor, tags_BC: Tensor, content_BHW: Tensor | None) -> Tensor:
+    def pseudo_mask(self, images_B3HW: Tensor, cam_BCHW: Tensor, tags_BC: Tags, content_BHW: Tensor | None) -> Tensor:
         """Pseudo labels int64 (B,H,W) of normalised images, as the decoder numbers them (A5)."""
         config = self.config
         label_BHW = pseudo_labels(
@@ -218,7 +223,7 @@ class TagSegmenter(Segmenter):
 
     @torch.no_grad()
     def top_cam(
-        self, net: ViTSegmenter, images_B3HW: Tensor, tags_BC: Tensor | None, first_BChw: Tensor | None
+        self, net: ViTSegmenter, images_B3HW: Tensor, tags_BC: Tags | None, first_BChw: Tensor | None
     ) -> Tensor:
         """CAM (B,C,H,W) of the top classifier over scales and mirrors, in eval mode, absent classes 0 (A3).
 

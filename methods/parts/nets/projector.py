@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from methods.parts.tensors import full_precision
 
 VERSION = 1
 
@@ -33,6 +34,6 @@ class Projector(nn.Module):
     def forward(self, tokens_D: Tensor) -> Tensor:
         inner = self.mlp(tokens_D)
         # Temperatures of a few hundredths stretch these cosines: the 8 bits that autocast would leave them are too few.
-        with torch.autocast(inner.device.type, enabled=False):
+        with full_precision(inner):
             unit = F.normalize(inner.float(), dim=-1)
             return F.linear(unit, F.normalize(self.prototypes.weight.float(), dim=-1))

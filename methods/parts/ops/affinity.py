@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.api.vocabulary import IGNORE
+from methods.parts.tensors import full_precision
 
 VERSION = 1
 
@@ -34,7 +35,7 @@ class AffinityHead(nn.Module):
         # The convolution is linear, so it comes before the transpose: nothing of size (M,N,N) is copied.
         weights = self.conv.weight.float().flatten().split([a.shape[1] for a in attention])
         assert self.conv.bias is not None
-        with torch.autocast(attention[0].device.type, enabled=False):
+        with full_precision(attention[0]):
             total_BNN = sum(
                 (
                     torch.matmul(weight[None, None], maps.float().flatten(2)).view(len(maps), *maps.shape[2:])
@@ -75,7 +76,7 @@ def contrastive_affinity_loss(affinity_BNN: Tensor, pairs_BNN: Tensor, temperatu
     The sum runs over the whole row, so every token that is no pair pushes. The published code divides this by
     2 B besides (unia.md 2.8 e). 0 where there is no pair.
     """
-    with torch.autocast(affinity_BNN.device.type, enabled=False):
+    with full_precision(affinity_BNN):
         logits_BNN = affinity_BNN.float() / temperature
         row_BN = (logits_BNN.exp().sum(dim=2) + _ROW_FLOOR).log()
         count_BN = pairs_BNN.sum(dim=2)
@@ -112,5 +113,5 @@ def evaluation_affinity(affinity_BNN: Tensor, near_NN: Tensor) -> Tensor:
 @torch.no_grad()
 def spread(maps_BKhw: Tensor, affinity_BNN: Tensor) -> Tensor:
     """Maps (B,K,h,w) times the affinity of their tokens: out_j = sum_i maps_i A_ij, float32 (unia.md 2.5)."""
-    with torch.autocast(maps_BKhw.device.type, enabled=False):
+    with full_precision(maps_BKhw):
         return (maps_BKhw.float().flatten(2) @ affinity_BNN.float()).view_as(maps_BKhw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +21,36 @@ def resize(maps_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
-def present_classes(tags_BC: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices (B,k, int64, ascending) of each image's present classes, and which slots are real (B,k, bool).
+class PresentClasses(NamedTuple):
+    """Which classes each image has, in k slots: k is the largest number of present classes of an image."""
 
-    k is the largest number of present classes of an image; unreal slots point at absent classes.
-    """
-    present_BC = tags_BC > 0
-    most = int(present_BC.sum(dim=1).max()) if present_BC.numel() else 0
+    index_Bk: Tensor
+    """int64, ascending; unreal slots point at absent classes."""
+    real_Bk: Tensor
+    """bool."""
+    classes: int
+    """C."""
+
+    def twice(self) -> PresentClasses:
+        """The same of maps that hold all C classes two times over."""
+        index_Bk = torch.cat([self.index_Bk, self.index_Bk + self.classes], dim=1)
+        return PresentClasses(index_Bk, torch.cat([self.real_Bk, self.real_Bk], dim=1), 2 * self.classes)
+
+
+Tags = Tensor | PresentClasses
+"""Tags (B,C) in {0,1}, or what `present_classes` made of them."""
+
+
+def present_classes(tags: Tags, most: int | None = None) -> PresentClasses:
+    """The slots of each image's present classes. `most` is k where the host knows it (`Batch.extents`): without it
+    the host waits for the device that holds the tags."""
+    if isinstance(tags, PresentClasses):
+        return tags
+    present_BC = tags > 0
+    if most is None:
+        most = int(present_BC.sum(dim=1).max()) if present_BC.numel() else 0
     index_Bk = present_BC.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    return index_Bk, present_BC.gather(1, index_Bk)
+    return PresentClasses(index_Bk, present_BC.gather(1, index_Bk), int(tags.shape[1]))
 
 
 def gather_classes(maps_BCHW: Tensor, index_Bk: Tensor) -> Tensor:
@@ -60,7 +82,7 @@ def multi_scale_cam(
     flip: bool = True,
     relu_first: bool = False,
     first_BChw: Tensor | None = None,
-    tags_BC: Tensor | None = None,
+    tags_BC: Tags | None = None,
 ) -> Tensor:
     """CAM fused over scales (sum) and mirrors (maximum), all C classes normalised: (B,C,H,W) in [0,1) (A3).
 
@@ -74,13 +96,13 @@ def multi_scale_cam(
     size = (int(images_B3HW.shape[-2]), int(images_B3HW.shape[-1]))
 
     chosen = None if tags_BC is None else present_classes(tags_BC)
-    if tags_BC is not None and chosen is not None and not chosen[0].shape[1]:
-        return images_B3HW.new_zeros((*tags_BC.shape, *size), dtype=torch.float32)
+    if chosen is not None and not chosen.index_Bk.shape[1]:
+        return images_B3HW.new_zeros((len(images_B3HW), chosen.classes, *size), dtype=torch.float32)
 
     def at_image_size(raw_BChw: Tensor) -> Tensor:
         raw = raw_BChw.detach().float()
         if chosen is not None:
-            raw = gather_classes(raw, chosen[0])
+            raw = gather_classes(raw, chosen.index_Bk)
         return resize(raw.relu() if relu_first else raw, size)
 
     total: Tensor | None = None
@@ -103,14 +125,13 @@ def multi_scale_cam(
         total = fused if total is None else total.add_(fused)
     assert total is not None
     cam = normalise_cam(total)
-    if tags_BC is None or chosen is None:
+    if chosen is None:
         return cam
-    index_Bk, real_Bk = chosen
-    return scatter_classes(cam * real_Bk[:, :, None, None], index_Bk, int(tags_BC.shape[1]))
+    return scatter_classes(cam * chosen.real_Bk[:, :, None, None], chosen.index_Bk, chosen.classes)
 
 
 @torch.no_grad()
-def best_class(cam_BCHW: Tensor, tags_BC: Tensor | None) -> tuple[Tensor, Tensor]:
+def best_class(cam_BCHW: Tensor, tags_BC: Tags | None) -> tuple[Tensor, Tensor]:
     """Score `v_BHW` (float32) and label value `k_BHW` (int64, 1..C) of each pixel's best present class (A4).
 
     Ties go to the lower class. `tags_BC` None: every class is present. Where none is, v is 0 and k 1.
@@ -118,7 +139,7 @@ def best_class(cam_BCHW: Tensor, tags_BC: Tensor | None) -> tuple[Tensor, Tensor
     if tags_BC is None:
         v_BHW, k_BHW = cam_BCHW.float().max(dim=1)
         return v_BHW, k_BHW + 1
-    index_Bk, real_Bk = present_classes(tags_BC)
+    index_Bk, real_Bk, _ = present_classes(tags_BC)
     if not index_Bk.shape[1]:
         v_BHW = torch.zeros_like(cam_BCHW[:, 0], dtype=torch.float32)
         return v_BHW, torch.ones_like(v_BHW, dtype=torch.int64)
@@ -130,7 +151,7 @@ def best_class(cam_BCHW: Tensor, tags_BC: Tensor | None) -> tuple[Tensor, Tensor
 @torch.no_grad()
 def threshold_labels(
     cam_BCHW: Tensor,
-    tags_BC: Tensor | None,
+    tags_BC: Tags | None,
     *,
     low: float,
     high: float | None = None,

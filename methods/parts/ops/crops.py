@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.parts.ops.cam import best_class
+from methods.parts.ops.cam import Tags, best_class
 
 VERSION = 1
 BACKGROUND, FOREGROUND = 0, 2
@@ -16,7 +16,7 @@ BACKGROUND, FOREGROUND = 0, 2
 
 
 @torch.no_grad()
-def certainty_map(cam_BCHW: Tensor, tags_BC: Tensor | None, *, low: float, high: float) -> Tensor:
+def certainty_map(cam_BCHW: Tensor, tags_BC: Tags | None, *, low: float, high: float) -> Tensor:
     """Certainty (B,H,W) uint8 of each pixel: 0 where its best present class is <= `low`, 2 where >= `high`, else 1.
 
     `cam_BCHW` in [0,1]. Raises ValueError for low > high.

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from harness.api.vocabulary import IGNORE
 from methods.parts.ops.cam import resize
+from methods.parts.tensors import full_precision
 
 VERSION = 2
 
@@ -54,7 +55,7 @@ def dense_energy_loss(
     ask = max(min(step, 2), step // 2)
     # Asked and summed pixels lie apart where there is room: none stands for a block around itself.
     asked, summed = _Grid(full, ask, first=(step // 2 + 1) % ask), _Grid(full, step, first=step // 2)
-    with torch.autocast(logits_BKhw.device.type, enabled=False):
+    with full_precision(logits_BKhw):
         asked_BTK = asked.shares(logits_BKhw)
         with torch.no_grad():
             features_BHWF = _features(pixels_B3HW, sigma_rgb, sigma_xy)

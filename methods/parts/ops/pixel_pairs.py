@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.api.vocabulary import IGNORE
+from methods.parts.tensors import full_precision
 
 VERSION = 1
 EPS = 1e-5
@@ -150,7 +151,7 @@ def affinity_loss(affinity_BRP: Tensor, bg: Tensor, fg: Tensor, neg: Tensor) -> 
     Background and foreground pairs count alike, whatever their number; means run over the group, and a kind without
     pairs counts 0. Masks are (R,P) or (B,R,P).
     """
-    with torch.autocast(affinity_BRP.device.type, enabled=False):
+    with full_precision(affinity_BRP):
         affinity_BRP = affinity_BRP if affinity_BRP.dtype == torch.float64 else affinity_BRP.float()
         like = -(affinity_BRP + EPS).log()
         unlike = -(1 + EPS - affinity_BRP).log()
@@ -166,7 +167,7 @@ def displacement_loss(displacement_B2HW: Tensor, bg: Tensor, fg: Tensor, radius:
     """
     hw = (int(displacement_B2HW.shape[-2]), int(displacement_B2HW.shape[-1]))
     source_P, target_RP, offset_R2 = pairs(radius, hw, device=displacement_B2HW.device)
-    with torch.autocast(displacement_B2HW.device.type, enabled=False):
+    with full_precision(displacement_B2HW):
         flat_B2N = displacement_B2HW.flatten(2)
         flat_B2N = flat_B2N if flat_B2N.dtype == torch.float64 else flat_B2N.float()
         difference_B2RP = flat_B2N[:, :, None, source_P] - flat_B2N[:, :, target_RP]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from methods.parts.tensors import constant
+
 VERSION = 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,6 +31,6 @@ def denormalise(images_B3HW: Tensor, mean: Sequence[float], std: Sequence[float]
     `images_B3HW` is (x/255 - mean)/std with `mean` and `std` of pixels in [0,1]; returns (B,3,H,W).
     """
     images = images_B3HW.float()
-    mean_311 = images.new_tensor(mean).view(3, 1, 1)
-    std_311 = images.new_tensor(std).view(3, 1, 1)
+    mean_311 = constant(tuple(mean), images).view(3, 1, 1)
+    std_311 = constant(tuple(std), images).view(3, 1, 1)
     return (images * (std_311 * 255.0)).add_(mean_311 * 255.0 + _ROUND_OFF).floor_().clamp_(0.0, 255.0)

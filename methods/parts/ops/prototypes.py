@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.parts.ops.map_fusion import EPS, over_maximum
+from methods.parts.tensors import full_precision
 
 VERSION = 1
 """Raised when anything here computes something else."""
@@ -69,7 +70,7 @@ def structure_seeds(
     """
     if cam_BKhw.shape[-2:] != features_BDhw.shape[-2:]:
         raise ValueError(f"maps of {tuple(cam_BKhw.shape[-2:])} cells, features of {tuple(features_BDhw.shape[-2:])}")
-    with torch.autocast(cam_BKhw.device.type, enabled=False):
+    with full_precision(cam_BKhw):
         cam_BKN = _precise(cam_BKhw).flatten(2)
         features_BDN = _precise(features_BDhw).flatten(2)
         counted = torch.cat([cam_BKN, torch.ones_like(cam_BKN[:, :1])], dim=1).to(features_BDN.dtype)
@@ -111,7 +112,7 @@ def class_prototypes(features_BDhw: Tensor, seeds_BKhw: Tensor) -> Tensor:
     size = (int(features_BDhw.shape[-2]), int(features_BDhw.shape[-1]))
     if seeds_BKhw.shape[-2:] != size:
         seeds_BKhw = F.interpolate(seeds_BKhw.float(), size, mode="nearest")
-    with torch.autocast(features_BDhw.device.type, enabled=False):
+    with full_precision(features_BDhw):
         seeds_BKN = seeds_BKhw.flatten(2).to(features_BDN.dtype)
         return torch.bmm(seeds_BKN, features_BDN.transpose(1, 2)) / features_BDN.shape[2]
 
@@ -119,7 +120,7 @@ def class_prototypes(features_BDhw: Tensor, seeds_BKhw: Tensor) -> Tensor:
 def prototype_maps(features_BDhw: Tensor, prototypes_BKD: Tensor) -> Tensor:
     """Cosine of every cell's feature and every prototype, 0 where negative: (B,K,h,w) in [0,1], not normalised
     (sipe.md 2.2 IS-CAM). A prototype of 0 gives 0."""
-    with torch.autocast(features_BDhw.device.type, enabled=False):
+    with full_precision(features_BDhw):
         features_BDN = F.normalize(_precise(features_BDhw).flatten(2), dim=1, eps=COSINE_EPS)
         unit_BKD = F.normalize(_precise(prototypes_BKD), dim=2, eps=COSINE_EPS)
         cosine_BKN = torch.bmm(unit_BKD.to(features_BDN.dtype), features_BDN)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.api.vocabulary import IGNORE
-from methods.parts.ops.cam import gather_classes, present_classes, resize, scatter_classes
+from methods.parts.ops.cam import PresentClasses, Tags, gather_classes, present_classes, resize, scatter_classes
 from methods.parts.ops.par import DILATIONS, GROWTH, par
 
 VERSION = 1
@@ -17,8 +17,10 @@ TIE = 2e-6
 """Exact ties belong to background; the round-off of its derived share (below 1e-6) must not turn them."""
 
 
-def _classes(cam_BCHW: Tensor, tags_BC: Tensor | None) -> tuple[Tensor, Tensor]:
-    return present_classes(cam_BCHW.new_ones(cam_BCHW.shape[:2]) if tags_BC is None else tags_BC)
+def _classes(cam_BCHW: Tensor, tags_BC: Tags | None) -> PresentClasses:
+    if tags_BC is not None:
+        return present_classes(tags_BC)
+    return present_classes(cam_BCHW.new_ones(cam_BCHW.shape[:2]), most=int(cam_BCHW.shape[1]))
 
 
 def half_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -57,7 +59,7 @@ def two_score_labels(shares: Tensor, total: float | Tensor, index_Bk: Tensor, re
 def pseudo_labels(
     pixels_B3HW: Tensor,
     cam_BCHW: Tensor,
-    tags_BC: Tensor | None,
+    tags_BC: Tags | None,
     *,
     high: float,
     low: float,
@@ -76,7 +78,7 @@ def pseudo_labels(
     if pixels_B3HW.shape[-2:] != cam_BCHW.shape[-2:]:
         raise ValueError(f"pixels {tuple(pixels_B3HW.shape)} and CAM {tuple(cam_BCHW.shape)} differ in size")
     size = (int(cam_BCHW.shape[-2]), int(cam_BCHW.shape[-1]))
-    index_Bk, real_Bk = _classes(cam_BCHW, tags_BC)
+    index_Bk, real_Bk, _ = _classes(cam_BCHW, tags_BC)
     label_BHW = torch.zeros((len(cam_BCHW), *size), dtype=torch.int64, device=cam_BCHW.device)
     if index_Bk.shape[1]:
         half = half_size(size)
@@ -92,7 +94,7 @@ def pseudo_labels(
 def refined_scores(
     pixels_B3HW: Tensor,
     cam_BCHW: Tensor,
-    tags_BC: Tensor | None,
+    tags_BC: Tags | None,
     iterations: int = 10,
     dilations: Sequence[int] = DILATIONS,
 ) -> Tensor:
@@ -101,7 +103,7 @@ def refined_scores(
     `pixels_B3HW` 0..255 and `cam_BCHW` in [0,1] share (H,W); A4 makes labels of it. `tags_BC` None: all.
     """
     size = (int(cam_BCHW.shape[-2]), int(cam_BCHW.shape[-1]))
-    index_Bk, real_Bk = _classes(cam_BCHW, tags_BC)
+    index_Bk, real_Bk, _ = _classes(cam_BCHW, tags_BC)
     if not index_Bk.shape[1]:
         return torch.zeros_like(cam_BCHW, dtype=torch.float32)
     half = half_size(size)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.parts.ops.pixel_pairs import affinity, paths, reach
+from methods.parts.tensors import full_precision
 
 VERSION = 1
 STRIDE = 4
@@ -27,7 +28,7 @@ def random_walk(
     dtype = torch.float64 if maps_KHW.dtype == torch.float64 else torch.float32
     edge, maps = edge_HW.to(dtype), maps_KHW.to(dtype)
     height, width = edge.shape[-2:]
-    with torch.autocast(edge.device.type, enabled=False):
+    with full_precision(edge):
         shifts, weights, share = _graph(edge.reshape(-1, height, width), radius, beta)
         y = maps * (1 - edge).unsqueeze(-3) if damp else maps
         y = y.reshape(len(share), maps.shape[-3], height * width)

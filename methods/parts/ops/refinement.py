@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.api.vocabulary import IGNORE
 from methods.parts.ops.affinity import spread
-from methods.parts.ops.cam import gather_classes, present_classes, resize
+from methods.parts.ops.cam import Tags, gather_classes, present_classes, resize
 from methods.parts.ops.par import DILATIONS, GROWTH, par
 from methods.parts.ops.pseudo import TIE, class_shares, half_size, two_score_labels
 
@@ -23,7 +23,7 @@ VERSION = 1
 def par_and_affinity_labels(
     pixels_B3HW: Tensor,
     cam_BCHW: Tensor,
-    tags_BC: Tensor,
+    tags_BC: Tags,
     affinity_BNN: Tensor,
     hw: tuple[int, int],
     *,
@@ -42,7 +42,7 @@ def par_and_affinity_labels(
     if low > high:
         raise ValueError(f"low {low} lies above high {high}")
     size = (int(cam_BCHW.shape[-2]), int(cam_BCHW.shape[-1]))
-    index_Bk, real_Bk = present_classes(tags_BC)
+    index_Bk, real_Bk, _ = present_classes(tags_BC)
     if not index_Bk.shape[1]:
         label_BHW = torch.zeros((len(cam_BCHW), *size), dtype=torch.int64, device=cam_BCHW.device)
         return (_outside(label_BHW, content_BHW),) * 2

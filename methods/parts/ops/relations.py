@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api.vocabulary import IGNORE
+from methods.parts.tensors import full_precision
 
 VERSION = 1
 
@@ -30,7 +31,7 @@ def ptc_loss(features_BND: Tensor, relation_BNN: Tensor) -> Tensor:
 
     1/2 (1 - sum of |cos| over positives / (n1+1)) + 1/2 sum of |cos| over negatives / (n0+1).
     """
-    with torch.autocast(features_BND.device.type, enabled=False):
+    with full_precision(features_BND):
         unit_BND = F.normalize(features_BND.float(), dim=-1, eps=1e-8)
         with torch.no_grad():
             same_BNN, other_BNN = relation_BNN == 1, relation_BNN == 0

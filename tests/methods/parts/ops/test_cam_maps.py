@@ -177,7 +177,7 @@ def test_best_class_is_a_present_one() -> None:
 def test_class_selection_round_trip() -> None:
     maps = torch.rand(3, 4, 2, 5, generator=torch.Generator().manual_seed(0)) + 1
     tags = torch.tensor([[0.0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]])
-    index, real = present_classes(tags)
+    index, real, _ = present_classes(tags)
     assert index[0].tolist() == [1, 3]
     assert int(index[2, 0]) == 2
     assert real.tolist() == [[True, True], [False, False], [True, False]]
