@@ -28,7 +28,7 @@ from harness.testing.building import build
 from harness.testing.datasets import DatasetTests
 from harness.testing.guard import GuardedDataset
 from harness.testing.running import MethodRunner
-from harness.testing.waiting import waits
+from harness.testing.waiting import watch_step
 
 __all__ = ["DatasetTests", "GuardedDataset", "MethodRunner", "MethodTests", "build", "in_processes"]
 
@@ -54,7 +54,7 @@ class MethodTests(MethodRunner):
         what a shape depends on (`Batch.extents`)."""
         run, dataset = self.run_config(), self.dataset()
         method = self.build(run, dataset)
-        assert not waits(method, self.group(run, dataset, method))
+        assert not watch_step(method, self.group(run, dataset, method)).waits
 
     def test_same_seed_same_bytes(self, tmp_path: Path) -> None:
         """Two runs agree in every bit of the state."""

@@ -7,8 +7,8 @@ boolean indexing, `nonzero`) raises by itself, and a dispatch mode sees what is 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,33 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.api.method import Batch, Method, Progress
 
 META = "meta"
+_FREE = frozenset({"aten.detach.default", "aten.empty.memory_format", "aten._unsafe_view.default"})
+"""Beside views, what launches nothing."""
 _WAITING = (RuntimeError, NotImplementedError, ValueError, TypeError)
 """What tensors without numbers raise where one is asked for."""
-PHASES = 20
+PHASES = 8
 """Places of a run at which the step is tried, the first step among them."""
 
 
-class _Upload(RuntimeError):
-    """A tensor of the host reached an operation of the device."""
+class _Watch(TorchDispatchMode):
+    """Counts what a device would launch, and notes where numbers travel to it from the host; a tensor of one number
+    may, as an argument does."""
 
-
-class _NoUploads(TorchDispatchMode):
-    """Raises where numbers travel from the host to the device; a tensor of one number may, as an argument does."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = 0
+        self.uploads: dict[str, str] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        given, made = list(_tensors([args, kwargs or {}])), list(_tensors(out))
-        name = str(func)
-        on_device = any(t.device.type == META for t in (*given, *made))
+        self.launches += not func.is_view and str(func) not in _FREE
+        given = list(_tensors([args, kwargs or {}]))
+        on_device = any(t.device.type == META for t in given) or any(t.device.type == META for t in _tensors(out))
         from_host = any(t.device.type != META and t.ndim for t in given)
-        if on_device and (from_host or name.startswith("aten.lift_fresh")):
-            raise _Upload(f"{name} copies from the host")
+        if on_device and (from_host or func is torch.ops.aten.lift_fresh.default):
+            self.uploads[_place(traceback.extract_stack())] = f"{func} copies from the host"
         return out
 
 
@@ -55,59 +59,53 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(one)
 
 
-def waits(method: Method, group: Batch, on_count: Callable[[float, int], None] | None = None) -> list[str]:
-    """Where `step` or its backward would wait, each place once: `file:line: why, from which share of T on`.
+@dataclass(frozen=True)
+class Watched:
+    """What a step does on a device, by the share of the run."""
 
-    What is copied at the first step alone, a constant that is kept, is no wait. `method` and `group` lie on the host;
-    the method is moved to device `meta` and of no use afterwards. `on_count`
-    is told the number of operations of each place of the run that was tried, by the share of T.
+    waits: list[str]
+    """Where it would wait, each place once: `file:line: why, from which share on`."""
+    launches: dict[float, int]
+    """Operations of forward and backward that the device would launch, without the optimiser's."""
+
+
+def watch_step(method: Method, group: Batch, phases: int = PHASES) -> Watched:
+    """Run `step` and its backward without numbers, `phases` times along the run.
+
+    What is copied at its first use alone, a constant that is kept, is no wait. `method` and `group` lie on the host;
+    the method is moved to device `meta` and of no use afterwards.
     """
     nn.Module.to(method.train(), META)
-    on_meta, found = group.to(META), {}
-
-    def go(progress: Progress) -> None:
-        out = method.step(on_meta, progress)
-        torch.stack(list(out.losses.values())).sum().backward()
-
-    for progress in (Progress(i, PHASES) for i in range(PHASES)):
-        with suppress(*_WAITING):
-            go(progress)  # what is made once is made here
-        try:
-            with _NoUploads(), _Counting() as counted:
-                go(progress)
-        except _WAITING as error:
-            found.setdefault(_place(error), f"{_words(error)}, from {progress.fraction:.3g} T on")
-            continue
-        if on_count is not None:
-            on_count(progress.fraction, counted.operations)
-    return [f"{place}: {why}" for place, why in found.items()]
-
-
-class _Counting(TorchDispatchMode):
-    """Counts operations that a device would launch: all but views and what makes no tensor."""
-
-    operations = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if not func.is_view and str(func) not in ("aten.detach.default", "aten.empty.memory_format"):
-            self.operations += 1
-        return out
+    on_meta = group.to(META)
+    found: dict[str, str] = {}
+    launches: dict[float, int] = {}
+    for progress in (Progress(i, phases) for i in range(phases)):
+        since = f"from {progress.fraction:.3g} of the run on"
+        for again in (False, True):
+            method.zero_grad(set_to_none=True)
+            watch = _Watch()
+            try:
+                with watch:
+                    out = method.step(on_meta, progress)
+                    torch.stack(list(out.losses.values())).sum().backward()
+            except _WAITING as error:
+                place = _place(traceback.extract_tb(error.__traceback__))
+                found.setdefault(place, f"the host asks the device for a number ({_first_line(error)}), {since}")
+                break
+            launches[progress.fraction] = watch.launches
+            if not watch.uploads:
+                break
+            if again:
+                found = {place: f"{what}, {since}" for place, what in watch.uploads.items()} | found
+    return Watched([f"{place}: {why}" for place, why in found.items()], launches)
 
 
-def _place(error: BaseException) -> str:
+def _place(stack: traceback.StackSummary) -> str:
     """The last line outside torch and this file."""
     torchs = Path(torch.__file__).parent
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if not Path(f.filename).is_relative_to(torchs) and f.filename != __file__
-    ]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "backward"
+    lines = [f for f in stack if f.filename != __file__ and not Path(f.filename).is_relative_to(torchs)]
+    return f"{lines[-1].filename}:{lines[-1].lineno}" if lines else "backward"
 
 
-def _words(error: BaseException) -> str:
-    text = str(error).splitlines()[0]
-    return text if isinstance(error, _Upload) else f"the host asks the device for a number ({text[:80]})"
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:80]
