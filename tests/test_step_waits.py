@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.api.method import Batch, Extents, Method, OptimizerPlan, Prediction, Progress, StepOutput
 from harness.testing.waiting import watch_step
-from methods.parts.ops.constants import constant
+from methods.parts.tensors import constant
 
 
 class Toy(Method):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from methods.brnf.density import class_likelihood, class_posterior
 from methods.brnf.flow import Flow
+from methods.parts.tensors import full_precision
 
 MEANS = ("normal", "orthogonal")
 
