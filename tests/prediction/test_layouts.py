@@ -12,16 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as rle
+from safetensors.torch import save_file
 
+from harness import predict
+from harness.cli.parsing import Parsed, main
+from harness.cli.predict_words import PredictWords
+from harness.cli.run_words import BackboneWords
 from harness.datasets.acdc.volumes import read_images, volume_shape
 from harness.datasets.cityscapes import CLASSES as CITYSCAPES
 from harness.datasets.coco.names import CLASSES as COCO
 from harness.datasets.io.images import COLOURS
 from harness.datasets.voc import CLASSES as VOC
 from harness.errors import BadInput
+from harness.evaluation.published import published_run
+from harness.plan.build import build_method
+from harness.plan.pretrained import RANDOM
 from harness.prediction.layouts import competition, problems_of, write
 from harness.prediction.outputs import encoded
-from harness.prediction.photos import Labels, Photo, listed
+from harness.prediction.photos import Labels, Photo, Photos, listed
 
 LABELS_HW = np.array([[0, 1, 1], [2, 2, 0]], np.uint8)
 TRAINED = {"pretraining": "none", "dataset": "voc", "masks": None, "labels": "tags", "tags": "Annotations"}
@@ -161,3 +169,37 @@ def test_other_labels_and_names_are_refused_with_both_numbers():
         "cityscapes", CITYSCAPES, "a/berlin_000000_000019", "b/berlin_000000_000019_leftImg8bit"
     )
     assert told("coco", COCO, "COCO_val2014_000000000042", "7") == ""
+
+
+def test_the_command_writes_an_archive_of_all_images_or_none(tmp_path, capsys):
+    """A network of VOC's 21 labels, randomly initialised, as a file of weights."""
+    words = PredictWords(method="full", backbone=BackboneWords(name="shapes_vit"), decoder="deeplabv3plus", crop=48)
+    words.data.name = "voc"
+    run = published_run(Parsed(words, {}, {}, {}), "voc", "cpu", [])
+    save_file(build_method(run, Photos(Labels(VOC, True), {}), RANDOM).state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "photos").mkdir()
+    for name in ("2008_000006", "2008_000008"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)).save(
+            tmp_path / f"photos/{name}.jpg"
+        )
+    argv = [
+        f"weights={tmp_path}/w.safetensors", "method=full", "data=voc", "backbone=shapes_vit", "decoder=deeplabv3plus",
+        "crop=48", f"images={tmp_path}/photos", f"out={tmp_path}/out", "layout=voc-test",
+    ]  # fmt: skip
+    assert main(predict.run, argv) == 0
+    said = capsys.readouterr().out
+    assert "competition 6: what the file of weights was trained on is not known" in said
+    assert "it holds 2 images; the server expects 1,456" in said
+    with tarfile.open(tmp_path / "out/server/results.tgz") as archive:
+        assert len(archive.getnames()) == 2
+        for name in archive.getnames():
+            own = tmp_path / "out/masks" / name.rpartition("/")[2]
+            assert archive.extractfile(name).read() == own.read_bytes()
+    (tmp_path / "photos/2008_000009.jpg").write_bytes(b"no photo")
+    (tmp_path / "out/server/results.tgz").unlink()
+    assert main(predict.run, argv) == 1
+    assert "which takes all images or none" in capsys.readouterr().err
+    assert not (tmp_path / "out/server/results.tgz").exists()
+    (tmp_path / "photos/cat.jpg").write_bytes(b"")
+    assert main(predict.run, argv) == 2
+    assert "1 of 4 images have no name of voc-test: cat" in capsys.readouterr().err
