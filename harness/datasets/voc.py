@@ -21,7 +21,8 @@ from harness.datasets.disk.layout import (
 from harness.datasets.disk.looking import illegal_labels
 from harness.datasets.disk.together import misplaced
 from harness.datasets.io.absent import missing
-from harness.datasets.io.images import COLOURS, IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
+from harness.datasets.io.colours import COLOURS
+from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
 from harness.datasets.io.listing import (
     disjoint,
     field_id,

@@ -16,8 +16,8 @@ from harness.api.images import BACKGROUND, Maps
 from harness.api.vocabulary import IGNORE, TARGETS
 from harness.cli.evaluate_words import EvaluateWords
 from harness.cli.parsing import parse
+from harness.datasets.io.colours import PALETTE
 from harness.datasets.io.image_files import decided
-from harness.engine.inference.examples import palette
 from harness.engine.inference.predictions import MAPS, predict
 from harness.errors import BadInput, Problem
 from harness.evaluation.again import Again, plan_again
@@ -56,9 +56,9 @@ def add_pictures(store: Store, key: str, wanted: Mapping[str, Sequence[str]]) ->
             continue
         rows += [_kept(store, key, target, i, picture) for i, picture in made.items()]
     if again is not None:
-        data, colours = again.job.dataset, palette()
+        data = again.job.dataset
         rows += [_kept(store, key, IMAGE, i, data.image(i)) for i in wanted.get(IMAGE, ())]
-        rows += [_kept(store, key, TRUTH, i, colours[data.mask(i)]) for i in wanted.get(TRUTH, ())]
+        rows += [_kept(store, key, TRUTH, i, PALETTE[data.mask(i)]) for i in wanted.get(TRUTH, ())]
     if rows:
         frame = pl.DataFrame(rows)
         digest = hashlib.sha256("\n".join(frame["path"]).encode()).hexdigest()[:DIGITS]
@@ -76,7 +76,6 @@ def _of_target(again: Again, target: str, ids: Sequence[str]) -> dict[str, NDArr
         )
     method = again.trained(again.network).to(again.job.device)
     torch.set_num_threads(again.job.threads)
-    colours = palette()
     out = {}
     for image_id in ids:
         truth_HW = data.mask(image_id)
@@ -87,7 +86,7 @@ def _of_target(again: Again, target: str, ids: Sequence[str]) -> dict[str, NDArr
             )
         image_HW3 = data.image(image_id)
         shown = (
-            _overlay(image_HW3, maps[0], target, size, data.has_background) if target in MAPS else colours[labels[0]]
+            _overlay(image_HW3, maps[0], target, size, data.has_background) if target in MAPS else PALETTE[labels[0]]
         )
         out[image_id] = np.where((truth_HW == IGNORE)[..., None], (shown * 0.5 + 112).astype(np.uint8), shown)
     return out
@@ -102,7 +101,7 @@ def _overlay(
     strength_HW = np.where(score_HW > 0, SURE, 0.0) if BACKGROUND in maps.classes else score_HW
     alpha_HW1 = (1 - FAINT) * np.clip(strength_HW, 0.0, 1.0)[..., None]
     grey_HW1 = image_HW3.mean(-1, keepdims=True)
-    colour_HW3 = palette()[cls_HW + int(has_background)]
+    colour_HW3 = PALETTE[cls_HW + int(has_background)]
     mixed: NDArray[np.uint8] = (grey_HW1 * (1 - alpha_HW1) + colour_HW3 * alpha_HW1).astype(np.uint8)
     return mixed
 

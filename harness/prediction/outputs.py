@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
-from harness.datasets.io.images import COLOURS, stat_of
+from harness.datasets.io.colours import COLOURS, PALETTE
+from harness.datasets.io.images import stat_of
 from harness.errors import BadInput, HarnessError, Problem
 from harness.files import digest_of, plain_words, write_bytes, write_json
 from harness.prediction.photos import Labels, Photo
@@ -32,7 +33,6 @@ SERVER = "server"
 MANIFEST, CLASSES, LEGEND = "made_by.json", "classes.txt", "legend.png"
 MARK = "wsss-harness"
 """Name of the PNG's text."""
-PALETTE = np.array(COLOURS, np.uint8)
 SHADE = 0.5
 """Share of a label's colour in an overlay."""
 SWATCH = 18

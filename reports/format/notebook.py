@@ -15,7 +15,7 @@ def fragment(table: Table) -> str:
 
 
 def _section(section: Section) -> str:
-    head = "".join(f"<th>{escape(column.title)}</th>" for column in section.columns)
+    head = "".join(f"<th>{escape(f'{column.title} {column.sub}'.strip())}</th>" for column in section.columns)
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(text(row.get(column.id)))}</td>" for column in section.columns) + "</tr>"
         for row in section.rows

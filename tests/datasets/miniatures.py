@@ -13,8 +13,8 @@ from PIL import Image
 
 from harness.api.dataset import Dataset
 from harness.datasets.disk.foreign_files import arrays_of, checked_maps
+from harness.datasets.io.colours import COLOURS
 from harness.datasets.io.image_files import Maps
-from harness.datasets.io.images import COLOURS
 from harness.datasets.tools.importing import keys_and_maps, sound_maps
 from harness.datasets.voc import CLASSES as VOC_CLASSES
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.datasets import open_dataset
-from harness.engine.inference.examples import palette
+from harness.datasets.io.colours import PALETTE
 from harness.evaluation.pictures import KIND, add_pictures, picture_path
 from harness.store import Store, load
 from reports.page.build import page_of
@@ -55,7 +55,7 @@ def test_truth_has_the_colours_of_its_labels(trained: Store) -> None:
     assert len(shown) == 3
     for image_id in shown:
         with Image.open(trained.root / picture_path(key, "truth", image_id)) as picture:
-            assert np.array_equal(np.asarray(picture), palette()[data.mask(image_id)])
+            assert np.array_equal(np.asarray(picture), PALETTE[data.mask(image_id)])
         with Image.open(trained.root / picture_path(key, "image", image_id)) as picture:
             assert np.array_equal(np.asarray(picture), data.image(image_id))
 

@@ -21,7 +21,7 @@ from harness.cli.run_words import BackboneWords
 from harness.datasets.acdc.volumes import read_images, volume_shape
 from harness.datasets.cityscapes import CLASSES as CITYSCAPES
 from harness.datasets.coco.names import CLASSES as COCO
-from harness.datasets.io.images import COLOURS
+from harness.datasets.io.colours import COLOURS
 from harness.datasets.voc import CLASSES as VOC
 from harness.errors import BadInput
 from harness.evaluation.published import published_run

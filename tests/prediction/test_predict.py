@@ -16,7 +16,7 @@ import harness.store
 from harness import predict, train
 from harness.cli.parsing import main
 from harness.datasets import open_dataset
-from harness.datasets.io.images import COLOURS
+from harness.datasets.io.colours import COLOURS
 from harness.prediction.outputs import MARK, overlay
 from harness.prediction.predictor import decided_at
 from harness.scoring.confusion import image_counts

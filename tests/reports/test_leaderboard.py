@@ -17,6 +17,7 @@ from fixture_store import SWEEP, ToyStore, swapped_miou
 
 from harness.cli.parsing import main
 from harness.store import load
+from reports.format.notebook import fragment
 from reports.format.render import FORMATS, render
 from reports.format.table import Column, Score, Section, Table, p_value
 from reports.leaderboard import run
@@ -450,3 +451,17 @@ def test_p_is_never_zero() -> None:
     assert p_value(math.nan) is None
     table = Table("t", (Section("h", (Column("p", "p"),), ({"p": p_value(3e-12)}, {"p": p_value(0.5)})),))
     assert render(table, "csv").splitlines() == ["p", "3e-12", "0.5000"]
+
+
+def test_a_notebook_shows_the_tables_as_text(board: Leaderboard) -> None:
+    shown = board._repr_html_()
+    assert f"{CAM_ROW:.1f}" in shown
+    assert shown.count("<table>") == sum(bool(section.rows) for section in board.table.sections)
+    assert "<script" not in shown
+    assert "<style" not in shown
+    column = Column("a", "<b>")
+    evil = Table("<script>x</script>", (Section("h", (column,), ({"a": "<img src=x>"},)),))
+    told = fragment(evil)
+    assert "<script" not in told
+    assert "<img" not in told
+    assert "&lt;img src=x&gt;" in told

@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image
 
 from harness.datasets.disk.rasterise import MAX_SIDE, Unreadable, incomplete, label_map
-from harness.datasets.io.images import COLOURS, some_of
+from harness.datasets.io.colours import PALETTE
+from harness.datasets.io.images import some_of
 from harness.datasets.io.listing import leads_out
 from harness.datasets.io.opening import plain_bytes
 from harness.datasets.io.reading import read_many
@@ -23,7 +24,6 @@ from harness.files import atomic, write_json
 
 VERSION = 1
 """Raised when a made mask changes; masks of another version are made again."""
-_PALETTE = [value for colour in COLOURS for value in colour]
 Parts = Mapping[str, list[Any]]
 """`images`, `annotations` and `categories` of a file."""
 
@@ -172,7 +172,7 @@ def _make(masks: Masks, folder: Path | None, name: str) -> Sequence[Problem]:
         return (Problem(str(masks.path), f"image {number}: {error}", masks.fix),)
     if folder is not None:
         image = Image.fromarray(labels_HW)
-        image.putpalette(_PALETTE)
+        image.putpalette(PALETTE.tobytes())
         with atomic(folder / f"{name}.png") as waiting:
             image.save(waiting, "PNG", compress_level=1)
     return ()

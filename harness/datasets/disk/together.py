@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.facts import NO_COLOUR, MaskFacts
 from harness.datasets.disk.looking import Readable, Seen
-from harness.datasets.io.images import COLOURS, some_of
+from harness.datasets.io.colours import COLOURS
+from harness.datasets.io.images import some_of
 from harness.errors import Problem
 
 SLIVER = 0.005

@@ -281,18 +281,3 @@ def _unopened(path: str, error: OSError) -> Problem:
     if isinstance(error, NotPlain):
         return Problem(path, str(error.strerror), "put the file itself there")
     return Problem(path, f"cannot be opened ({error.strerror})", "allow reading it (chmod a+r)")
-
-
-def colours() -> tuple[tuple[int, int, int], ...]:
-    """VOC's palette: the colour of each label, three bits a channel spread from the top (label 255 is 224 224 192)."""
-    table = []
-    for label in range(256):
-        channels = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                channels[channel] |= ((label >> (3 * bit + channel)) & 1) << (7 - bit)
-        table.append((channels[0], channels[1], channels[2]))
-    return tuple(table)
-
-
-COLOURS = colours()

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from harness.api.vocabulary import IGNORE
-from harness.datasets.io.images import COLOURS
+from harness.datasets.io.colours import PALETTE
 
 TILE = (240, 320)
 """Height and width that a picture is shown in, pixels."""
@@ -19,10 +19,6 @@ GAP = 6
 CAPTION = 14
 SEEN = 7
 """Side in pixels, on the sheet, of a label that is one pixel: smaller ones are lost to the eye."""
-
-
-PAINT = np.array(COLOURS, np.uint8)
-"""VOC's colour of every label value, (256,3)."""
 
 
 def contact_sheet(
@@ -45,7 +41,7 @@ def _tile(caption: str, image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8
     small = np.asarray(Image.fromarray(np.ascontiguousarray(image_HW3)).resize((w, h), Image.Resampling.BILINEAR))
     shown = _seen(label_HW, (h, w), grow)
     pale = (small * 0.45 + 140).astype(np.uint8)
-    picture = np.where((shown == IGNORE)[..., None], pale, PAINT[shown])
+    picture = np.where((shown == IGNORE)[..., None], pale, PALETTE[shown])
     out = np.full((TILE[0] + CAPTION + GAP, TILE[1] + GAP, 3), 255, np.uint8)
     out[CAPTION : CAPTION + h, :w] = picture
     canvas = Image.fromarray(out)

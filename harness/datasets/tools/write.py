@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.api.dataset import Dataset
+from harness.datasets.io.colours import PALETTE
 from harness.datasets.io.images import merged, some_of
 from harness.datasets.io.reading import read_many
-from harness.datasets.tools.sheet import PAINT, contact_sheet
+from harness.datasets.tools.sheet import contact_sheet
 from harness.datasets.weak import CLICKS, KINDS
 from harness.datasets.weak.derive import version
 from harness.datasets.weak.deriving import DerivingDataset
@@ -137,7 +138,7 @@ def _examples(dataset: DerivingDataset, kind: str, ids: tuple[str, ...], seed: i
 def _png(pixels: NDArray[np.uint8], palette: bool = False) -> bytes:
     image = Image.fromarray(pixels)
     if palette:
-        image.putpalette(PAINT.tobytes())
+        image.putpalette(PALETTE.tobytes())
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=False)
     return stream.getvalue()

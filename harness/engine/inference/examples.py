@@ -10,6 +10,7 @@ from PIL import Image
 
 from harness.api.images import Maps
 from harness.api.vocabulary import IGNORE
+from harness.datasets.io.colours import PALETTE
 from harness.datasets.io.image_files import labels_at, read
 from harness.engine.context import Context
 from harness.engine.inference.predictions import predict
@@ -19,19 +20,6 @@ from harness.files import file_digest
 EXAMPLES = 4
 GAP = 4
 """White pixels between panels."""
-
-
-def palette(n: int = 256) -> NDArray[np.uint8]:
-    """The VOC colour of every label value, (n,3): bits of the label spread over the channels; 255 is cream."""
-    colours = np.zeros((n, 3), np.uint8)
-    for label in range(n):
-        value, shift = label, 7
-        while value and shift >= 0:
-            for channel in range(3):
-                colours[label, channel] |= ((value >> channel) & 1) << shift
-            value >>= 3
-            shift -= 1
-    return colours
 
 
 def write_examples(context: Context) -> list[dict[str, Any]]:
@@ -63,8 +51,7 @@ def _panel(context: Context, image_id: str) -> NDArray[np.uint8]:
     image = context.dataset.image(image_id)
     truth = context.dataset.mask(image_id)
     size = (int(truth.shape[0]), int(truth.shape[1]))
-    colours = palette()
-    parts = [image, colours[truth]]
+    parts = [image, PALETTE[truth]]
     sources = {t: source_of(context, t) for t in context.recipe.targets if t != "pseudo"}
     maps: list[Maps] = []
     labels: list[NDArray[np.uint8]] = []
@@ -81,8 +68,8 @@ def _panel(context: Context, image_id: str) -> NDArray[np.uint8]:
         maps, labels = maps or found, labels or segmented
     if "cam" in sources:
         threshold = context.run.cam_threshold
-        parts.append(colours[labels_at(maps[0], "cam", size, threshold, context.dataset.has_background)])
-    parts.extend(colours[label] for label in labels)
+        parts.append(PALETTE[labels_at(maps[0], "cam", size, threshold, context.dataset.has_background)])
+    parts.extend(PALETTE[label] for label in labels)
     parts = [
         np.where((truth == IGNORE)[..., None], (p * 0.5 + 112).astype(np.uint8), p) if i > 1 else p
         for i, p in enumerate(parts)

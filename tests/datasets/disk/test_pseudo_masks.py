@@ -14,7 +14,7 @@ from PIL import Image
 from harness.api.vocabulary import IGNORE
 from harness.cli.parsing import main
 from harness.datasets import open_dataset
-from harness.datasets.io.images import colours
+from harness.datasets.io.colours import COLOURS
 from harness.datasets.tools.checking import check, survey
 from harness.errors import BadInput
 from harness.sweep import run
@@ -30,7 +30,7 @@ def pseudo(root: Path, folder: Path, change: Callable[[np.ndarray], np.ndarray] 
         mask = dataset.mask(image_id).copy()
         mask[:4, :4] = IGNORE
         image = Image.fromarray(change(mask).astype(np.uint8))
-        image.putpalette([v for colour in colours() for v in colour])
+        image.putpalette([v for colour in COLOURS for v in colour])
         image.save(folder / f"{image_id}.png")
     return folder
 

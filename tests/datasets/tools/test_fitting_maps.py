@@ -15,7 +15,7 @@ from harness.data import main
 from harness.datasets import open_dataset
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.foreign_files import MAPS, find_files
-from harness.datasets.io.images import COLOURS
+from harness.datasets.io.colours import COLOURS
 from harness.datasets.tools.fitting_maps import MapFile, judge_maps
 from harness.errors import BadInput, Problem
 from harness.evaluation.foreign import Counter, count

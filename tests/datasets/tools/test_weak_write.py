@@ -14,7 +14,8 @@ from PIL import Image
 from harness import data
 from harness.api.vocabulary import IGNORE
 from harness.datasets import open_dataset
-from harness.datasets.tools.sheet import PAINT, TILE, contact_sheet
+from harness.datasets.io.colours import PALETTE
+from harness.datasets.tools.sheet import TILE, contact_sheet
 from harness.datasets.tools.write import kind_word
 from harness.datasets.weak.manifest import MANIFEST, SHEET
 from harness.errors import BadInput
@@ -83,12 +84,12 @@ def test_every_label_shows_on_the_sheet() -> None:
     sheet = contact_sheet([("a", np.zeros((600, 900, 3), np.uint8), label)] * 2, columns=3, grow=True)
     assert sheet.shape[1] == 3 * (TILE[1] + 6)
     for value in (0, 5):
-        assert (sheet == PAINT[value]).all(-1).sum() >= 8
+        assert (sheet == PALETTE[value]).all(-1).sum() >= 8
 
 
 def painted(label: np.ndarray, value: int, **words: bool) -> int:
     sheet = contact_sheet([("", np.full((*label.shape, 3), 90, np.uint8), label)], columns=1, **words)
-    return int((sheet[14:] == PAINT[value]).all(-1).sum())
+    return int((sheet[14:] == PALETTE[value]).all(-1).sum())
 
 
 def test_dots_alone_grow_on_the_sheet_and_none_eats_another() -> None:
