@@ -1,4 +1,5 @@
-"""Every raster in the tracked files, wherever it hides:  python tests/rasters.py  prints those that the table lacks.
+"""Every raster in the tracked files, wherever it hides:  python tests/rasters.py <command>  prints those that the table
+docs/pictures/rasters.csv lacks, as its lines, made by that command.
 
 Looked into: files of any name by their first bytes, `data:` addresses in text, outputs of notebooks, cells of Parquet
 files and of SQLite databases, members of zip archives (npz too).
@@ -15,6 +16,7 @@ import json
 import re
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -136,4 +138,4 @@ if __name__ == "__main__":
     for where, digests in sorted(found().items()):
         for one in sorted(digests):
             if (where, one) not in known:
-                print(f"{one},{where},")
+                print(f"{one},{where},{' '.join(sys.argv[1:])}")

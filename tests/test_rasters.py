@@ -27,7 +27,7 @@ def picture(form: str) -> bytes:
 def test_every_raster_is_in_the_table_and_the_table_names_no_other() -> None:
     here = {(where, one) for where, digests in found().items() for one in digests}
     known = accepted()
-    assert here - known.keys() == set(), "python tests/rasters.py prints what docs/pictures/rasters.csv lacks"
+    assert here - known.keys() == set(), "python tests/rasters.py <command> prints what docs/pictures/rasters.csv lacks"
     assert known.keys() - here == set()
     assert all(command.startswith("python ") for command in known.values())
 

@@ -51,8 +51,18 @@ def page_of(store: str | Path, *, sweep: str | None = None, dataset: str | None 
     `pictures` predicts those that the store lacks and adds them to it; what could not be stands on the page. Raises
     StoreError as `harness.store.load`.
     """
+    view = view_of(store, Filters(sweep, dataset, tier, weights, split))
+    problems: list[Problem] = []
+    if pictures:
+        problems = examples.add_missing(view, Store(store))
+        artifacts = load(store, ("artifacts",)).artifacts
+        view = replace(view, results=view.results.with_tables(artifacts=artifacts))
+    return page_html(build(view, problems))
+
+
+def view_of(store: str | Path, filters: Filters) -> View:
+    """What the page of a store is made from. Raises StoreError as `harness.store.load`."""
     results = load(store, (*TABLES, "artifacts"))
-    filters = Filters(sweep, dataset, tier, weights, split)
     board = _leaderboard_of(results, filters)
     # The two long tables: only what the page draws.
     rows = [row for b in board.boards for row in b.group.rows]
@@ -62,13 +72,7 @@ def page_of(store: str | Path, *, sweep: str | None = None, dataset: str | None 
     long = load(store, tuple(only), only=only)
     words = {str(s["sweep"]): s["words"] if isinstance(s["words"], list) else [s["words"]] for s in sweeps(Path(store))}
     runs = by_key(chosen_runs(results, filters))
-    view = View(results.with_tables(**long.tables), filters, board, runs, Path(store), words)
-    problems: list[Problem] = []
-    if pictures:
-        problems = examples.add_missing(view, Store(store))
-        artifacts = load(store, ("artifacts",)).artifacts
-        view = replace(view, results=view.results.with_tables(artifacts=artifacts))
-    return page_html(build(view, problems))
+    return View(results.with_tables(**long.tables), filters, board, runs, Path(store), words)
 
 
 def write_page(store: str | Path, out: str | Path | None = None, **part: Any) -> Path:

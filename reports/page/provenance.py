@@ -21,7 +21,7 @@ LEAD = (
     "Rows of this harness see their training images, their labels and their pretraining, and nothing else: what words "
     "of the data add stands at the end. What other programs saw is what their owners say."
 )
-NO_WORDS = ("plan", "rows", "dry_run", "address", "ray")
+NO_WORDS = ("plan", "rows", "dry_run", "address", "ray", "store", "mlflow")
 """Words of a sweep that change nothing about a result, or that its other words already hold."""
 
 
