@@ -21,6 +21,7 @@ LAYERS = (
     ("harness.datasets.weak", "search_spaces"),
     ("harness.datasets.disk", "methods.parts.views"),
     ("harness.datasets.*", "methods.parts.bases"),
+    ("methods.parts.stages",),
     ("harness.datasets", "methods.*"),
     ("harness.datasets.tools", "harness.store"),
     ("harness.scoring",),

@@ -55,6 +55,9 @@ class ImageInfo:
     networks: Mapping[str, Any] = field(default_factory=dict)
     """Trained `Method`s by name, on the worker's device, in eval mode."""
     device: str = "cpu"
+    crf: Any = None
+    """The dense CRF that `PerImage.crf` names: a frozen dataclass of its numbers, with `relabel(image, index, labels)`
+    where it starts from hard labels; None where the stage names none."""
 
     @property
     def num_labels(self) -> int:

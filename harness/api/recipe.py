@@ -68,6 +68,8 @@ class PerImage:
     """Artefacts that it reads of each image, by name in `ImageInput.inputs`."""
     images: tuple[Literal["train", "scored"], ...] = ("train", "scored")
     """Which images: those trained on, those of the tuning and the reported split."""
+    crf: str | None = None
+    """Preset of the dense CRF (operators.md A12) that its worker is given as `ImageInfo.crf`; needs the extra `crf`."""
     predicts: bool = False
     """True where it only writes what its first network's `predict` says: that network stands in for its files, with the
     weights of a teacher and while it trains."""

@@ -142,9 +142,10 @@ def image_ids(which: Collection[str], splits: SplitPlan) -> list[str]:
     return sorted({image_id for name in which for image_id in of[name]})
 
 
-def stage_problems(spec: MethodSpec, recipe: Recipe) -> list[Problem]:
-    """Knobs that name a stage which the full recipe does not have, and given folders that no knob names."""
-    names = [s.name for s in recipe.stages if s.owner == "own"]
+def stage_problems(spec: MethodSpec, recipe: Recipe, usual: Recipe) -> list[Problem]:
+    """Knobs that name a stage which neither the full recipe nor the `usual` one, of the defaults, has; and given folders
+    that no knob names."""
+    names = list(dict.fromkeys(s.name for r in (recipe, usual) for s in r.stages if s.owner == "own"))
     known = spec.config.knobs()
     given = [
         Problem(f"{spec.name}, given {g.name}", f"{g.knob!r} is no knob of this method", nearest(g.knob, known))
@@ -157,7 +158,7 @@ def stage_problems(spec: MethodSpec, recipe: Recipe) -> list[Problem]:
         )
         for knob, field in known.items()
         for stage in field.metadata.get("stages", ())
-        if stage not in names and not field.metadata.get("optional_stage")
+        if stage not in names
     ]
 
 

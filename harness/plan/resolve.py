@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.api.inference import inference_of, inference_problems
-from harness.api.recipe import NETWORK
+from harness.api.recipe import NETWORK, PerImage, Recipe
 from harness.api.registry import Chosen
 from harness.api.spec import Preset
 from harness.cli.run_words import NETWORK_WORDS, Words
 from harness.errors import BadInput, Problem
 from harness.plan.ablations import overrides
 from harness.plan.config import RunConfig
-from harness.plan.knobs import knob_from_text, preset_knobs, typed_knobs
+from harness.plan.knobs import knob_from_text, plain, preset_knobs, typed_knobs
 from harness.plan.recipes import SIZES, own_network, recipe_of, stage_problems
 from harness.scoring.crf import crf_problems
 
@@ -95,8 +95,10 @@ def _with_networks(
 ) -> RunConfig:
     """The run as far as the word `until` goes, with the sizes of the further networks that it trains then."""
     whole = recipe_of(run)
-    problems.extend(stage_problems(chosen.spec, whole))
+    defaults = {name: plain(f.default) for name, f in chosen.spec.config.knobs().items()}
+    problems.extend(stage_problems(chosen.spec, whole, recipe_of(dataclasses.replace(run, knobs=defaults))))
     recipe = whole if words.until is None else whole.until(words.until)
+    problems.extend(_missing_crf(recipe))
     last = recipe.stages[-1] is whole.stages[-1]
     given = {name: dataclasses.asdict(getattr(words, name)) for name in NETWORK_WORDS}
     sizes = {}
@@ -120,6 +122,16 @@ def _with_networks(
         for name in unread
     )
     return dataclasses.replace(run, networks=sizes, until=None if last else words.until)
+
+
+def _missing_crf(recipe: Recipe) -> list[Problem]:
+    """Stages whose dense CRF is not installed."""
+    return [
+        Problem(f"stage {s.name}", p.found, p.fix)
+        for s in recipe.stages
+        if isinstance(s, PerImage) and s.crf is not None
+        for p in crf_problems(s.crf)
+    ]
 
 
 def check_words(words: Words) -> list[Problem]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.parts.ops.map_fusion import fused_maps
+from methods.parts.ops.map_fusion import fused_maps, mirrored_sum
 
 
 def strided_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -29,9 +29,3 @@ def fused_cam(
     """
     present_n = torch.nonzero(tags_C > 0)[:, 0]
     return fused_maps([mirrored_sum(pair[:, present_n]) for pair in maps], size, crop=crop)
-
-
-def mirrored_sum(pair_2Chw: Tensor) -> Tensor:
-    """ReLU of class maps (2,...,h,w) of image and mirror, the mirror's turned back, summed: (...,h,w)."""
-    both = pair_2Chw.float().relu()
-    return both[0] + both[1].flip(-1)

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.irn.knobs import IrnConfig
-from methods.irn.maps import mirrored_sum
 from methods.parts.bases.stage_cam import StageCam
 from methods.parts.ops.losses import multilabel_soft_margin
-from methods.parts.ops.map_fusion import over_maximum
+from methods.parts.ops.map_fusion import mirrored_sum, over_maximum
 
 
 class Irn(StageCam):

@@ -15,7 +15,7 @@ from methods.irn.maps import strided_size
 from methods.parts.bases.map_rules import MapRules
 from methods.parts.ops.confident_labels import LabelCrf, confident_labels
 from methods.parts.ops.map_fusion import fused_maps
-from methods.parts.ops.random_walk import walked_masks, walked_scores
+from methods.parts.ops.random_walk import decided_labels, walked_masks, walked_scores
 
 FINE = 16
 """Labels are read at the image's size rounded up to multiples of this (irn.md 2.2 high_res)."""
@@ -30,10 +30,13 @@ class IrnRules(MapRules):
     def labels(self, tags_C: Tensor) -> Tensor:
         return torch.nonzero(tags_C > 0)[:, 0] + 1
 
-    def cam(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def full(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """CAMs (n,H,W) at image size, in [0,1)."""
         rows, columns = strided_size(size, FINE)
         return fused_maps(maps, (FINE * rows, FINE * columns), crop=size)
+
+    def decided(self, full_mHW: Tensor, labels_n: Tensor) -> Tensor:
+        return decided_labels(full_mHW, labels_n, background=self.config.cam_background)
 
     def confident(
         self,
@@ -46,7 +49,7 @@ class IrnRules(MapRules):
     ) -> Tensor:
         config = self.config
         return confident_labels(
-            self.cam(maps, size), labels_n, fg=config.conf_fg, bg=config.conf_bg, image=image, crf=crf
+            self.full(maps, size), labels_n, fg=config.conf_fg, bg=config.conf_bg, image=image, crf=crf
         )
 
     def start(self, maps: Sequence[Tensor], size: tuple[int, int], edge: tuple[int, int]) -> Tensor:

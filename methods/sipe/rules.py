@@ -14,7 +14,7 @@ from torch import Tensor
 from methods.parts.bases.map_rules import MapRules
 from methods.parts.ops.confident_labels import LabelCrf, self_background_labels
 from methods.parts.ops.map_fusion import fused_maps
-from methods.parts.ops.random_walk import walked_masks, walked_scores
+from methods.parts.ops.random_walk import decided_labels, walked_masks, walked_scores
 from methods.sipe.knobs import SipeConfig
 
 
@@ -34,12 +34,15 @@ class SipeRules(MapRules):
         classes_n = torch.nonzero(tags_C > 0)[:, 0] + 1
         return torch.cat([classes_n.new_zeros(1), classes_n]) if self.own_background else classes_n
 
-    def maps(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def full(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps (1+n,H,W) at image size, in [0,1), background first."""
         fused = fused_maps(maps, size)
         if self.own_background:
             return fused
         return torch.cat([fused.new_full((1, *size), self.config.cam_background), fused])
+
+    def decided(self, full_mHW: Tensor, labels_n: Tensor) -> Tensor:
+        return decided_labels(full_mHW, self._behind_background(labels_n), background=None)
 
     def confident(
         self,
@@ -51,7 +54,7 @@ class SipeRules(MapRules):
         crf: LabelCrf | None = None,
     ) -> Tensor:
         return self_background_labels(
-            self.maps(maps, size),
+            self.full(maps, size),
             self._behind_background(labels_n),
             background_factor=self.config.label_factor,
             image=image,
@@ -59,7 +62,7 @@ class SipeRules(MapRules):
         )
 
     def start(self, maps: Sequence[Tensor], size: tuple[int, int], edge: tuple[int, int]) -> Tensor:
-        full = self.maps(maps, size)
+        full = self.full(maps, size)
         return F.interpolate(full[None], edge, mode="bilinear", align_corners=False)[0]
 
     def scores(self, walked_nhw: Tensor, size: tuple[int, int]) -> Tensor:

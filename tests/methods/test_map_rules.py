@@ -49,7 +49,7 @@ def test_irn_s_labels_compare_with_two_constants():
     labels = IRN.labels(TAGS)
     maps = written(IRN)
     found = IRN.confident(maps, labels, SIZE)
-    score, best = IRN.cam(maps, SIZE).max(0)
+    score, best = IRN.full(maps, SIZE).max(0)
     assert found.shape == SIZE
     assert torch.equal(found == 0, score <= 0.05)
     assert torch.equal(found == 255, (score > 0.05) & (score <= 0.3))
@@ -61,7 +61,7 @@ def test_sipe_s_labels_compare_with_its_own_background():
     labels = SIPE.labels(TAGS)
     maps = written(SIPE)
     found = SIPE.confident(maps, labels, SIZE)
-    full = SIPE.maps(maps, SIZE)
+    full = SIPE.full(maps, SIZE)
     strict = full.argmax(0)
     assert torch.equal(found[strict > 0], labels[strict[strict > 0]])
     assert set(found[strict == 0].unique().tolist()) == {0, 255}

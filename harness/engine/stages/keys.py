@@ -46,6 +46,7 @@ def stage_key(stage: Stage, context: Context, run_versions: Mapping[str, int]) -
         }
         roles = [role for name in images_of(stage, context) for role in ROLES[name]]
         identity |= {"pixels": [pixels[role] for role in roles]} if pixels else {}
+        identity |= {"crf": stage.crf} if stage.crf else {}
     return digest_of(identity)
 
 

@@ -17,6 +17,7 @@ from harness.engine.stages.stage import Outputs
 from harness.errors import StoreError
 from harness.files import plain_words, write_bytes
 from harness.plan.recipes import config_of, image_ids, run_of
+from harness.scoring.crf import PRESETS
 
 FILES = "files"
 """Folder of a stage's files, one for each image."""
@@ -42,6 +43,7 @@ def write_files(stage: PerImage, context: Context, folder: Path) -> None:
         targets=tuple(t for t, source in context.recipe.scored.items() if source == stage.makes),
         networks={name: context.network(name) for name in stage.networks},
         device=session.device,
+        crf=None if stage.crf is None else PRESETS[stage.crf],
     )
     with context.phases.of("stages"):
         worker: Worker = resolve(stage.does)(config_of(context.run, stage), info)

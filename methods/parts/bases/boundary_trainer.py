@@ -17,6 +17,7 @@ from methods.parts.bases.recipe_knobs import RecipeKnobs
 from methods.parts.nets.boundary import STRIDE, BoundaryNet
 from methods.parts.nets.stages import build_stages
 from methods.parts.nets.vit_segmenter import mode
+from methods.parts.ops.map_fusion import rescaled
 from methods.parts.ops.pixel_pairs import affinity, affinity_loss, displacement_loss, pair_labels
 from methods.parts.ops.pixels import normalisation_of
 from methods.parts.views.placed_views import ScaledViews
@@ -109,11 +110,8 @@ class BoundaryTrainer(Method):
         total: Tensor | None = None
         with mode(self, training=False):
             for scale in self.config.edge_scales:
-                images = images_B3HW
-                if scale != 1:
-                    size = max(1, round(scale * height)), max(1, round(scale * width))
-                    images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
-                one = F.interpolate(self._logits(images), target, mode="bilinear", align_corners=False)[:, 0]
+                logits = self._logits(rescaled(images_B3HW, scale))
+                one = F.interpolate(logits, target, mode="bilinear", align_corners=False)[:, 0]
                 total = one if total is None else total + one
         assert total is not None
         return (total / len(self.config.edge_scales)).sigmoid()
@@ -140,3 +138,8 @@ class BoundaryTrainer(Method):
             "rw_radius": fitted_radius(self.config.rw_radius, self.info.crop),
             "strides": list(self.net.stages.strides),
         }
+
+
+def build(config: RecipeKnobs, info: BuildInfo) -> BoundaryTrainer:
+    """The boundary network of a recipe. Raises BadInput where backbone, weights or crop do not fit."""
+    return BoundaryTrainer(config, info)

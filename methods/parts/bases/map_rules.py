@@ -41,6 +41,15 @@ class MapRules(ABC):
         """Label values int64 (n) of the maps that are kept of an image."""
 
     @abstractmethod
+    def full(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Maps (m,H,W) at image size, in [0,1]: of each class that was written, and of background before them where it
+        has one."""
+
+    @abstractmethod
+    def decided(self, full_mHW: Tensor, labels_n: Tensor) -> Tensor:
+        """Label values int64 (H,W) of maps that nothing walked, as `full` gives them: the mask without a walk."""
+
+    @abstractmethod
     def confident(
         self,
         maps: Sequence[Tensor],

@@ -17,6 +17,7 @@ from methods.parts.bases.recipe_knobs import ClassifierKnobs
 from methods.parts.nets.stage_classifier import FROZEN, StageClassifier
 from methods.parts.nets.stages import Stages, build_stages
 from methods.parts.nets.vit_segmenter import mode
+from methods.parts.ops.map_fusion import mirrored_pairs
 from methods.parts.ops.pixels import normalisation_of
 from methods.parts.views.placed_views import PlacedViews
 
@@ -95,16 +96,8 @@ class StageCam(Method):
     @torch.no_grad()
     def scale_maps(self, images_B3HW: Tensor, tags_BC: Tensor | None) -> list[Tensor]:
         """The maps (B,L,h,w) of every scale of `cam_scales`, in eval mode, at the network's own resolution."""
-        height, width = images_B3HW.shape[-2:]
-        found = []
         with mode(self, training=False):
-            for scale in self.config.cam_scales:
-                size = max(1, round(scale * height)), max(1, round(scale * width))
-                scaled = images_B3HW
-                if size != (height, width):
-                    scaled = F.interpolate(images_B3HW, size, mode="bicubic", align_corners=False, antialias=True)
-                found.append(self.localised(torch.stack([scaled, scaled.flip(-1)]), tags_BC))
-        return found
+            return [self.localised(pair, tags_BC) for pair in mirrored_pairs(images_B3HW, self.config.cam_scales)]
 
     @torch.no_grad()
     def predict(

@@ -13,6 +13,7 @@ import torch
 from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
+from harness.api.encoders import given_encoder
 from harness.errors import BadInput, Problem
 from methods.parts.nets.backbones import SHAPES_NAMES, Encoder, build_encoder, first_line, whole_patches
 from methods.parts.nets.encoders import Floats3, ShapesEncoder
@@ -150,6 +151,8 @@ def build_stages(name: str, weights: str | None, *, crop: int, drop: float = 0.0
     A CNN whose last stages were dilated to keep that stride has the dilation taken back (irn.md 1). `drop` (stochastic
     depth) concerns ViTs. Raises BadInput for a network that is neither a plain ViT nor a chain of CNN stages.
     """
+    if (own := given_encoder()) is not None:
+        return _of_module(own, crop, drop)
     if name == "shapes_cnn":
         pyramid = build_pyramid(name, weights, crop=crop, drop=drop)
         assert isinstance(pyramid, ShapesPyramid)
@@ -159,6 +162,28 @@ def build_stages(name: str, weights: str | None, *, crop: int, drop: float = 0.0
     if name == "shapes_vit" or is_model_in_modules(name.partition(".")[0], VIT_MODULES):
         return TokenStages(build_encoder(name, weights, crop=crop, drop=drop))
     return _cnn(name, weights)
+
+
+def _of_module(net: nn.Module, crop: int, drop: float) -> Stages:
+    """Stages made of a module (`harness.api.encoders`): five modules in a row, a network of maps, or a ViT.
+
+    Raises BadInput for any other.
+    """
+    if isinstance(net, Stages):
+        return net
+    if isinstance(net, ShapesCNN):
+        return _shapes_cnn(net)
+    try:
+        if isinstance(net, (nn.ModuleList, nn.Sequential)):
+            return StageList(net)
+        if hasattr(net, "feature_info") and not hasattr(net, "pos_embed"):
+            return _taken_apart(net)
+    except (ValueError, AttributeError) as error:
+        found = f"{type(net).__name__} has no five stages one behind the other ({first_line(error)})"
+        raise BadInput(
+            Problem("backbone.name", found, "five modules, a CNN of timm with features_only, or a plain ViT")
+        ) from error
+    return TokenStages(build_encoder("", None, crop=crop, drop=drop))
 
 
 def _shapes_cnn(net: ShapesCNN) -> StageList:

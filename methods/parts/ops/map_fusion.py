@@ -5,7 +5,7 @@ Axes: L maps of an image, h w cells of a scale, H W target cells or pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,28 @@ def scores_beside_background(maps_BKHW: Tensor) -> Tensor:
     maps = over_maximum(maps_BKHW)
     total_B1HW = maps[:, 1:].amax(dim=1, keepdim=True) + maps[:, :1]
     return maps[:, 1:] / total_B1HW.clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def rescaled(images_B3HW: Tensor, scale: float) -> Tensor:
+    """Images with both sides times `scale`, rounded (bicubic, smoothed where they shrink)."""
+    height, width = int(images_B3HW.shape[-2]), int(images_B3HW.shape[-1])
+    size = max(1, round(scale * height)), max(1, round(scale * width))
+    if size == (height, width):
+        return images_B3HW
+    return F.interpolate(images_B3HW, size, mode="bicubic", align_corners=False, antialias=True)
+
+
+def mirrored_pairs(images_B3HW: Tensor, scales: Sequence[float]) -> Iterator[Tensor]:
+    """Images and their mirrors (2,B,3,H,W) at every scale (irn.md 2.2)."""
+    for scale in scales:
+        scaled = rescaled(images_B3HW, scale)
+        yield torch.stack([scaled, scaled.flip(-1)])
+
+
+def mirrored_sum(pair_2Chw: Tensor) -> Tensor:
+    """ReLU of class maps (2,...,h,w) of image and mirror, the mirror's turned back, summed: (...,h,w)."""
+    both = pair_2Chw.float().relu()
+    return both[0] + both[1].flip(-1)
 
 
 @torch.no_grad()

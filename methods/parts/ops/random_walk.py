@@ -94,10 +94,16 @@ def walked_masks(
     `labels_n` are the label values of the maps. `background` is the score of label 0, which wins ties; None says
     that label 0 is among the maps. Without a map, or where all of them are 0, the mask is 0 (irn.md 2.6, sipe.md 2.5).
     """
-    labels_n = labels_n.to(walked_nhw.device, torch.int64)
-    scores_nHW = walked_scores(walked_nhw, size, stride=stride, per_map=per_map)
+    return decided_labels(
+        walked_scores(walked_nhw, size, stride=stride, per_map=per_map), labels_n, background=background
+    )
+
+
+def decided_labels(scores_nHW: Tensor, labels_n: Tensor, *, background: float | None) -> Tensor:
+    """Label values int64 (H,W) of scores: the largest wins, ties go to the first. `background` is the score of label 0,
+    which wins ties; None says that label 0 is among the scores. Without a map the labels are 0."""
     if not len(scores_nHW):
-        return torch.zeros(size, dtype=torch.int64, device=walked_nhw.device)
+        return torch.zeros(scores_nHW.shape[1:], dtype=torch.int64, device=scores_nHW.device)
     score_HW, best_HW = scores_nHW.max(dim=0)
-    found = labels_n[best_HW]
+    found = labels_n.to(scores_nHW.device, torch.int64)[best_HW]
     return found if background is None else found.masked_fill(score_HW <= background, 0)

@@ -7,6 +7,7 @@ import timm
 import torch
 from torch import nn
 
+from harness.api.encoders import given
 from harness.errors import BadInput
 from methods.parts.nets.backbones import encode
 from methods.parts.nets.stages import StageList, build_stages
@@ -92,3 +93,25 @@ def test_what_has_no_stages_is_named():
         build_stages("resnet5O", "random", crop=64)
     with pytest.raises(ValueError, match="5 are needed"):
         StageList([nn.Identity()])
+
+
+def test_a_module_that_is_given_stands_for_the_backbone():
+    """Five modules, stages, a network of maps and a ViT, whatever name is asked for."""
+    five = [nn.Conv2d(3, 4, 3, 2, 1), *(nn.Conv2d(4, 4, 3, 2, 1) for _ in range(2)), nn.Identity(), nn.Identity()]
+    whole = StageList(five)
+    torch.manual_seed(1)
+    resnet = timm.create_model("resnet18", features_only=True, output_stride=16)
+    vit = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True, num_classes=0)
+    image = torch.randn(1, 3, 64, 64)
+    for net in (nn.ModuleList(five), nn.Sequential(*five), whole):
+        with given(net):
+            found = build_stages("any", None, crop=64)
+        assert all(torch.equal(a, b) for a, b in zip(found(image), whole(image), strict=True))
+    with given(resnet):
+        assert build_stages("any", None, crop=64).strides == (4, 4, 8, 16, 16)
+    with given(vit):
+        assert build_stages("any", None, crop=64).strides == (16,) * 5
+    for net in (nn.Sequential(*five[:4]), timm.create_model("resnet18"), nn.Conv2d(3, 4, 1)):
+        with given(net), pytest.raises(BadInput) as error:
+            build_stages("any", None, crop=64)
+        assert error.value.problems[0].where == "backbone.name"
