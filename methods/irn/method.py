@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
-from methods.irn.knobs import IrnConfig
+from methods.irn.config import IrnConfig
 from methods.parts.bases.stage_cam import StageCam
 from methods.parts.ops.losses import multilabel_soft_margin
 from methods.parts.ops.map_fusion import mirrored_sum, over_maximum

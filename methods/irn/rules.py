@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from methods.irn.knobs import IrnConfig
+from methods.irn.config import IrnConfig
 from methods.irn.maps import strided_size
 from methods.parts.bases.map_rules import MapRules
 from methods.parts.ops.confident_labels import LabelCrf, confident_labels

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.irn.knobs import IrnConfig
+from methods.irn.config import IrnConfig
 from methods.irn.rules import IrnRules
 from methods.parts.ops.random_walk import random_walk, walked_masks
 from methods.sipe.knobs import SipeConfig

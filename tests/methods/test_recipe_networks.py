@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.api.method import Batch, BuildInfo, Progress
-from methods.irn.knobs import IrnConfig
+from methods.irn.config import IrnConfig
 from methods.irn.maps import fused_cam
 from methods.irn.method import Irn
 from methods.parts.bases.boundary_trainer import BoundaryTrainer, fitted_radius

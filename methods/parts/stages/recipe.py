@@ -8,13 +8,14 @@ from methods.parts.bases.recipe_knobs import RecipeKnobs
 CRF = "irn"
 """Of the harness's CRF presets, the one of hard labels (operators.md A12)."""
 WRITE_CAMS = "methods.parts.stages.write_cams:writer"
+BOUNDARY = "methods.parts.bases.boundary_trainer:build"
+SEGMENTER = "methods.parts.bases.mask_segmenter:build"
 
 
-def walked_recipe(config: RecipeKnobs, info: RecipeInfo, *, labels: str, masks: str, segmenter: str) -> Recipe:
+def walked_recipe(config: RecipeKnobs, info: RecipeInfo, *, labels: str, masks: str) -> Recipe:
     """CAM network, maps, and with `refine=irn` confident labels and a boundary network; pseudo masks; a segmenter.
 
-    `labels` and `masks` name the method's workers of confident labels and masks, `segmenter` builds the last network:
-    `module:function`.
+    `labels` and `masks` name the method's workers of confident labels and masks: `module:function`.
     """
     walk = config.refine == "irn"
     stages: list[Stage] = [
@@ -25,12 +26,7 @@ def walked_recipe(config: RecipeKnobs, info: RecipeInfo, *, labels: str, masks: 
     if walk:
         stages += [
             PerImage(name="refine", makes="ir-labels", does=labels, inputs=("cams",), images=("train",), crf=crf),
-            Train(
-                name="train-affinity",
-                network="affinity",
-                build="methods.parts.bases.boundary_trainer:build",
-                label="ir-labels",
-            ),
+            Train(name="train-affinity", network="affinity", build=BOUNDARY, label="ir-labels"),
         ]
     stages += [
         PerImage(
@@ -41,6 +37,6 @@ def walked_recipe(config: RecipeKnobs, info: RecipeInfo, *, labels: str, masks: 
             networks=("affinity",) if walk else (),
             crf=crf if config.refine == "crf" else None,
         ),
-        Train(name="train-segmenter", network="segmenter", build=segmenter, label="masks"),
+        Train(name="train-segmenter", network="segmenter", build=SEGMENTER, label="masks"),
     ]
     return Recipe(tuple(stages), {"cam": "cams", "pseudo": "masks", "segmentation": "segmenter"})

@@ -17,7 +17,7 @@ from harness.api.images import ImageInfo, ImageInput, Maps
 from harness.api.method import Method
 from harness.api.spec import MethodConfig
 from methods.parts.bases.stage_cam import StageCam
-from methods.parts.ops.map_fusion import mirrored_pairs, mirrored_sum
+from methods.parts.ops.map_fusion import mirrored_pairs, mirrored_sum, rescaled
 
 VERSION = 1
 """Raised when other maps are written."""
@@ -29,8 +29,9 @@ class CamWriter:
     """Maps of an image, not normalised, at the network's stride, of each scale: those of the classes that its tags
     name, behind that of the background where the network makes one.
 
-    A `StageCam` sees images at their own size over its knob `cam_scales`; any other method as squares of its training
-    size, as it is scored, over `scales`, by the ReLU of its `cam_logits` (A3).
+    A `StageCam` sees images at their own size over its knob `cam_scales`, but not larger than it was trained on (knob
+    `long_max` of its crop: the card's 640 pixels, which no image of VOC or COCO exceeds). Any other method sees squares
+    of its training size, as it is scored, over `scales`, by the ReLU of its `cam_logits` (A3).
     """
 
     def __init__(self, network: Method, info: ImageInfo, scales: Sequence[float] = (1.0,)):
@@ -48,7 +49,9 @@ class CamWriter:
 
     def _maps(self, pixels_13HW: Tensor, tags_C: Tensor) -> list[Tensor]:
         if isinstance(self.network, StageCam):
-            return self.network.scale_maps(pixels_13HW, tags_C[None])
+            largest = self.network.config.long_max * self.info.crop
+            share = min(1.0, largest / max(pixels_13HW.shape[2:]))
+            return self.network.scale_maps(rescaled(pixels_13HW, share), tags_C[None])
         size = (self.info.crop, self.info.crop)
         square = F.interpolate(pixels_13HW, size, mode="bilinear", align_corners=False, antialias=True)
         pairs = mirrored_pairs(square, self.scales)

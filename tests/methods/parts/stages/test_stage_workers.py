@@ -13,7 +13,7 @@ from harness.api.images import BACKGROUND, ImageInfo, ImageInput, Maps
 from harness.api.method import BuildInfo
 from harness.datasets.io.image_files import encoded, fuse, read
 from harness.scoring.crf import PRESETS
-from methods.irn.knobs import IrnConfig
+from methods.irn.config import IrnConfig
 from methods.irn.method import Irn
 from methods.irn.rules import IrnRules
 from methods.parts.bases.boundary_trainer import BoundaryTrainer
