@@ -60,6 +60,11 @@ class Dataset(metaclass=Contract):
     def ids(self, split: str) -> tuple[str, ...]:
         """Image ids of a split in list order."""
 
+    def quoted_train(self) -> tuple[str, ...]:
+        """Training images on which papers score maps and masks, where masks of them are there: all of `train`, as
+        written here. Scores of them are reported and choose nothing."""
+        return self.ids("train") if self.splits().get("train") else ()
+
     @abstractmethod
     def image(self, image_id: str) -> NDArray[np.uint8]:
         """RGB image (H,W,3). Raises BadInput naming the file and the fix."""

@@ -60,6 +60,8 @@ LIST_FOLDERS = (
     "lists",
     "",
 )
+OWN_TRAIN = 1464
+"""Images of VOC's own list `train`, without SBD's."""
 LIST_NAMES = {"train": ("train_aug", "trainaug", "train"), "val": ("val",), "test": ("test",)}
 LIST_FIX = {
     "train": f"write {LISTS}/train_aug.txt: every id of {MERGED} that is not in val.txt (10,582), one a line; most "
@@ -123,16 +125,28 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
         below(folder, mask_files or {}, every),
         found.layout,
     )
-    found.dataset = Voc(layout, official)
+    found.dataset = Voc(layout, official, _quoted(base, lists.get("train", ())))
     return found
+
+
+def _quoted(base: Path, train: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of VOC's own `train`, on which papers score masks, never SBD's; none where its list is not there."""
+    path = find_list(base, LIST_FOLDERS, ("train",), OWN_TRAIN)
+    ids = set(read_ids(path, path.parent, [], field_id)) if path is not None else set()
+    return tuple(i for i in train if i in ids) if len(ids) <= OWN_TRAIN else ()
 
 
 class Voc(FileDataset):
     """VOC 2012. A part of it, or another list, is named `voc:<folder>`, so that no table takes it for the whole."""
 
-    def __init__(self, layout: Layout, official: bool):
+    def __init__(self, layout: Layout, official: bool, quoted: tuple[str, ...]):
+        self.quoted = frozenset(quoted)
         name = told_apart("voc", layout.root, official)
         super().__init__(layout, CLASSES, name=name, family="voc", has_background=True, complete=official)
+
+    def quoted_train(self) -> tuple[str, ...]:
+        """Of VOC's own `train`, 1,464 images."""
+        return tuple(i for i in self.ids("train") if i in self.quoted and i in self.layout.masks)
 
     def palette(self, ids: tuple[str, ...]) -> dict[int, tuple[int, int, int]]:
         """VOC's colours, also where the masks of a merge are grey."""

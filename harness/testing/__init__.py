@@ -24,6 +24,7 @@ from harness.engine.session import LocalSession
 from harness.errors import BadInput
 from harness.plan.config import RunConfig
 from harness.plan.knobs import typed_knobs
+from harness.plan.recipes import recipe_of
 from harness.testing.building import build
 from harness.testing.datasets import DatasetTests
 from harness.testing.guard import GuardedDataset
@@ -84,10 +85,13 @@ class MethodTests(MethodRunner):
             assert torch.allclose(two[name], value, rtol=2e-3, atol=2e-4), name
 
     def test_every_knob_acts(self, tmp_path: Path) -> None:
-        """Each declared knob changes a loss, a weight or a prediction, or is refused."""
+        """Each declared knob that the first stage reads changes a loss, a weight or a prediction, or is refused."""
         idle = []
         traces: dict[str, list[Tensor]] = {}
-        for name in self.chosen().spec.config.knobs():
+        for name, field in self.chosen().spec.config.knobs().items():
+            stages = field.metadata.get("stages", ())
+            if stages and recipe_of(self.run_config()).training[0].name not in stages:
+                continue
             beside = dict(self.together.get(name, {}))
             at = repr(sorted(beside.items()))
             if at not in traces:
@@ -124,7 +128,7 @@ class MethodTests(MethodRunner):
             group = dataclasses.replace(group, label_BHW=torch.full_like(group.label_BHW, IGNORE))
         elif case == "one image":
             group = _first_image(group)
-        total = run.total
+        total = run.own_steps
         for step in (0, total - 1):
             out = method.step(group, Progress(step, total))
             loss = torch.stack(list(out.losses.values())).sum()
@@ -152,15 +156,15 @@ class MethodTests(MethodRunner):
         images[1, :, ::3] = 1.0
         tags = torch.zeros(2, dataset.num_classes)
         tags[0, 0] = tags[1, 1] = 1.0
-        found = method.predict(images, tags, want=frozenset(self.chosen().targets))
+        found = method.predict(images, tags, want=self.targets)
         for name, maps in (("cam", found.cam_BCHW), ("pseudo", found.pseudo_BCHW)):
-            if name in self.chosen().targets:
+            if name in self.targets:
                 assert maps is not None
                 assert maps.shape == (2, dataset.num_classes, run.crop, run.crop)
                 assert float(maps.min()) >= 0
                 assert float(maps.max()) <= 1
                 assert not maps[0, 1:].any(), "a class that the tags exclude has a score"
-        if "segmentation" in self.chosen().targets:
+        if "segmentation" in self.targets:
             assert found.segmentation_BKhw is not None
             assert found.segmentation_BKhw.shape[:2] == (2, dataset.num_labels)
 

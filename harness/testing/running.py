@@ -25,6 +25,7 @@ from harness.errors import BadInput
 from harness.plan.build import build_method
 from harness.plan.config import RunConfig
 from harness.plan.knobs import typed_knobs
+from harness.plan.recipes import recipe_of
 from harness.plan.resolve import resolve_run
 
 IMAGES = 16
@@ -78,6 +79,13 @@ class MethodRunner:
         )
         return run.with_knobs(knobs or {}, 3)
 
+    @property
+    def targets(self) -> frozenset[str]:
+        """The targets that the first network predicts."""
+        recipe = recipe_of(self.run_config())
+        first = recipe.training[0].network
+        return frozenset(t for t in recipe.targets if recipe.network_of(t) == first)
+
     def build(self, run: RunConfig, dataset: Dataset) -> Method:
         """The method as the engine builds it."""
         return build_method(run, dataset, None)
@@ -104,7 +112,7 @@ class MethodRunner:
             return _crashing(inner, start, crash_at)
 
         config = LoopConfig(
-            total=run.total,
+            total=run.own_steps,
             seed=run.seed,
             groups=run.batch // run.group,
             bf16=run.precision == "bf16",
@@ -128,7 +136,7 @@ class MethodRunner:
             rank=session.rank,
             world_size=session.world_size,
             start_step=start,
-            total_steps=run.total,
+            total_steps=run.own_steps,
         )
 
     def group(self, run: RunConfig, dataset: Dataset, method: Method) -> Batch:
@@ -176,7 +184,7 @@ class MethodRunner:
         method.eval()
         images = next(iter(self.group(run, dataset, method).views.values()))[:1]
         tags = torch.ones(1, dataset.num_classes)
-        found = method.predict(images, tags, want=frozenset(self.chosen().targets))
+        found = method.predict(images, tags, want=self.targets)
         maps = [m for m in (found.cam_BCHW, found.pseudo_BCHW, found.segmentation_BKhw) if m is not None]
         return [torch.tensor([v for _, _, v in trained.steps]), *method.state_dict().values(), *maps]
 

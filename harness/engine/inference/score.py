@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from harness.api.inference import SINGLE, Inference
+from harness.api.recipe import PerImage
 from harness.engine.context import Context
 from harness.engine.inference.counting import Scored, Target, score_images
 from harness.engine.inference.evals import NO_RULE, Tables, add_eval, counts_at, eval_columns, thresholds_of
@@ -23,14 +24,16 @@ def score_run(context: Context) -> Tables:
 
     Thresholds: `fixed` is the preset's, `held-out` was best on the tuning split, `oracle` on the reported one.
     Segmenters are reported by the run's inference protocol, with its CRF beside without; the tuning split, whose
-    scores only choose, is seen at a single scale and without CRF.
+    scores only choose, is seen at a single scale and without CRF. Maps and masks that stages wrote of training images
+    are scored there as well, as papers do; nothing is chosen by these scores.
     """
     context.check_data()
     tables = Tables()
     best_on_tune: dict[Target, float] = {}
     sources = {target: source_of(context, target) for target in context.recipe.targets}
-    for role, name, ids in _splits(context):
-        targets = [Target(n, w) for w in ("student", "teacher") for n, s in sources.items() if w in s.weights(n)]
+    for role, name, ids in (*_splits(context), *_written_train(context)):
+        some = _written_of_train(context) if role == "train" else list(sources)
+        targets = [Target(n, w) for w in ("student", "teacher") for n in some if w in sources[n].weights(n)]
         how = context.run.inference if role == "report" else SINGLE
         if role == "report" and context.run.crf != NONE:
             targets += [Target(t.name, t.weights, context.run.crf) for t in targets if t.name not in MAPS]
@@ -106,6 +109,21 @@ def _splits(context: Context) -> list[tuple[str, str, tuple[str, ...]]]:
     return found
 
 
+def _written_train(context: Context) -> list[tuple[str, str, tuple[str, ...]]]:
+    """The training split as one to score: images with masks of which a stage wrote a target; none else."""
+    if not _written_of_train(context):
+        return []
+    written = {*context.splits.train, *context.splits.tune}
+    ids = tuple(i for i in context.dataset.quoted_train() if i in written)
+    return [("train", "train", ids)] if ids else []
+
+
+def _written_of_train(context: Context) -> list[str]:
+    """Targets that are scored from files which a stage wrote of training images too."""
+    makers = {target: context.recipe.maker(made) for target, made in context.recipe.scored.items()}
+    return [t for t, stage in makers.items() if isinstance(stage, PerImage) and "train" in stage.images]
+
+
 def _add(
     tables: Tables,
     context: Context,
@@ -122,7 +140,7 @@ def _add(
     rules: dict[str, float | None] = {"fixed": context.run.cam_threshold}
     if role == "tune" or target in best_on_tune:
         rules["held-out"] = best_on_tune.get(target)
-    if role == "report":
+    if role != "tune":
         rules["oracle"] = None
     curve, thresholds = thresholds_of(results, rules)
     if role == "tune" and curve is not None:
