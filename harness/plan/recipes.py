@@ -143,7 +143,7 @@ def image_ids(which: Collection[str], splits: SplitPlan) -> list[str]:
 
 
 def stage_problems(spec: MethodSpec, recipe: Recipe, usual: Recipe) -> list[Problem]:
-    """Knobs that name a stage which neither the full recipe nor the `usual` one, of the defaults, has; and given folders
+    """Knobs that name a stage which neither the recipe nor the `usual` one, of the defaults, has; and given folders
     that no knob names."""
     names = list(dict.fromkeys(s.name for r in (recipe, usual) for s in r.stages if s.owner == "own"))
     known = spec.config.knobs()
