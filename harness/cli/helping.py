@@ -20,7 +20,7 @@ def help_text(
     subcommands: Mapping[str, str] | None = None,
     only: Collection[str] | None = None,
 ) -> str:
-    """What `--help` prints: every word with its default, or those that `only` names."""
+    """What `--help` prints: every word with its default, or those that `only` names, in that order."""
     lines = [f"usage: python -m {command} [words]   each word is key=value", "", about, ""]
     for name, text in (subcommands or {}).items():
         lines.append(f"  {name:<22} {text}")
@@ -40,9 +40,8 @@ def subcommand_help(module: str, schema: type, about: str, subcommands: Mapping[
 
 def _word_lines(schema: type, command: str, only: Collection[str] | None = None) -> list[str]:
     lines = []
-    for name, f in command_words(schema, command).items():
-        if only is not None and name not in only:
-            continue
+    known = command_words(schema, command)
+    for name, f in known.items() if only is None else ((name, known[name]) for name in only):
         default = "" if f.default is None else f" [{_show(f.default)}]"
         lines.append(f"  {name + '=':<22} {explanation(f)}{default}")
     return lines

@@ -34,7 +34,8 @@ def reports() -> dict[str, str]:
         path = Path(next(iter(folder))) / (f"{module.name}/__main__.py" if module.ispkg else f"{module.name}.py")
         source = path.read_text(encoding="utf-8") if path.is_file() else ""
         if '__name__ == "__main__"' in source:
-            found[module.name] = source.removeprefix('"""').partition("\n")[0].rstrip('"')
+            said = source.removeprefix('"""').partition("\n")[0].rstrip('"')
+            found[module.name] = said.partition("`: ")[2] or said
     return found
 
 

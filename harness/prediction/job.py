@@ -199,24 +199,33 @@ def of_run(words: PredictWords, problems: list[Problem]) -> Chosen | None:
         "labels": row["supervision"],
         "tags": run.options.get("tags"),
     }
-    threshold = _threshold(words, run, results, row, target)
-    return _chosen(words, run, network, files, labels, target, problems, threshold, trained=trained, key=row["key"])
+    return Chosen(
+        **_seen(words, run, problems),
+        network=network,
+        files=files,
+        labels=labels,
+        target=target,
+        threshold=_threshold(words, run, results, row, target),
+        trained=trained,
+        key=row["key"],
+    )
 
 
 def of_weights(parsed: Parsed, problems: list[Problem]) -> Chosen | None:
     """The network of a file of weights. What is wrong is added to the problems."""
     words: PredictWords = parsed.words
     path = Path(str(words.weights)).expanduser()
-    labels = Labels(("background", "object"), True)
-    for step in (lambda: read_weights(path), lambda: labels_of(words.data)):
-        try:
-            found = step()
-            labels = found if isinstance(found, Labels) else labels
-        except BadInput as e:
-            problems.extend(e.problems)
-    device = device_of(words, problems)
-    run = published_run(parsed, labels.family, device, problems)
-    if run is None or problems:
+    try:
+        read_weights(path)
+    except BadInput as e:
+        problems.extend(e.problems)
+    labels = None
+    try:
+        labels = labels_of(words.data)
+    except BadInput as e:
+        problems.extend(e.problems)
+    run = published_run(parsed, labels.family if labels else "voc", device_of(words, problems), problems)
+    if run is None or labels is None or problems:
         return None
     recipe = recipe_of(run)
     target = _target(words, run, recipe, problems)
@@ -225,36 +234,25 @@ def of_weights(parsed: Parsed, problems: list[Problem]) -> Chosen | None:
         fix = "run=<key> predicts with the networks of a run that was trained here"
         problems.append(Problem("target", f"{target.name} of {run.method} is not of the network of one file", fix))
         return None
-    threshold = run.cam_threshold if words.threshold is None else words.threshold
-    files = {network: path}
-    return _chosen(words, run, network, files, labels, target, problems, threshold, published=True)
-
-
-def _chosen(
-    words: PredictWords,
-    run: RunConfig,
-    network: str,
-    files: Mapping[str, Path],
-    labels: Labels,
-    target: Target,
-    problems: list[Problem],
-    threshold: float,
-    **more: Any,
-) -> Chosen:
-    device = device_of(words, problems)
-    how = inference_of(words.scales, words.flip, words.fusion, run.inference)
-    run = dataclasses.replace(run, precision=precision_of(words, run.precision, device))
     return Chosen(
-        run=run,
+        **_seen(words, run, problems),
         network=network,
-        files=files,
+        files={network: path},
         labels=labels,
         target=target,
-        how=how,
-        threshold=threshold,
-        device=device,
-        **more,
+        threshold=run.cam_threshold if words.threshold is None else words.threshold,
+        published=True,
     )
+
+
+def _seen(words: PredictWords, run: RunConfig, problems: list[Problem]) -> dict[str, Any]:
+    """How a network sees images here: of a `Chosen` run, how and device."""
+    device = device_of(words, problems)
+    return {
+        "run": dataclasses.replace(run, precision=precision_of(words, run.precision, device)),
+        "how": inference_of(words.scales, words.flip, words.fusion, run.inference),
+        "device": device,
+    }
 
 
 def _target(words: PredictWords, run: RunConfig, recipe: Recipe, problems: list[Problem]) -> Target:
