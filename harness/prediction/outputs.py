@@ -33,8 +33,6 @@ SERVER = "server"
 MANIFEST, CLASSES, LEGEND = "made_by.json", "classes.txt", "legend.png"
 MARK = "wsss-harness"
 """Name of the PNG's text."""
-SHADE = 0.5
-"""Share of a label's colour in an overlay."""
 SWATCH = 18
 
 
@@ -160,14 +158,18 @@ def names_file(class_names: tuple[str, ...]) -> bytes:
 
 
 def overlay(image_HW3: NDArray[np.uint8], labels_HW: NDArray[np.uint8], has_background: bool) -> NDArray[np.uint8]:
-    """A photo under its labels' colours, borders between labels in full colour; background as it is."""
+    """A photo under its labels' colours, half of each, borders between labels in full colour; background as it is."""
     coloured = PALETTE[labels_HW]
     border = ndimage.grey_dilation(labels_HW, (3, 3)) != ndimage.grey_erosion(labels_HW, (3, 3))
-    share = np.where(border, 1.0, SHADE)[..., None]
+    # In place and in 16 bits: a large photo is not held several times in floating point.
+    mixed = image_HW3.astype(np.uint16)
+    mixed += coloured
+    mixed //= 2
+    shown = mixed.astype(np.uint8)
+    shown[border] = coloured[border]
     if has_background:
-        share = np.where((labels_HW == 0)[..., None], 0.0, share)
-    mixed = image_HW3 * (1 - share) + coloured * share
-    return np.rint(mixed).astype(np.uint8)
+        shown[labels_HW == 0] = image_HW3[labels_HW == 0]
+    return shown
 
 
 def legend(class_names: tuple[str, ...]) -> NDArray[np.uint8]:
