@@ -39,12 +39,13 @@ class Heartbeat:
         """Remembers `fields` (JSON values) and writes all of them when due; answers whether it wrote.
 
         Known fields: key, study, trial, role, seed, method, stage, step, total, losses.
-        `force` writes at once (change of stage, end). Times are seconds since the epoch. Kept here: `stage_started`,
-        and `pace`, the seconds that a step of this stage takes (a mean of about the last ten; 0 before the second).
+        `force` writes at once (change of stage, end). Times are seconds since the epoch. Kept here: `stage_started`;
+        `pace`, the seconds that a step of this stage takes, and `every`, those from one call to the next, which may be
+        several steps later (means of about the last ten; 0 before the second).
         """
         now = self._clock()
         if "stage" in fields and fields["stage"] != self._fields.get("stage"):
-            self._fields.update(stage_started=now, pace=0.0)
+            self._fields.update(stage_started=now, pace=0.0, every=0.0)
             self._stepped = None
         self._keep_pace(now, fields.get("step"))
         self._fields.update(fields)
@@ -62,9 +63,10 @@ class Heartbeat:
         if step is None:
             return
         if self._stepped is not None and step > self._stepped[0]:
-            each = (now - self._stepped[1]) / (step - self._stepped[0])
-            before = self._fields.get("pace") or each
-            self._fields["pace"] = 0.9 * before + 0.1 * each
+            gap = now - self._stepped[1]
+            for name, each in (("pace", gap / (step - self._stepped[0])), ("every", gap)):
+                before = self._fields.get(name) or each
+                self._fields[name] = 0.9 * before + 0.1 * each
         self._stepped = (step, now)
 
     def clear(self) -> None:

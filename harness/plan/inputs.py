@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 from harness.api.dataset import Dataset
 from harness.api.registry import Chosen, registry
+from harness.api.spec import MethodSpec
 from harness.api.vocabulary import LABELS
-from harness.cli.parsing import split_list
+from harness.cli.parsing import Parsed, split_list
 from harness.cli.run_words import Words
 from harness.datasets import DATASETS, open_dataset
 from harness.datasets.disk.files import FileDataset
@@ -48,6 +51,36 @@ def chosen_methods(words: Words, single: bool, problems: list[Problem]) -> list[
         bases = {c.base.name: Chosen(c.base) for c in found if c.base is not None}
         found.extend(c for name, c in bases.items() if name not in texts)
     return found
+
+
+def unread_knobs(sets: Sequence[Parsed], single: bool) -> list[Problem]:
+    """Knobs of methods that no set of words chooses which has them; words beside the rows of a plan are in all of them.
+
+    Under `methods=all` every method is chosen. Sets whose methods are unknown are left out: that is said elsewhere.
+    """
+    word = "method" if single else "methods"
+    given: dict[str, dict[str, str]] = {}
+    chosen: dict[str, MethodSpec] = {}
+    read: set[str] = set()
+    for one in sets:
+        unknown: list[Problem] = []
+        found = chosen_methods(one.words, single, unknown)
+        if unknown or takes_all(one.words):
+            read |= set(one.knobs)
+            continue
+        specs = {spec.name: spec for c in found for spec in (c.spec, c.base) if spec is not None}
+        chosen |= specs
+        read |= set(one.knobs) & set(specs)
+        for method, knobs in one.knobs.items():
+            given.setdefault(method, {}).update(knobs)
+    problems = []
+    for method, knobs in given.items():
+        for knob in knobs if method not in read else ():
+            same = next((f"{spec.name}.{knob}" for spec in chosen.values() if knob in spec.config.knobs()), None)
+            fix = f"add {method} to {word}=" if not single else f"{word}={method}"
+            fix += f", or write {same}, or leave it out" if same else ", or leave it out"
+            problems.append(Problem(f"{method}.{knob}", f"is for {method}, which {word}= does not name", fix))
+    return problems
 
 
 def open_data(words: Words, options: Mapping[str, str], problems: list[Problem]) -> tuple[Dataset, SplitPlan] | None:
@@ -92,25 +125,36 @@ def _used(dataset: Dataset) -> tuple[str, ...]:
 def gpus_per_worker(words: Words, problems: list[Problem]) -> float:
     """GPUs per worker: as asked for, or 1 where this machine has one. Asking for more than there are is a problem.
 
-    Where problems are known already, nothing will run, and torch, which takes seconds to import, is not asked for what
-    the words do not ask for.
+    Where problems are known already, nothing will run, and torch, which takes seconds to import, is not asked: the
+    system's devices say then whether there are too few.
     """
     if problems and not words.gpus:
         return 0.0
-    import torch
-
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found, seen = _gpu_devices() if problems else _gpus_of_torch()
     each = (1.0 if found else 0.0) if words.gpus is None else words.gpus
     if each * words.workers > found and not words.address:
         problems.append(
             Problem(
                 "gpus",
-                f"{words.workers} worker(s) with {each:g} GPU(s) each, but this machine "
-                f"has {found} (torch {torch.__version__}, CUDA {torch.version.cuda or 'none'})",
+                f"{words.workers} worker(s) with {each:g} GPU(s) each, but this machine has {found:g} ({seen})",
                 "fewer workers, a part of a GPU for each (gpus=0.5), gpus=0 for the CPU, or address=<ray cluster>",
             )
         )
     return each
+
+
+def _gpus_of_torch() -> tuple[float, str]:
+    """How many torch finds, and which torch that is."""
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return found, f"torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}"
+
+
+def _gpu_devices() -> tuple[float, str]:
+    """How many the system shows, no fewer than torch finds; infinite where a subsystem of Windows hides them."""
+    shown = [name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)]
+    return (math.inf if os.path.exists("/dev/dxg") else len(shown)), "devices of the system"
 
 
 def threads_per_worker(words: Words, gpus: float, problems: list[Problem]) -> int:

@@ -11,9 +11,10 @@ from harness.api.dataset import Dataset
 from harness.cli.parsing import Parsed
 from harness.cli.run_words import Words
 from harness.datasets.splits import SplitPlan
-from harness.errors import BadInput, Problem
+from harness.errors import BadInput
 from harness.files import digest_of
 from harness.plan.config import Machine, RunConfig, content_key
+from harness.plan.inputs import unread_knobs
 from harness.plan.knobs import typed_knobs
 from harness.plan.payload import Origin, Payload
 from harness.plan.recipes import recipe_of
@@ -125,7 +126,7 @@ def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False, stored
     """
     given = [parsed] if isinstance(parsed, Parsed) else list(parsed)
     opened = OpenDatasets()
-    problems: list[Problem] = []
+    problems = unread_knobs(given, single)
     parts: list[PlanRow] = []
     studies: dict[str, PlannedStudy] = {}
     for one in given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,9 +16,14 @@ FREE_RESTARTS = 3
 SAME_SECONDS = 2.0
 """Deaths within these seconds of work are at the same position: a run is heard once a second."""
 HANG_TIMES = 20.0
-"""A step that takes this many times its usual hangs."""
+"""A run that is silent for this many times its usual hangs."""
 HANG_FLOOR_S = 300.0
 """No silence shorter than this is called a hang: a step may compile, or wait for a disk."""
+HANG_UNKNOWN_S = 3600.0
+"""The silence that is called a hang where the usual one is not known: before the second report of a stage, and from its
+last one to the first of the next."""
+UNWATCHED = ("start",)
+"""Stages whose length nothing tells: a large dataset may be read for hours the first time."""
 HUNG = "hung"
 """Killed because it made no step for too long."""
 
@@ -118,10 +124,18 @@ class Watch:
             if heartbeat.get("updated") != stamp:
                 self._seen[job.id] = (heartbeat.get("updated"), now)
                 continue
-            pace, silent = float(heartbeat.get("pace", 0.0)), now - since
-            inside = 0 < int(heartbeat.get("step", 0)) < int(heartbeat.get("total", 0))
-            if inside and pace and silent > max(HANG_FLOOR_S, HANG_TIMES * pace):
-                found.append(
-                    (job, f"no step for {silent:.0f} s at {Position.of(heartbeat)}, where one takes {pace:.3g} s")
-                )
+            silent, limit = now - since, _limit(heartbeat)
+            if silent > limit:
+                pace = float(heartbeat.get("pace", 0.0))
+                usual = f", where one takes {pace:.3g} s" if pace else ""
+                found.append((job, f"no step for {silent:.0f} s at {Position.of(heartbeat)}{usual}"))
         return found
+
+
+def _limit(heartbeat: Mapping[str, Any]) -> float:
+    """Seconds of silence after this heartbeat that are a hang."""
+    if heartbeat.get("stage", UNWATCHED[0]) in UNWATCHED:
+        return math.inf
+    every = float(heartbeat.get("every", 0.0))
+    inside = 0 < int(heartbeat.get("step", 0)) < int(heartbeat.get("total", 0))
+    return max(HANG_FLOOR_S, HANG_TIMES * every) if inside and every else HANG_UNKNOWN_S

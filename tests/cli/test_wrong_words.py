@@ -9,6 +9,7 @@ import pytest
 
 COMMANDS = {
     "harness.sweep": (["methods=fsrr,cam", "tier=smal", "cam.lrr=1", "labels=tag", "trials=0"], "cam.lrr"),
+    "harness.sweep methods=cam": (["gpus=4", "data=vocc"], "but this machine has"),
     "harness.train": (["method=fsr", "fsr.mask_ratoi=1", "data=shape"], "did you mean shapes"),
     "harness.evaluate": (["weights=w.pth", "method=fsrr", "data=vocc", "protocol=held"], "did you mean held-out"),
     "harness.evaluate run=abcdef": (["store=/no/such/folder"], "not in the store"),
@@ -21,6 +22,7 @@ COMMANDS = {
     "harness.data make-backbones": (["names=shapes_vt", "threads=0"], "did you mean shapes_vit"),
     "harness.store gc": (["keep=bst", "store=/no/such/folder"], "did you mean best"),
     "harness.store export-masks": (["split=tain", "store=/no/such/folder", "threshold=x"], "run: is not given"),
+    "harness.sweep methods=fsr": (["gpus=1", "fidelity=2", "data=shapes"], "2.0 is outside (0,1]"),
     "harness.sweep status": (["stor=x"], "did you mean store"),
     "reports.leaderboard": (["per_class=2", "store=/no/such/folder", "weights=both"], "per_class: '2'"),
     "reports.main_results": (["paper=fsrr", "format=pdf", "store=/no/such/folder"], "format: 'pdf' is unknown"),

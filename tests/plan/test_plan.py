@@ -12,6 +12,7 @@ from harness.cli.run_words import Words
 from harness.errors import BadInput
 from harness.plan.ablations import overrides
 from harness.plan.config import RunConfig, content_key
+from harness.plan.inputs import unread_knobs
 from harness.plan.knobs import knob_from_text, preset_knobs, typed_knobs
 from harness.plan.plan import Plan, make_plan
 from harness.plan.versions import versions
@@ -176,6 +177,34 @@ def test_all_problems_come_at_once():
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["methods=cam", "fsr.w_seg=.2"], "fsr.w_seg: is for fsr, which methods= does not name"),
+        (["methods=cam", "fsr.w_seg=.2"], "fix: add fsr to methods=, or write cam.w_seg, or leave it out"),
+        (["methods=full", "fsr.mask_ratio=.2"], "fix: add fsr to methods=, or leave it out"),
+        (["methods=cam+fsae", "toco.w_ctc=.2"], "toco.w_ctc: is for toco"),
+    ],
+)  # fmt: skip
+def test_knobs_of_methods_that_are_not_chosen_are_an_error(words, says):
+    with pytest.raises(BadInput) as caught:
+        plan(*words)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["methods=all", "fsr.w_seg=.2"],
+        ["methods=cam+fsae", "cam.w_seg=.2", "fsae.w_con=.5"],
+        ["methods=fsr", "fsr.w_seg=.2"],
+    ],
+)
+def test_knobs_of_chosen_methods_are_read(words):
+    parsed = parse([*SMALL, *words], Words, "sweep", registry().names())
+    assert unread_knobs([parsed], single=False) == []
+
+
 def test_labels_that_nobody_reads():
     with pytest.raises(BadInput, match="no chosen method reads points"):
         plan("methods=cam", "labels=points")
@@ -254,6 +283,16 @@ def test_the_line_wins_over_rows_and_rows_over_the_file(tmp_path):
     assert {p.study.seeds for p in made.studies} == {(0, 1, 2)}
     assert {p.run.total for p in made.studies} == {9}
     assert len(made.splits.train) == 64
+
+
+def test_a_knob_beside_rows_is_for_the_rows_that_choose_its_method(tmp_path):
+    made = plan_of_file(rows_file(tmp_path, ROWS), "fsr.mask_ratio=0.2")
+    assert [p.run.knobs.get("mask_ratio") for p in made.studies] == [None, None, 0.2, 0.2]
+    with pytest.raises(BadInput, match=r"toco\.w_ctc: is for toco, which methods= does not name"):
+        plan_of_file(rows_file(tmp_path, ROWS), "toco.w_ctc=0.2")
+    row = "rows: [{methods: cam, fsr.mask_ratio: 0.2}, {methods: fsr}]"
+    with pytest.raises(BadInput, match=r"fsr\.mask_ratio: is for fsr"):
+        plan_of_file(rows_file(tmp_path, row))
 
 
 def test_rows_may_differ_in_data_and_protocol(tmp_path):

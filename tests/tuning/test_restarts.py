@@ -89,19 +89,24 @@ def test_a_heartbeat_knows_what_a_step_takes(tmp_path):
     assert heartbeat._fields["pace"] == pytest.approx(0.5)
     heartbeat.write(stage="rung", step=49, total=100)
     assert heartbeat._fields["pace"] == 0.0
+    # Scoring reports batches of images, not each of them: silence is measured by the batch.
+    for step in range(0, 80, 16):
+        heartbeat.write(stage="score test", step=step, total=80)
+        clock.now += 32.0
+    assert (heartbeat._fields["pace"], heartbeat._fields["every"]) == pytest.approx((2.0, 32.0))
 
 
-def test_only_a_silence_much_longer_than_a_step_is_a_hang(monkeypatch):
-    """Steps of 30 s: 20 of them. Steps of 0.1 s: five minutes. Before the first and after the last step: never."""
-    clock, heartbeats = Clock(), {1: {}, 2: {}, 3: {}, 4: {}}
+def told(stage, step, every, total=100, updated=1.0):
+    return {"updated": updated, "stage": stage, "step": step, "pace": every, "every": every, "total": total}
+
+
+def test_only_a_silence_much_longer_than_usual_is_a_hang():
+    """Steps of 30 s: 20 of them. Steps of 0.1 s: five minutes."""
+    clock, heartbeats = Clock(), {1: {}, 2: {}}
     jobs = [SimpleNamespace(id=n) for n in heartbeats]
     watch = Watch(lambda job: heartbeats[job.id], clock)
     assert watch.hung(jobs) == []
-    common = {"updated": 1.0, "stage": "train", "total": 100}
-    heartbeats[1] = {**common, "step": 5, "pace": 30.0}
-    heartbeats[2] = {**common, "step": 7, "pace": 0.1}
-    heartbeats[3] = {**common, "step": 0, "pace": 0.0, "stage": "start"}
-    heartbeats[4] = {**common, "step": 100, "pace": 0.1}
+    heartbeats |= {1: told("train", 5, 30.0), 2: told("train", 7, 0.1)}
     assert watch.hung(jobs) == []
     clock.now += 299
     assert watch.hung(jobs) == []
@@ -114,6 +119,31 @@ def test_only_a_silence_much_longer_than_a_step_is_a_hang(monkeypatch):
     assert watch.hung(jobs) == []
     clock.now += 10
     assert [job.id for job, _ in watch.hung(jobs)] == [1]
+
+
+def test_where_nothing_tells_the_usual_silence_an_hour_is_a_hang():
+    """The first batch of images, the last step, a rung; starting, which may read a large dataset, is never one."""
+    heartbeats = {
+        1: told("score test", 0, 0.0),
+        2: told("train", 100, 0.1),
+        3: told("rung", 50, 0.0),
+        4: told("start", 0, 0.0),
+        5: {},
+        6: told("score test", 16, 400.0, total=400),
+    }
+    clock, jobs = Clock(), [SimpleNamespace(id=n) for n in heartbeats]
+    watch = Watch(lambda job: heartbeats[job.id], clock)
+    watch.hung(jobs)
+    clock.now += 3599
+    assert watch.hung(jobs) == []
+    clock.now += 2
+    assert [(job.id, why) for job, why in watch.hung(jobs)] == [
+        (1, "no step for 3601 s at score test"),
+        (2, "no step for 3601 s at train step 100, where one takes 0.1 s"),
+        (3, "no step for 3601 s at rung step 50"),
+    ]
+    clock.now += 20 * 400 - 3600
+    assert [job.id for job, _ in watch.hung(jobs)] == [1, 2, 3, 6]
 
 
 def opened(tmp_path, **changes):
@@ -195,3 +225,4 @@ def test_queued_is_not_running(tmp_path):
 
 def test_limits_are_what_the_docs_say():
     assert (restarts.FREE_RESTARTS, restarts.HANG_TIMES, restarts.HANG_FLOOR_S) == (3, 20, 300)
+    assert restarts.HANG_UNKNOWN_S == 3600

@@ -1,0 +1,62 @@
+"""Real runs with a fault each, in whatever process a driver starts them: what happens to a run is said by its key."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from harness.engine import run
+from harness.engine.heartbeat import Heartbeat
+from harness.engine.session import Session
+from harness.plan.payload import Payload
+from harness.plan.studies import Outcome
+
+FILE = "RUN_FAULTS"
+"""Environment variable: a JSON file of faults by key: `what`, at which `stage` and `step`, how often (`times`)."""
+
+
+def execute(payload: Payload, session: Session) -> Outcome:
+    """`harness.engine.run.execute` of a run, with the fault that `FILE` has for its key."""
+    fault = json.loads(Path(os.environ[FILE]).read_text()).get(payload.key)
+    if fault is None:
+        return run.execute(payload, session)
+    write, happened = Heartbeat.write, Path(payload.machine.store) / f"happened-{payload.key}"
+
+    def faulty(self: Heartbeat, **fields: Any) -> bool:
+        if (fields.get("stage"), fields.get("step")) != (fault["stage"], fault["step"]):
+            return write(self, **fields)
+        # Heard there, whenever it was heard last.
+        wrote = write(self, **{**fields, "force": True})
+        before = happened.read_text() if happened.exists() else ""
+        if len(before) < fault["times"]:
+            happened.write_text(before + "x")
+            _happen(fault)
+        return wrote
+
+    Heartbeat.write = faulty  # type: ignore[method-assign]
+    try:
+        return run.execute(payload, session)
+    finally:
+        Heartbeat.write = write  # type: ignore[method-assign]
+
+
+def _happen(fault: dict[str, Any]) -> None:
+    if fault["what"] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault["what"] == "hang":
+        time.sleep(3600)
+    for path in fault["files"]:
+        turned(Path(path))
+
+
+def turned(path: Path) -> None:
+    """Other pixels of the same kind in a file: upside down."""
+    with Image.open(path) as was:
+        upside = was.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    upside.save(path)
