@@ -1,4 +1,4 @@
-"""What is wrong with a method's own code, as one problem: where it stands, what it is, what mends it."""
+"""What is wrong with the own code of a method or dataset, as one problem: where it stands, what it is, what mends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
+from harness.api.entries import Entry
 from harness.api.spec import MethodConfig, MethodSpec
 from harness.api.vocabulary import LABELS, TARGETS, VARIANTS
 from harness.errors import BrokenPlugin, HarnessError, Problem
@@ -22,19 +24,22 @@ UNSAYABLE = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @contextmanager
-def blamed_on(name: str, source: str, target: str) -> Iterator[None]:
-    """Raises BrokenPlugin, with file and line, for what the code of a method raises: whose `target` (`module:object`)
-    and `source` are given. What the harness itself raises passes."""
+def blamed_on(kind: Literal["method", "dataset"], entry: Entry, does: str = "fails") -> Iterator[None]:
+    """Raises BrokenPlugin, with file and line, for what the code of a method or dataset raises; `does` says when.
+
+    What the harness itself raises passes; but opening a dataset reads what lies on a disk, which may fail in any way:
+    that is blamed on it too.
+    """
     try:
         yield
     except HarnessError:
         raise
     except Exception as e:
-        where = _where(e, target)
-        if not where and not isinstance(e, ImportError | AttributeError):
+        where = _where(e, entry.target)
+        if not where and kind == "method" and not isinstance(e, ImportError | AttributeError):
             raise
-        found = f"method {name!r} ({source}) fails: {type(e).__name__}: {_first_line(e)}"
-        raise BrokenPlugin(Problem(where or target, found, _fix(e))) from e
+        found = f"{kind} {entry.name!r} ({entry.source}) {does}: {type(e).__name__}: {_first_line(e)}"
+        raise BrokenPlugin(Problem(where or entry.target, found[:400], _fix(kind, e))) from e
 
 
 def spec_problems(spec: MethodSpec, source: str) -> list[Problem]:
@@ -84,12 +89,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _fix(error: Exception) -> str:
-    text = _first_line(error)
+def _fix(kind: str, error: Exception) -> str:
+    text, page = _first_line(error), f"docs/{kind}s.md"
     if isinstance(error, ModuleNotFoundError):
-        return f"install {error.name}, or mend the import; docs/methods.md has a method to copy"
+        return f"install {error.name}, or mend the import; {page} has a {kind} to copy"
     if "abstract" in text:
-        return "write the members that are named: docs/methods.md, The contract"
+        return f"write the members that are named; {page} has a {kind} to copy"
     if text.startswith("knob()"):
         return 'write knob(value, "what it is", source="paper section, code, or why")'
-    return "mend it there; docs/methods.md has a method to copy"
+    return f"mend it there, or uninstall it: all other {kind}s work; {page} has one to copy"

@@ -107,8 +107,7 @@ class Registry:
 
     def blamed(self, spec: MethodSpec) -> AbstractContextManager[None]:
         """Errors of a method's own code as BrokenPlugin, with file, line and fix."""
-        entry = self._entries[spec.name]
-        return blamed_on(spec.name, entry.source, entry.target)
+        return blamed_on("method", self._entries[spec.name])
 
     def origin(self, name: str) -> str:
         """`file:line` where a method's config class is defined."""
@@ -191,7 +190,7 @@ class Registry:
 
 def _read(entry: Entry) -> MethodSpec:
     """The spec behind an entry. Raises BrokenPlugin for what cannot be imported or used."""
-    with blamed_on(entry.name, entry.source, entry.target):
+    with blamed_on("method", entry):
         spec = resolve(entry.target)
     if not isinstance(spec, MethodSpec) or spec.name != entry.name:
         what = f"a spec named {spec.name!r}" if isinstance(spec, MethodSpec) else repr(spec)

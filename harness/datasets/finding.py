@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness.api.blame import blamed_on
 from harness.api.contract import written_at
 from harness.api.dataset import Dataset
 from harness.api.entries import Entry, entries_of
@@ -64,13 +64,8 @@ class Opener:
         if idle:
             name = self.entry.name
             raise BadInput([Problem(f"data.{word}", f"{name} takes none", f"leave data.{word} out") for word in idle])
-        try:
+        with blamed_on("dataset", self.entry, "cannot be opened"):
             return call(**{word: text for word, text in words.items() if word in known}, **options)
-        except BadInput:
-            raise
-        # Code of another package may fail in any way; the other words are still judged.
-        except Exception as error:
-            raise BadInput(_broken(self.entry, "cannot be opened", error)) from error
 
 
 def keywords(call: Callable[..., Any]) -> dict[str, Any]:
@@ -113,13 +108,10 @@ def opener_of(name: str) -> Opener:
     if twice:
         raise BadInput(twice)
     module, _, attribute = entry.target.partition(":")
-    try:
+    with blamed_on("dataset", entry, "cannot be imported"):
         target: Any = importlib.import_module(module)
         for part in attribute.split(".") if attribute else ():
             target = getattr(target, part)
-    # A module of another package may fail in any way while it is imported.
-    except Exception as error:
-        raise BadInput(_broken(entry, "cannot be imported", error)) from error
     if isinstance(target, ModuleType):
         survey, declared = getattr(target, "survey", None), getattr(target, "Options", None)
         target = getattr(target, "open", None)
@@ -149,18 +141,6 @@ def contract_problems(made: Any, source: str) -> list[Problem]:
         fix = "a tuple of 1 to 255 different names, the background first where there is one"
         problems.append(Problem(where, f"class_names of {kind} are {str(names)[:80]}", fix))
     return problems
-
-
-def _broken(entry: Entry, what: str, error: Exception) -> Problem:
-    """One problem for a dataset whose code fails, with the file and line where it does."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    own = [f for f in frames if Path(f.filename) != Path(__file__) and "importlib" not in f.filename]
-    at = f"{own[-1].filename}:{own[-1].lineno}" if own else entry.source
-    if isinstance(error, SyntaxError):
-        at = f"{error.filename}:{error.lineno}"
-    text = f"{what}: {type(error).__name__}: {error} (at {at})"
-    fix = f"mend it there, or uninstall it ({entry.source}); all other datasets work"
-    return Problem(f"dataset {entry.name!r}", text[:400], fix)
 
 
 def _defines_open(source: Path) -> bool:

@@ -159,7 +159,9 @@ def test_broken_datasets_are_one_problem_each_and_stop_no_other(registered: Path
 def test_commands_that_touch_all_datasets_survive_broken_ones(package: Path) -> None:
     done = run(package, "python -m harness.data check --help")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^ +cut +cannot be imported: SyntaxError", done.stdout, re.M)
+    assert re.search(
+        r"^ +cut +dataset 'cut' \(entry point of package broken\) cannot be imported: SyntaxError", done.stdout, re.M
+    )
     assert re.search(r"^ +leaf-photos +data.weak, data.tags", done.stdout, re.M)
     done = run(package, "python -m harness.data check data=raising")
     assert done.returncode == 2
