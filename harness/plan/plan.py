@@ -17,8 +17,9 @@ from harness.plan.config import Machine, RunConfig, content_key
 from harness.plan.inputs import unread_knobs
 from harness.plan.knobs import typed_knobs
 from harness.plan.payload import Origin, Payload
+from harness.plan.planned import SINGLE, PlannedStudy, PlanRow
 from harness.plan.recipes import recipe_of
-from harness.plan.row import SINGLE, OpenDatasets, PlannedStudy, PlanRow, plan_part
+from harness.plan.row import OpenDatasets, plan_part
 from harness.plan.studies import Study
 
 __all__ = ["Plan", "PlanRow", "PlannedStudy", "make_plan"]

@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from harness.api.dataset import Dataset
 from harness.api.registry import Chosen, registry
-from harness.api.space import Space
 from harness.api.spec import Preset, resolve
 from harness.cli.parsing import Parsed, split_list
-from harness.cli.run_words import NETWORK_WORDS, Words
+from harness.cli.run_words import Words
 from harness.datasets.splits import SplitPlan
 from harness.datasets.weak.density import density_text
 from harness.errors import BadInput, BrokenPlugin, Problem
 from harness.files import digest_of
-from harness.plan.ablations import names_for, overrides, unknown_names
+from harness.plan.ablations import unknown_names
 from harness.plan.config import Machine, RunConfig
 from harness.plan.folders import with_digests
 from harness.plan.inputs import (
@@ -30,61 +27,11 @@ from harness.plan.inputs import (
     takes_all,
     threads_per_worker,
 )
-from harness.plan.knobs import knob_from_text, knob_problems
+from harness.plan.knobs import knob_problems
+from harness.plan.one_study import study_of
 from harness.plan.payload import PlannedData
-from harness.plan.pretrained import Pretrained, find
-from harness.plan.recipes import judged, recipe_of
+from harness.plan.planned import PlannedStudy, PlanRow
 from harness.plan.resolve import check_words, resolve_run
-from harness.plan.studies import Study
-from harness.plan.versions import versions
-
-SINGLE = "train"
-"""Marks studies and sweeps of `harness.train`: one run that belongs to no study of a sweep."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRow:
-    """What the studies of one set of words share: the words, the data, the machine."""
-
-    words: Words
-    given: Mapping[str, str]
-    machine: Machine
-    dataset: Dataset
-    splits: SplitPlan
-    all_data: PlannedData
-    """As a run has it that reads no sparse labels."""
-    weak_fingerprints: Mapping[str, str] = field(default_factory=dict)
-    """By kind of labels, for those that are neither tags nor masks."""
-    densities: Mapping[str, str] = field(default_factory=dict)
-    """How much these label, in words."""
-    notes: tuple[str, ...] = ()
-    warnings: tuple[Problem, ...] = ()
-    """What is odd about the data, though it can be trained on."""
-    gpus: float = 0.0
-
-    def data(self, labels: str) -> PlannedData:
-        """The data of a run that reads these labels."""
-        return self.all_data.with_weak(self.weak_fingerprints.get(labels), self.densities.get(labels, ""))
-
-    @property
-    def fingerprints(self) -> Mapping[str, str]:
-        """Ids, order and labels by role (`train`, `tune`, `report`)."""
-        return self.all_data.fingerprints
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedStudy:
-    """One study of a sweep: what the tuner needs, the run that its trials vary, and what it shares with others."""
-
-    study: Study
-    run: RunConfig
-    pretrained: Pretrained
-    further: Mapping[str, Pretrained]
-    """The pretrained weights of further networks of its recipe."""
-    versions: Mapping[str, int]
-    part: PlanRow
-    ablation: str = ""
-    """Names of the ablations of this method, joined by `+`."""
 
 
 class OpenDatasets:
@@ -165,7 +112,7 @@ def plan_part(
     for run in fitting:
         try:
             with registry().blamed(run.chosen.spec):
-                studies.append(_study(run, parsed, part, single))
+                studies.append(study_of(run, parsed, part, single))
         except BrokenPlugin as e:
             broken.extend(p for p in e.problems if p not in broken)
         except BadInput as e:
@@ -243,96 +190,6 @@ def _network_of(method: str, family: str, words: Words) -> tuple[str, str]:
     tier = words.tier or ("smoke" if words.data.name == "shapes" else "paper")
     preset: Preset = resolve(spec.preset)(family, tier, "default")
     return preset.backbone, preset.decoder
-
-
-def _study(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> PlannedStudy:
-    # It imports torch, which takes seconds: not before words, data and knobs are right.
-    from harness.plan.build import check_build, check_weights
-
-    words, chosen = part.words, run.chosen
-    preset = chosen.preset(part.dataset.family, run.tier, run.variant)
-    space = None if single else _space(chosen, run, parsed)
-    searched = words.protocol != "fixed" and space is not None and bool(space.knobs)
-    trials = (words.trials or preset.trials) if searched and not single else 1
-    seeds = tuple(range(words.seed, words.seed + (1 if single else words.seeds or preset.seeds)))
-    further = {name: find(sizes["backbone"], _weights_word(run, words, name)) for name, sizes in run.networks.items()}
-    networks = {name: {**sizes, "weights": further[name].digest} for name, sizes in run.networks.items()}
-    run = dataclasses.replace(run, networks=networks)
-    check_build(run, part.dataset)
-    pretrained = find(run.backbone, words.backbone.weights)
-    check_weights(run, part.dataset, pretrained)
-    identity = {
-        "run": run.identity(),
-        "trials": trials,
-        "seeds": seeds,
-        "search": words.search,
-        "protocol": words.protocol,
-        "space": sorted(map(str, space.knobs)) if space else [],
-        # Other images, labels or weights under the same words are another study: its scores teach nothing here.
-        "train": part.data(run.labels).train,
-        "tune": part.fingerprints["tune"],
-        "weights": pretrained.digest,
-    }
-    middle = f"{run.labels}-{SINGLE}" if single else run.labels
-    ends, blind = judged(run, recipe_of(run))
-    study = Study(
-        id=f"{chosen.name}-{middle}-{digest_of(identity)[:8]}",
-        method=chosen.name,
-        space=space,
-        preset_knobs=dict(run.knobs),
-        trials=trials,
-        seeds=seeds,
-        search=words.search,
-        protocol=words.protocol,
-        cores_per_run=float(part.machine.threads),
-        gpus=part.gpus,
-        workers=words.workers,
-        first_rung=_first_rung(run),
-        ends=ends,
-        blind=blind,
-    )
-    return PlannedStudy(
-        study=study,
-        run=run,
-        pretrained=pretrained,
-        further=further,
-        versions=versions(chosen.spec, chosen.base),
-        part=part,
-        ablation="+".join(names_for(chosen.spec, words.ablation)),
-    )
-
-
-def _weights_word(run: RunConfig, words: Words, network: str) -> str | None:
-    """What the words say of a further network's weights: as of the first one where both have one backbone."""
-    own = getattr(words, network).weights if network in NETWORK_WORDS else None
-    same = run.networks[network]["backbone"] == run.backbone
-    return own or (words.backbone.weights if same else None)
-
-
-def _first_rung(run: RunConfig) -> float:
-    """Share of T of the first early stop: a tenth of the run after the last loss term has started, or never."""
-    base = run.base_config()
-    last = max(run.method_config().last_start(), base.last_start() if base is not None else 0.0)
-    # Losses start by the steps of their own stage; where there are several it is the first one's that count.
-    rung = last * run.own_steps / run.total + 0.1
-    return max(0.25, rung) if rung < 0.9 else 1.0
-
-
-def _space(chosen: Chosen, run: RunConfig, parsed: Parsed) -> Space | None:
-    """The method's search space without the knobs that the command line or an ablation pins."""
-    target = registry().space_target(chosen.spec.name)
-    if target is None:
-        return None
-    space: Space = resolve(target)
-    texts = parsed.knobs.get(chosen.spec.name, {})
-    for name, raw in texts.items():
-        knob_from_text(chosen.spec, name, raw)
-    ablated: Mapping[str, Any] = overrides(chosen.spec, parsed.words.ablation)
-    space = space.without(*(k for k in space.knobs if k in texts or k in ablated))
-    problems = space.check(chosen.spec.config, run.knobs)
-    if problems:
-        raise BrokenPlugin(problems)
-    return space
 
 
 def _abs(path: str | None) -> str | None:

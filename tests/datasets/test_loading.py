@@ -21,10 +21,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.api.batching import collate
 from harness.api.dataset import Dataset, Sample
 from harness.api.method import Batch, Views
 from harness.datasets import open_dataset
-from harness.datasets.loading import Loader, batch_indices, collate, epoch_order, image_rng
+from harness.datasets.loading import Loader, batch_indices, epoch_order, image_rng
 from harness.datasets.weak.deriving import DerivingDataset
 from harness.errors import BadInput
 from methods.parts.views import augment as A

@@ -197,6 +197,21 @@ def test_files_are_read_once_while_their_times_stay(photos, monkeypatch):
     assert read[10:] == ["a.png"]
 
 
+def test_a_file_that_is_replaced_by_one_of_equal_time_and_size_is_read_again(photos):
+    path = image(photos, "a")
+    one, two = (image(photos, i).read_bytes() for i in "ab")
+    size = max(len(one), len(two))
+    path.write_bytes(one.ljust(size, b"\0"))
+    os.utime(path, (1, 1))
+    plan = plan_of(photos, photos.parent / "store")
+    data = plan.studies[0].part.data("tags")
+    path.write_bytes(two.ljust(size, b"\0"))
+    os.utime(path, (1, 1))
+    assert (path.stat().st_mtime, path.stat().st_size) == (1, size)
+    (problem,) = data.changes(plan.dataset, plan.splits, "tags")
+    assert problem.found == "changed since the plan: pixels of its images"
+
+
 def stored_before_pixels(root, store):
     """A store with one run of this data as it was written before pixels were recorded."""
     payload = payload_of(root, store).under_earlier_key()

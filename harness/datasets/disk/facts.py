@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.api.classes import Choice
-from harness.datasets.io.images import read_index, stat_of, verify_image
+from harness.datasets.io.images import Stamp, read_index, stat_of, verify_image
+from harness.errors import BadInput
 from harness.files import file_digest, write_json
 
 F = TypeVar("F", bound="ImageFacts | MaskFacts")
 Colours = tuple[tuple[int, int, int], ...]
 NO_COLOUR = (-1, -1, -1)
 """Of a label that the palette is too short for."""
-FORMAT = 3
+FORMAT = 4
 """Raised when what is remembered, or how it is found, changes."""
 
 
@@ -103,7 +104,7 @@ def chosen(mask: MaskFacts, choice: Choice) -> MaskFacts:
 
 
 def remembered(path: str | Path, part: str, kind: type[F], read: Callable[[], F]) -> F:
-    """What `read` finds in a file, or in a part of it, called once while the file's time and size stay."""
+    """What `read` finds in a file, or in a part of it, called once while the file's times and size stay."""
     name, stamp = str(path), stat_of(path)
     known = _known.get((name, part))
     if known is not None and known[0] == stamp and isinstance(known[1], kind):
@@ -119,10 +120,9 @@ def known(path: str | Path, part: str, kind: type[F]) -> F | None:
     if found is None or not isinstance(found[1], kind):
         return None
     try:
-        stat = os.stat(path)
-    except OSError:
+        return found[1] if found[0] == stat_of(path) else None
+    except BadInput:
         return None
-    return found[1] if found[0] == (stat.st_mtime_ns, stat.st_size) else None
 
 
 def remember(path: str | Path, part: str, facts: ImageFacts | MaskFacts) -> None:
@@ -158,8 +158,8 @@ def load(root: Path) -> int:
             return 0
         facts = {}
         for kind, make in (("images", _image_of), ("masks", _mask_of)):
-            for name, part, time, size, *values in rows[kind]:
-                facts[str(root / name), str(part)] = ((int(time), int(size)), make(values))
+            for name, part, content, inode, size, *values in rows[kind]:
+                facts[str(root / name), str(part)] = ((int(content), int(inode), int(size)), make(values))
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return 0
     for key, value in facts.items():
@@ -204,4 +204,4 @@ def _mask_of(values: list[Any]) -> MaskFacts:
 
 
 _loaded: set[str] = set()
-_known: dict[tuple[str, str], tuple[tuple[int, int], ImageFacts | MaskFacts]] = {}
+_known: dict[tuple[str, str], tuple[Stamp, ImageFacts | MaskFacts]] = {}

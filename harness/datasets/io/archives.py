@@ -11,7 +11,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from harness.datasets.io.images import some_of
-from harness.datasets.io.restricted import FIX, MAX_BYTES, Refused, parse_npy, read_with
+from harness.datasets.io.pickles import MAX_BYTES, Refused
+from harness.datasets.io.restricted import FIX, parse_npy, read_with
 
 
 def read_plain_npy(path: str | Path) -> NDArray[Any]:

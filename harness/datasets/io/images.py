@@ -117,13 +117,20 @@ def orientation_of(path: str | Path) -> int:
     return _decoded(path, _orientation, whole=False)
 
 
-def stat_of(path: str | Path) -> tuple[int, int]:
-    """Time of change (ns) and size (bytes) of a file. Raises BadInput where there is none."""
+Stamp = tuple[int, int, int]
+"""By which a file is known to be as it was: times of its content and of its inode (ns), size (bytes)."""
+
+
+def stat_of(path: str | Path) -> Stamp:
+    """The stamp of a file. Raises BadInput where there is none.
+
+    A program can set the time of a content back, as `cp -p`, `rsync` and archives do; that of the inode it cannot.
+    """
     try:
         stat = os.stat(path)
     except OSError as error:
         raise BadInput(_unopened(str(path), error)) from error
-    return stat.st_mtime_ns, stat.st_size
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
 
 
 def attempt(work: Callable[[str], T], items: Iterable[str]) -> Iterator[tuple[str, T | list[Problem]]]:

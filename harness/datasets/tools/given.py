@@ -18,7 +18,7 @@ from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.foreign_files import MAPS, MASKS, arrays_of, checked_maps, find_files, read_labels
 from harness.datasets.disk.together import judge_palettes
 from harness.datasets.io.archives import read_plain_npy
-from harness.datasets.io.images import merged, stat_of
+from harness.datasets.io.images import Stamp, merged, stat_of
 from harness.datasets.io.reading import read_many
 from harness.datasets.tools.fitting_maps import MapFile, judge_maps
 from harness.errors import BadInput, Problem
@@ -79,10 +79,10 @@ class GivenFolder:
     def _files(self, ids: Iterable[str]) -> dict[str, Path]:
         return find_files(self.folder, ids, SUFFIXES[self.holds], self.word)
 
-    def _name(self, image_id: str, stamp: tuple[str, Any]) -> tuple[Any, ...]:
+    def _name(self, image_id: str, stamp: tuple[str, Stamp]) -> tuple[Any, ...]:
         return (stamp, image_id, self.holds, self.dataset.name, self.dataset.num_labels)
 
-    def _known(self, image_id: str, stamp: tuple[str, Any]) -> Found | None:
+    def _known(self, image_id: str, stamp: tuple[str, Stamp]) -> Found | None:
         return _read.get(self._name(image_id, stamp))
 
     def _look(self, image_id: str) -> Found:

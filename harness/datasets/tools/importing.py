@@ -159,7 +159,7 @@ class _Converter:
             "dataset": self.dataset,
             "classes": self.num_classes,
             "normalise": self.normalise,
-            "changed": stat.st_mtime_ns,
+            "changed": [stat.st_mtime_ns, stat.st_ctime_ns],
             "bytes": stat.st_size,
         }
         return json.dumps(parts).encode()

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.datasets.io.restricted import Refused, loads, read_npy
+from harness.datasets.io.pickles import Refused, loads
+from harness.datasets.io.restricted import read_npy
 from harness.errors import BadInput
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy import ndimage
 
+from harness.api.batching import collate
 from harness.api.method import Views
 from harness.api.vocabulary import IGNORE
 from harness.datasets import open_dataset
-from harness.datasets.loading import collate
 from harness.datasets.weak import KINDS, strokes
 from harness.datasets.weak.derive import STROKE, derive, pieces, version
 from harness.errors import BadInput
