@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
 from harness.datasets.io.colours import COLOURS, PALETTE
-from harness.datasets.io.images import stat_of
+from harness.datasets.io.opening import stat_of
 from harness.errors import BadInput, HarnessError, Problem
 from harness.files import digest_of, plain_words, write_bytes, write_json
 from harness.prediction.photos import Labels, Photo
@@ -110,9 +110,8 @@ class Outputs:
 
     def mark(self, photo: Photo, tags_C: NDArray[np.float32] | None) -> str:
         """Digest of all that decides a photo's mask. Raises BadInput where there is no such photo."""
-        changed, size = stat_of(photo.path)
         known = None if tags_C is None else tags_C.tolist()
-        return digest_of([dict(self.identity), size, changed, known])
+        return digest_of([dict(self.identity), stat_of(photo.path), known])
 
     def done(self, image_id: str, mark: str) -> bool:
         """Whether all files of an image are there, made as they would be now."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.io.images import stat_of
+from harness.datasets.io.opening import stat_of
 from harness.errors import BadInput, Problem
 
 CLASSES = ("background", "RV", "Myo", "LV")

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.api.classes import Choice
-from harness.datasets.io.images import Stamp, read_index, stat_of, verify_image
+from harness.datasets.io.images import read_index, verify_image
+from harness.datasets.io.opening import Stamp, stat_of
 from harness.errors import BadInput
 from harness.files import file_digest, write_json
 

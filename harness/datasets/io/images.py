@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.api.vocabulary import IGNORE
-from harness.datasets.io.opening import NotPlain, checked_plain, plain_bytes
+from harness.datasets.io.opening import NotPlain, checked_plain, plain_bytes, unopened
 from harness.errors import BadInput, Problem
 
 T = TypeVar("T")
@@ -115,22 +115,6 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def orientation_of(path: str | Path) -> int:
     """EXIF orientation, 1 to 8, from the header alone. Raises BadInput when there is no readable header."""
     return _decoded(path, _orientation, whole=False)
-
-
-Stamp = tuple[int, int, int]
-"""By which a file is known to be as it was: times of its content and of its inode (ns), size (bytes)."""
-
-
-def stat_of(path: str | Path) -> Stamp:
-    """The stamp of a file. Raises BadInput where there is none.
-
-    A program can set the time of a content back, as `cp -p`, `rsync` and archives do; that of the inode it cannot.
-    """
-    try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise BadInput(_unopened(str(path), error)) from error
-    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
 
 
 def attempt(work: Callable[[str], T], items: Iterable[str]) -> Iterator[tuple[str, T | list[Problem]]]:
@@ -273,18 +257,10 @@ def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool =
     except BadInput:
         raise
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotPlain) as error:
-        raise BadInput(_unopened(str(path), error)) from error
+        raise BadInput(unopened(str(path), error)) from error
     except Image.UnidentifiedImageError as error:
         raise BadInput(Problem(str(path), "neither JPEG nor PNG, or its header is damaged", _RENEW)) from error
     # Decoders raise almost any class on damaged bytes (struct.error, SyntaxError, zlib.error, ...): all mean the
     # same here, and the cause stays attached.
     except Exception as error:
         raise BadInput(Problem(str(path), f"damaged or cut off ({error})", _RENEW)) from error
-
-
-def _unopened(path: str, error: OSError) -> Problem:
-    if isinstance(error, FileNotFoundError):
-        return Problem(path, "there is no such file", "put the file there")
-    if isinstance(error, NotPlain):
-        return Problem(path, str(error.strerror), "put the file itself there")
-    return Problem(path, f"cannot be opened ({error.strerror})", "allow reading it (chmod a+r)")

@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+from harness.errors import BadInput, Problem
+
 KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -39,3 +41,28 @@ def _refuse_others(mode: int, path: str | Path) -> None:
     kind = stat.S_IFMT(mode)
     if kind != stat.S_IFREG:
         raise NotPlain(errno.EINVAL, f"{KINDS.get(kind, 'something else')}, no plain file", str(path))
+
+
+Stamp = tuple[int, int, int]
+"""By which a file is known to be as it was: times of its content and of its inode (ns), size (bytes)."""
+
+
+def stat_of(path: str | Path) -> Stamp:
+    """The stamp of a file. Raises BadInput where there is none.
+
+    A program can set the time of a content back, as `cp -p`, `rsync` and archives do; that of the inode it cannot.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise BadInput(unopened(str(path), error)) from error
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def unopened(path: str, error: OSError) -> Problem:
+    """What is wrong with a file that cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return Problem(path, "there is no such file", "put the file there")
+    if isinstance(error, NotPlain):
+        return Problem(path, str(error.strerror), "put the file itself there")
+    return Problem(path, f"cannot be opened ({error.strerror})", "allow reading it (chmod a+r)")
