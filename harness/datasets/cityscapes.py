@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import MaskFacts
-from harness.datasets.disk.files import FileDataset
-from harness.datasets.disk.layout import Layout, Survey, begin, told_apart
+from harness.datasets.disk.files import KnownDataset
+from harness.datasets.disk.layout import Layout, Survey, begin, is_official
 from harness.datasets.disk.looking import illegal_labels
 from harness.datasets.io.absent import missing
 from harness.datasets.io.images import read_mask, some_of
@@ -56,9 +56,7 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
 
     Raises BadInput with everything that is wrong.
     """
-    dataset = survey(root=root, masks=masks, classes=classes).opened()
-    assert isinstance(dataset, Cityscapes)
-    return dataset
+    return survey(root=root, masks=masks, classes=classes).opened_as(Cityscapes)
 
 
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
@@ -108,7 +106,7 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
             missing(lists[split], masks_here, base / folder / split, f"mask ({split})", found.errors)
         mask_paths |= {i: masks_here[i] for i in lists[split] if i in masks_here}
     disjoint(lists, str(base), found.errors)
-    official = all(len(lists.get(split, ())) == SIZES[split] for split in ("train", "val"))
+    official = is_official(lists, SIZES)
     found.layout = f"{base.name} with {' and '.join(sorted(kinds)) or 'no masks'}"
     has_masks = {split: split != "test" for split in lists}
     layout = Layout(base, folder, CLASSES, lists, has_masks, images, mask_paths, found.layout)
@@ -116,12 +114,11 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
     return found
 
 
-class Cityscapes(FileDataset):
-    """Cityscapes. Ids read `aachen_000000_000019`; a part of it is named `cityscapes:<folder>`."""
+class Cityscapes(KnownDataset):
+    """Cityscapes. Ids read `aachen_000000_000019`."""
 
-    def __init__(self, layout: Layout, official: bool):
-        name = told_apart("cityscapes", layout.root, official)
-        super().__init__(layout, CLASSES, name=name, family="cityscapes", has_background=False, complete=official)
+    family = "cityscapes"
+    has_background = False
 
     def read_mask(self, image_id: str) -> NDArray[np.uint8]:
         """trainIds (H,W), also where the file holds labelIds."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.facts import MaskFacts
-from harness.datasets.disk.files import FileDataset
+from harness.datasets.disk.files import KnownDataset
 from harness.datasets.disk.layout import (
     IMAGES,
     LISTS,
@@ -16,7 +16,6 @@ from harness.datasets.disk.layout import (
     below,
     named_folder,
     other_folders,
-    told_apart,
 )
 from harness.datasets.disk.looking import illegal_labels
 from harness.datasets.disk.together import misplaced
@@ -76,9 +75,7 @@ MERGE_FIX = (
 
 def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Voc:
     """Open VOC 2012 below `root`, whatever the layout. Raises BadInput with everything that is wrong."""
-    dataset = survey(root=root, masks=masks, classes=classes).opened()
-    assert isinstance(dataset, Voc)
-    return dataset
+    return survey(root=root, masks=masks, classes=classes).opened_as(Voc)
 
 
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
@@ -136,13 +133,14 @@ def _quoted(base: Path, train: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(i for i in train if i in ids) if len(ids) <= OWN_TRAIN else ()
 
 
-class Voc(FileDataset):
-    """VOC 2012. A part of it, or another list, is named `voc:<folder>`, so that no table takes it for the whole."""
+class Voc(KnownDataset):
+    """VOC 2012."""
+
+    family = "voc"
 
     def __init__(self, layout: Layout, official: bool, quoted: tuple[str, ...]):
+        super().__init__(layout, official)
         self.quoted = frozenset(quoted)
-        name = told_apart("voc", layout.root, official)
-        super().__init__(layout, CLASSES, name=name, family="voc", has_background=True, complete=official)
 
     def quoted_train(self) -> tuple[str, ...]:
         """Of VOC's own `train`, 1,464 images."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.datasets.acdc.volumes import CLASSES, read_images, read_labels, volume_shape
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import ImageFacts, MaskFacts
-from harness.datasets.disk.files import CACHE_BYTES, FileDataset
+from harness.datasets.disk.files import CACHE_BYTES, KnownDataset
 from harness.datasets.disk.layout import Layout, Survey, begin, told_apart
 from harness.datasets.disk.looking import illegal_labels
 from harness.datasets.io.images import ArrayCache, some_of
@@ -39,9 +39,7 @@ _FIX = "unpack ACDC there: training/patient001/patient001_frame01.nii.gz beside 
 
 def open(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Acdc:
     """Open ACDC below `root`. Raises BadInput with everything that is wrong."""
-    dataset = survey(root=root, masks=masks, classes=classes).opened()
-    assert isinstance(dataset, Acdc)
-    return dataset
+    return survey(root=root, masks=masks, classes=classes).opened_as(Acdc)
 
 
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
@@ -97,12 +95,13 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
     return found
 
 
-class Acdc(FileDataset):
-    """Slices of ACDC. Ids read `patient001_frame01_slice01`; a part of it is named `acdc:<folder>`."""
+class Acdc(KnownDataset):
+    """Slices of ACDC. Ids read `patient001_frame01_slice01`."""
+
+    family = "acdc"
 
     def __init__(self, layout: Layout, official: bool):
-        name = told_apart("acdc", layout.root, official)
-        super().__init__(layout, CLASSES, name=name, family="acdc", has_background=True, complete=official)
+        super().__init__(layout, official)
         self._volumes = ArrayCache(CACHE_BYTES)
 
     def group_of(self, image_id: str) -> str:

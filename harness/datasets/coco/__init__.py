@@ -11,8 +11,8 @@ from harness.datasets.coco.conversion import convert, converted
 from harness.datasets.coco.names import CLASSES, OTHER_SIZES, SIZES, VAL_PART_SIZES, YEAR, image_name
 from harness.datasets.disk.conversion import conversion_warnings
 from harness.datasets.disk.facts import MaskFacts
-from harness.datasets.disk.files import FileDataset
-from harness.datasets.disk.layout import LISTS, Layout, Survey, begin, told_apart
+from harness.datasets.disk.files import KnownDataset
+from harness.datasets.disk.layout import LISTS, Layout, Survey, begin, is_official
 from harness.datasets.disk.looking import illegal_labels
 from harness.datasets.io.absent import missing
 from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES
@@ -43,9 +43,7 @@ def open(*, root: str | None = None, masks: str | None = None, classes: str | No
 
     Raises BadInput with everything that is wrong.
     """
-    dataset = survey(root=root, masks=masks, classes=classes).opened()
-    assert isinstance(dataset, Coco)
-    return dataset
+    return survey(root=root, masks=masks, classes=classes).opened_as(Coco)
 
 
 def survey(*, root: str | None = None, masks: str | None = None, classes: str | None = None) -> Survey:
@@ -87,19 +85,17 @@ def survey(*, root: str | None = None, masks: str | None = None, classes: str | 
     disjoint(lists, str(base), found.errors)
     if "val" in lists:
         _val_part(base, lists, found)
-    official = all(len(lists.get(split, ())) == SIZES[split] for split in ("train", "val"))
+    official = is_official(lists, SIZES)
     found.layout = f"{base.name} with {' and '.join(where) or 'no images'}"
     layout = Layout(base, masks or MASKS, CLASSES, lists, dict.fromkeys(lists, True), images, mask_paths, found.layout)
     found.dataset = Coco(layout, official)
     return found
 
 
-class Coco(FileDataset):
-    """COCO 2014. Ids read COCO_train2014_000000000009 in every layout; a part of it is named `coco:<folder>`."""
+class Coco(KnownDataset):
+    """COCO 2014. Ids read COCO_train2014_000000000009 in every layout."""
 
-    def __init__(self, layout: Layout, official: bool):
-        name = told_apart("coco", layout.root, official)
-        super().__init__(layout, CLASSES, name=name, family="coco", has_background=True, complete=official)
+    family = "coco"
 
     def judge_mask(self, image_id: str, mask: MaskFacts) -> tuple[list[Problem], list[Problem]]:
         """Errors and warnings on labels: category ids and COCO-Stuff are named as what they are."""

@@ -14,7 +14,7 @@ from harness.api.vocabulary import IGNORE
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import ImageFacts, MaskFacts
 from harness.datasets.disk.labelled import LabelledDataset
-from harness.datasets.disk.layout import Layout
+from harness.datasets.disk.layout import Layout, told_apart
 from harness.datasets.disk.looking import illegal_labels, look, recall
 from harness.datasets.disk.together import judge_together, palette_of
 from harness.datasets.io.images import image_size, merged, read_image, read_mask
@@ -214,3 +214,20 @@ class FileDataset(LabelledDataset):
                     nearest(image_id, list(self.layout.images)[:1000]),
                 )
             )
+
+
+class KnownDataset(FileDataset):
+    """A dataset of the field, with classes of its own. A part of it, or another list, is named `<family>:<folder>`, so
+    that no table takes it for the whole."""
+
+    has_background = True
+
+    def __init__(self, layout: Layout, official: bool):
+        super().__init__(
+            layout,
+            layout.class_names,
+            name=told_apart(self.family, layout.root, official),
+            family=self.family,
+            has_background=self.has_background,
+            complete=official,
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from harness.api.dataset import Dataset
 from harness.datasets.io.absent import missing
@@ -13,6 +14,7 @@ from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
 from harness.datasets.io.listing import class_names, disjoint, files_of, is_plain, read_ids, root_folder
 from harness.errors import BadInput, Problem
 
+D = TypeVar("D", bound=Dataset)
 IMAGES = "JPEGImages"
 MASKS = "SegmentationClass"
 LISTS = "ImageSets/Segmentation"
@@ -53,6 +55,17 @@ class Survey:
         if self.errors or self.dataset is None:
             raise BadInput(self.errors)
         return self.dataset
+
+    def opened_as(self, kind: type[D]) -> D:
+        """The dataset, of this class. Raises BadInput with every error."""
+        dataset = self.opened()
+        assert isinstance(dataset, kind)
+        return dataset
+
+
+def is_official(lists: Mapping[str, Collection[str]], sizes: Mapping[str, int]) -> bool:
+    """Whether the lists of train and val have the sizes of the whole dataset's."""
+    return all(len(lists.get(split, ())) == sizes[split] for split in ("train", "val"))
 
 
 def begin(
