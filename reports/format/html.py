@@ -190,7 +190,8 @@ def _cell(cell: Cell, column: Column, end: float, ties: set[int], metric: bool) 
     }  # fmt: skip
     if isinstance(cell, Score):
         out["sort"] = f"{cell.value:.6f}"
-        out["score"] = {"value": f"{cell.value:.1f}{cell.mark}", "interval": cell.interval, "bar": _bar(cell, end)}
+        value = str(Signed(cell.value)) if column.measure == "difference" else f"{cell.value:.1f}"
+        out["score"] = {"value": value + cell.mark, "interval": cell.interval, "bar": _bar(cell, end)}
         out["rank"] = "" if cell.rank is None else f"{cell.rank}{SHARED if cell.rank in ties else ''}"
     elif isinstance(cell, Amount | Signed):
         out["sort"] = f"{cell.value:.6g}"

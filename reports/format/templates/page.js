@@ -75,16 +75,23 @@ function look() {
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, margin: { l: 54, r: 14, t: 30, b: 44 },
   } };
 }
+// plotly.js is run with the first chart: the tables are there before it.
+function startPlotly() {
+  const engine = document.createElement("script");
+  engine.textContent = document.getElementById("plotly").textContent;
+  document.head.append(engine);
+}
 function draw(place) {
   const source = place.querySelector("script");
   if (!source) return;
+  if (!window.Plotly) startPlotly();
   const figure = JSON.parse(source.textContent);
   source.remove();
   Plotly.newPlot(place, figure.data, { ...figure.layout, template: look() },
     { responsive: true, displaylogo: false, displayModeBar: false });
 }
 const charts = $(".chart");
-if (charts.length && window.Plotly) {
+if (charts.length) {
   const seen = new IntersectionObserver(entries => entries.forEach(e => {
     if (e.isIntersecting) { seen.unobserve(e.target); draw(e.target); }
   }), { rootMargin: "300px" });

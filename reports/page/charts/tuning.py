@@ -29,22 +29,22 @@ DIGITS = 3
 
 
 def blocks(view: View) -> list[Block]:
-    """Gains of all boards first, then every study by itself."""
-    studies = [
-        (board, row, study)
-        for board in view.boards
-        for row in board.group.rows
-        if row.trials > 1 and (study := study_of(row, view.results, view.runs)) is not None
-        if len(objectives(study)) > 1
-    ]
+    """Gains and budgets board by board, then every study by itself, once however often it was scored."""
+    out: list[Block] = []
+    studies: dict[tuple[str, ...], tuple[Row, Rebuilt]] = {}
+    for board in view.boards:
+        mine = [
+            (row, study)
+            for row in board.group.rows
+            if row.trials > 1 and (study := study_of(row, view.results, view.runs)) is not None
+            if len(objectives(study)) > 1
+        ]
+        if mine:
+            out += [*_gains(view, board, [row for row, _ in mine]), _best_of(view, board, mine)]
+            studies |= {study.keys: (row, study) for row, study in mine}
     if not studies:
         return [Words((NO_STUDY,))]
-    out: list[Block] = []
-    for board in dict.fromkeys(b.group.head.study for b, _, _ in studies):
-        mine = [(b, row, study) for b, row, study in studies if b.group.head.study == board]
-        out += _gains(view, mine[0][0], [row for _, row, _ in mine])
-        out.append(_best_of(view, mine[0][0], [(row, study) for _, row, study in mine]))
-    found = [(row, study, sensitivity_of(row, study, view.results, view.runs)) for _, row, study in studies]
+    found = [(row, study, sensitivity_of(row, study, view.results, view.runs)) for row, study in studies.values()]
     out += [_sensitivity(row, s) for row, _, s in found if isinstance(s, Sensitivity)]
     lacking = tuple(s for _, _, s in found if isinstance(s, str))
     out += [Words(lacking)] if lacking else []
@@ -139,6 +139,11 @@ def _optuna(row: Row, study: Rebuilt, *, importance: bool) -> list[Block]:
 def _drawn(title: str, make: Callable[[], Figure], *, wide: bool = True) -> Chart:
     figure = json.loads(make().to_json(), parse_constant=lambda _: math.nan)
     layout = {k: v for k, v in figure["layout"].items() if k not in ("template", "title")}
+    if "coloraxis" in layout:
+        # Optuna's white to blue loses its ends on one ground or the other.
+        layout["coloraxis"] |= {"colorscale": "Viridis", "reversescale": False}
+    if figure["data"][0]["type"] == "bar":
+        del layout["yaxis"]["title"]  # the bars say their names
     data = [_recoloured(trace, n) for n, trace in enumerate(figure["data"])]
     return Chart(title, as_json({"data": data, "layout": layout}), wide=wide, height=330)
 

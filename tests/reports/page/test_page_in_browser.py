@@ -37,7 +37,7 @@ def show(tab: Page, file: Path, *, width: int = 1280, height: int = 900, dark: b
     tab.problems.clear()
     tab.size(width, height, dark=dark, phone=width < 600)
     tab.open(file.as_uri())
-    tab.wait("document.readyState === 'complete'")
+    tab.wait("document.readyState === 'complete'", 120)
 
 
 def test_it_asks_nobody_and_complains_of_nothing(file: Path, tab: Page) -> None:
@@ -52,7 +52,7 @@ def test_charts_are_drawn_when_they_come_into_sight(file: Path, tab: Page) -> No
     chart = "document.querySelector('#time .chart')"
     assert tab.run(f"{chart}.querySelector('svg') === null")
     tab.run(f"{chart}.scrollIntoView()")
-    tab.wait(f"{chart}.querySelector('svg.main-svg') !== null")
+    tab.wait(f"{chart}.querySelector('svg.main-svg') !== null", 120)
     assert tab.problems == []
 
 
@@ -60,7 +60,7 @@ def test_charts_take_the_colours_of_the_page(file: Path, tab: Page) -> None:
     show(tab, file, dark=True)
     chart = "document.querySelector('#time .chart')"
     tab.run(f"{chart}.scrollIntoView()")
-    tab.wait(f"{chart}.querySelector('.xtick text') !== null")
+    tab.wait(f"{chart}.querySelector('.xtick text') !== null", 120)
     ink = f"getComputedStyle({chart}.querySelector('.xtick text')).fill"
     assert tab.run(ink) == "rgb(228, 231, 234)"
     tab.size(1280, 900, dark=False)
