@@ -55,7 +55,7 @@ class MethodStep(ABC):
             decoder=chosen.decoder,
         )
         torch.manual_seed(0)
-        if method.base is not None:
+        if method.base is not None and method.spec.trains_base:
             knobs = typed_knobs(method.base, method.base_preset(family, tier, "default").knobs)
             info = dataclasses.replace(info, base=resolve(method.base.build)(knobs, info))
         self.method = resolve(method.spec.build)(typed_knobs(method.spec, chosen.knobs), info).train()

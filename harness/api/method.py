@@ -36,7 +36,7 @@ class BuildInfo:
     backbone_weights: str | None
     decoder: str
     base: nn.Module | None = None
-    """The built base of a plug-in."""
+    """The built base of a plug-in that trains it; any other finds its base among `networks`."""
     stage: str = "train"
     """Name of the recipe's stage that trains it."""
     networks: Mapping[str, nn.Module] = field(default_factory=dict)

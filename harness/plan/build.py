@@ -105,7 +105,7 @@ def build_network(
         networks={name: networks[name] for name in stage.networks},
     )
     seed_all(run.seed, BUILD_PLACE)
-    if base is not None and stage.owner == "own":
+    if base is not None and stage.owner == "own" and spec.trains_base:
         info = dataclasses.replace(info, base=resolve(base.build)(run.base_config(), info))
     method: Method = resolve(stage.build or spec.build)(config_of(run, stage), info)
     return method

@@ -59,7 +59,7 @@ def build(
     )
     seed_all(0, 0)
     with given(encoder):
-        if chosen.base is not None:
+        if chosen.base is not None and chosen.spec.trains_base:
             of_base = typed_knobs(chosen.base, preset_knobs(chosen.base, chosen.base_preset(family, tier, variant)))
             info = replace(info, base=resolve(chosen.base.build)(of_base, info))
         built: Method = resolve(chosen.spec.build)(typed_knobs(chosen.spec, values), info)

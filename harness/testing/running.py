@@ -12,17 +12,18 @@ from torch import Tensor
 
 from harness.api.dataset import Dataset
 from harness.api.method import Batch, Method
+from harness.api.recipe import Train
 from harness.api.registry import Chosen, registry
 from harness.api.spec import resolve
 from harness.cli.run_words import Words
 from harness.datasets import open_dataset
-from harness.datasets.loading import Loader
+from harness.datasets.loading import Loader, Source
 from harness.engine.loop import LoopConfig, Trained, train
 from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
-from harness.plan.build import build_method
+from harness.plan.build import build_method, build_network
 from harness.plan.config import RunConfig
 from harness.plan.knobs import typed_knobs
 from harness.plan.recipes import recipe_of
@@ -51,6 +52,12 @@ class MethodRunner:
     """Knobs that may not leave their defaults under `words`."""
     words: ClassVar[Mapping[str, Any]] = {}
     """Further words of the run, such as crop or backbone."""
+    folders: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that name folders of the user's: no other value does anything here."""
+    stage: ClassVar[str | None] = None
+    """The training stage of the recipe that is tested; None: the first one."""
+    predicts: ClassVar[frozenset[str]] = frozenset()
+    """Targets that its network predicts besides those that are scored from it: where they are scored from files."""
 
     def chosen(self) -> Chosen:
         """The method from the registry."""
@@ -79,16 +86,28 @@ class MethodRunner:
         )
         return run.with_knobs(knobs or {}, 3)
 
+    def training(self) -> Train:
+        """The training stage under test."""
+        recipe = recipe_of(self.run_config())
+        found = recipe.training[0] if self.stage is None else recipe.stage(self.stage)
+        assert isinstance(found, Train)
+        return found
+
     @property
     def targets(self) -> frozenset[str]:
-        """The targets that the first network predicts."""
-        recipe = recipe_of(self.run_config())
-        first = recipe.training[0].network
-        return frozenset(t for t in recipe.targets if recipe.network_of(t) == first)
+        """The targets that its network predicts."""
+        recipe, network = recipe_of(self.run_config()), self.training().network
+        return self.predicts | {t for t in recipe.targets if recipe.network_of(t) == network}
 
     def build(self, run: RunConfig, dataset: Dataset) -> Method:
-        """The method as the engine builds it."""
-        return build_method(run, dataset, None)
+        """The network of the stage as the engine builds it."""
+        if self.stage is None:
+            return build_method(run, dataset, None)
+        return build_network(run, self.training(), dataset, None, {})
+
+    def source(self, run: RunConfig, dataset: Dataset) -> Source:
+        """What is read of an image besides image and tags; for stages that read what earlier ones wrote."""
+        return Source(run.labels)
 
     def train(
         self,
@@ -128,7 +147,7 @@ class MethodRunner:
             dataset,
             dataset.ids("train"),
             method.transform(),
-            run.labels,
+            dataclasses.replace(self.source(run, dataset), background_tags=method.background_tags),
             seed=run.seed,
             batch=run.batch,
             group=run.group,

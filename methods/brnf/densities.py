@@ -143,14 +143,19 @@ class SeedGate(Density):
     def train_on(self, pixels: Pixels, seed_BKhw: Tensor, out: StepOutput) -> Tensor:
         """Add L_f2 to the losses of a step, and the moments of its scores to the statistics; the label of each pixel
         whose base seed names a class, else 255: (N,)."""
-        label_N = confident_labels(seed_BKhw, pixels.present_BK, self.config.seed_tau, 0.0).flatten()
-        label_N = label_N.masked_fill(~pixels.content_N, IGNORE)
-        front_N = label_N.masked_fill(label_N == 0, IGNORE)
+        label_N, front_N = self.front(pixels, seed_BKhw)
         learned_N = front_N if self.single else label_N
         out.losses["f2"], seen_K = self.learn(pixels, learned_N, learned_N != IGNORE)
         out.logged["f2_nats"] = out.losses["f2"].detach() / self.dim
         out.stats["f2_seen"] = seen_K[None]
         return front_N
+
+    @torch.no_grad()
+    def front(self, pixels: Pixels, seed_BKhw: Tensor) -> tuple[Tensor, Tensor]:
+        """Label of each pixel by its base seed, 255 where unsure or padding; and the same with 255 for background."""
+        label_N = confident_labels(seed_BKhw, pixels.present_BK, self.config.seed_tau, 0.0).flatten()
+        label_N = label_N.masked_fill(~pixels.content_N, IGNORE)
+        return label_N, label_N.masked_fill(label_N == 0, IGNORE)
 
     @torch.no_grad()
     def scores(self, pixels: Pixels, front_N: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from harness.api.spec import knob
 from harness.errors import Problem
-from methods.parts.bases.recipe_knobs import RecipeKnobs
+from methods.parts.bases.recipe_knobs import MAPS, RecipeKnobs
+from methods.parts.bases.segmenter_knobs import MaskSegmenterKnobs
 from methods.parts.knobs import SHARE, between, counted, each, not_negative, one_of, positive, share
 
 CARD_STEPS = 6 * 661
@@ -21,20 +22,24 @@ WORDS = {
     "final": ("prototype", "classifier", "gmm", "seed"),
 }
 """Legal values of the knobs that are words."""
+SEED = "seed"
+"""What the maps of a base are called among what travels with an image."""
 INFERRED = "inferred"
 SIPE = "code of SIPE"
 DDFP = "code of DDFP"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrnfConfig(RecipeKnobs):
+class BrnfConfig(RecipeKnobs, MaskSegmenterKnobs):
     """SIPE's network guided by a base's seeds, two flows over its pixel features, a bank of regions and samples."""
 
     clip_norm: float = knob(
-        1.0, "largest norm of the network's gradient; 0 leaves it alone", source=f"brnf.md 3, {SIPE}"
+        1.0, "largest norm of the network's gradient; 0 leaves it alone", source=f"brnf.md 3, {SIPE}", stage="train"
     )
-    rw_power: float = knob(1.5, "exponent of the maps before the walk", source=f"brnf.md 4, {SIPE}")
-    label_factor: float = knob(0.5, "weakens the background for labels that are unsure", source=f"brnf.md 4, {SIPE}")
+    rw_power: float = knob(1.5, "exponent of the maps before the walk", source=f"brnf.md 4, {SIPE}", stage="masks")
+    label_factor: float = knob(
+        0.5, "weakens the background for labels that are unsure", source=f"brnf.md 4, {SIPE}", stage=MAPS
+    )
     optimiser: str = knob(
         "sgd",
         "of the network: sgd, or adamw with lr 6e-5 and warmup .075 for a ViT",
@@ -55,6 +60,10 @@ class BrnfConfig(RecipeKnobs):
     seeds_train: str = knob("x4", "features of structural seeds in training: x4, H", source=f"brnf.md 2.1, {SIPE}")
     seeds_infer: str = knob("H", "features of structural seeds of written maps: x4, H", source=f"brnf.md 2.1, {SIPE}")
 
+    seeds: str = knob(
+        "", "folder of maps, one file an image, in place of the base's; final=seed reads those of scored images too",
+        unit="folder", source="brnf.md 2.2: CLIP-ES, SFC",
+    )  # fmt: skip
     seed_power: float = knob(1.0, "background of a base seed is (1 - largest class) to this power",
                              source="brnf.md 2.2, code of CLIP-ES: 1 or 2")  # fmt: skip
     seed_tau: float = knob(0.5, "score from which a base seed labels a pixel", source=f"brnf.md 2.5, {INFERRED}")
@@ -140,9 +149,9 @@ class BrnfConfig(RecipeKnobs):
 
     final: str = knob(
         "seed", "added to the prototype CAM of written maps: seed (gated), classifier, gmm; prototype: nothing",
-        source=f"brnf.md 4, {INFERRED}",
+        source=f"brnf.md 4, {INFERRED}", stage="write-cams",
     )  # fmt: skip
-    final_weight: float = knob(0.5, "weight of what is added", source=f"brnf.md 4, {INFERRED}")
+    final_weight: float = knob(0.5, "weight of what is added", source=f"brnf.md 4, {INFERRED}", stage="write-cams")
 
     @property
     def f1(self) -> bool:
@@ -176,6 +185,8 @@ class BrnfConfig(RecipeKnobs):
             found.append(Problem("side_dims", f"{self.side_dims}", "4 widths of at least 1"))
         if self.flow_dim == 1:
             found.append(Problem("flow_dim", "1: a flow couples two halves", "0, or at least 2"))
+        if self.final == "gmm" and not self.f1:
+            found.append(Problem("final", "gmm, and there is no GMM: w_cal=0 and w_nce=0", "final=seed or prototype"))
         for name, words in (*WORDS.items(), ("seeds_train", ("x4", "H")), ("seeds_infer", ("x4", "H"))):
             found += one_of(name, getattr(self, name), words)
         return found

@@ -19,7 +19,7 @@ from harness.api.method import Batch, BuildInfo, OptimizerPlan, Progress, StepOu
 from methods.brnf.bank import Bank, regions
 from methods.brnf.densities import Classifier, Density, Pixels, SeedGate, pixels_of
 from methods.brnf.flow_optimiser import FiniteAdam
-from methods.brnf.knobs import BrnfConfig
+from methods.brnf.knobs import SEED, BrnfConfig
 from methods.brnf.losses import calibration_loss, guidance_loss
 from methods.parts.bases.prototype_net import Localised, SipeNet, localise_batch
 from methods.parts.bases.schedules import power_adamw
@@ -31,8 +31,6 @@ from methods.parts.ops.map_fusion import over_maximum, scores_beside_background
 from methods.parts.ops.prototypes import consistency_loss, normalise, valid_map
 from methods.parts.views.placed_views import PlacedViews
 
-SEED = "seed"
-"""Name of the base seeds among what travels with an image."""
 CARD_CNN_DIM = 2048
 """Channels of the last stage of the card's ResNet-50."""
 
@@ -142,7 +140,7 @@ class Brnf(StageCam):
         )
         valid_BKhw = valid_map(content, group.tags_BC, (int(side_BDhw.shape[2]), int(side_BDhw.shape[3])))
         proto_BKhw = normalise(found.is_cam * valid_BKhw)
-        seed_BKhw = self.base_seed(group, valid_BKhw)
+        seed_BKhw = self.base_seed(group.extra[SEED], valid_BKhw)
         out = StepOutput({"cls": multilabel_soft_margin(found.score_BC, group.tags_BC)})
         if phase.flows:
             v_BDhw = (side_BDhw if self.project is None else self.project(side_BDhw)).float()
@@ -161,13 +159,13 @@ class Brnf(StageCam):
         return out
 
     @torch.no_grad()
-    def base_seed(self, group: Batch, valid_BKhw: Tensor) -> Tensor:
-        """The base's seeds as the view shows them, (B,K,h,w) in [0,1]: classes of the tags over their own maximum, and
-        what they leave of 1, to the power `seed_power`, as background (brnf.md 2.2).
+    def base_seed(self, maps_BLhw: Tensor, valid_BKhw: Tensor) -> Tensor:
+        """A base's maps, of L = C or K labels, as seeds (B,K,h,w) in [0,1]: classes of the tags over their own maximum,
+        and what they leave of 1, to the power `seed_power`, as background (brnf.md 2.2).
 
         A background map of the base's own is not read: that of a gated seed is made of its classes too.
         """
-        given = group.extra[SEED].float()[:, -self.info.num_classes :].clamp(min=0)
+        given = maps_BLhw.float()[:, -self.info.num_classes :].clamp(min=0)
         grid = (int(valid_BKhw.shape[2]), int(valid_BKhw.shape[3]))
         if given.shape[-2:] != grid:
             given = F.interpolate(given, grid, mode="bilinear", align_corners=False)

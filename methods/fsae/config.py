@@ -120,6 +120,7 @@ METHOD = MethodSpec(
     targets=("cam", "pseudo", "segmentation"),
     title="FSAE: activation expansion by an averaged teacher, WACV 2025, on a base that makes CAMs",
     ablations=ABLATIONS,
+    tables="methods.fsae.tables:PAPER",
     plugin=True,
     trains_base=True,
     bases=("cam", "toco"),

@@ -69,7 +69,7 @@ def make(
         decoder=words["decoder"],
     )
     torch.manual_seed(0)
-    if chosen.base is not None:
+    if chosen.base is not None and spec.trains_base:
         beneath = _config(chosen.base, chosen.base_preset("voc", "paper", variant), base_knobs)
         info = dataclasses.replace(info, base=resolve(chosen.base.build)(beneath, info))
     return resolve(spec.build)(config, info).train()
