@@ -96,7 +96,8 @@ def _with_networks(
     """The run as far as the word `until` goes, with the sizes of the further networks that it trains then."""
     whole = recipe_of(run)
     defaults = {name: plain(f.default) for name, f in chosen.spec.config.knobs().items()}
-    problems.extend(stage_problems(chosen.spec, whole, recipe_of(dataclasses.replace(run, knobs=defaults))))
+    default = recipe_of(dataclasses.replace(run, knobs=defaults))
+    problems.extend(stage_problems(chosen.spec, whole, default))
     recipe = whole if words.until is None else whole.until(words.until)
     problems.extend(_missing_crf(recipe))
     last = recipe.stages[-1] is whole.stages[-1]
@@ -116,7 +117,9 @@ def _with_networks(
         if "group" not in asked:
             own["group"] = min(own["group"], own["batch"])
         sizes[name] = {size: own[size] for size in SIZES}
-    unread = [name for name in NETWORK_WORDS if any(v is not None for v in given[name].values()) and name not in sizes]
+    # One that `until` or a knob leaves out may be named all the same: rows of one plan share the words of the line.
+    known = {stage.network for stage in (*whole.training, *default.training)}
+    unread = [name for name in NETWORK_WORDS if any(v is not None for v in given[name].values()) and name not in known]
     problems.extend(
         Problem(name, f"{chosen.name} trains no network of this name", f"it trains: {', '.join(sizes) or 'one alone'}")
         for name in unread

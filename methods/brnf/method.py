@@ -21,7 +21,7 @@ from methods.brnf.densities import Classifier, Density, Pixels, SeedGate, pixels
 from methods.brnf.flow_optimiser import FiniteAdam
 from methods.brnf.knobs import SEED, BrnfConfig
 from methods.brnf.losses import calibration_loss, guidance_loss
-from methods.parts.bases.prototype_net import Localised, SipeNet, localise_batch
+from methods.parts.bases.prototype_net import Localised, SipeNet, localise
 from methods.parts.bases.schedules import power_adamw
 from methods.parts.bases.stage_cam import StageCam
 from methods.parts.nets.stage_classifier import FROZEN
@@ -238,7 +238,7 @@ class Brnf(StageCam):
         if tags_BC is None:
             tags_BC = torch.ones(pair_2B3HW.shape[1], self.info.num_classes, device=pair_2B3HW.device)
         config = self.config
-        return localise_batch(
+        return localise(
             self.net,
             pair_2B3HW,
             tags_BC,

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
-from methods.parts.bases.prototype_net import Localised, SipeNet, localise_batch
+from harness.errors import BadInput, Problem
+from methods.parts.bases.prototype_net import Localised, SipeNet, localise
 from methods.parts.bases.stage_cam import StageCam
 from methods.parts.nets.stages import Stages
 from methods.parts.ops.losses import multilabel_soft_margin
-from methods.parts.ops.map_fusion import scores_beside_background
+from methods.parts.ops.map_fusion import mirrored_sum
 from methods.parts.ops.prototypes import consistency_loss, normalise, valid_map
-from methods.sipe.knobs import SipeConfig
+from methods.sipe.config import SipeConfig
 
 
 class Sipe(StageCam):
@@ -72,12 +73,11 @@ class Sipe(StageCam):
     def localised(self, pair_2B3HW: Tensor, tags_BC: Tensor | None) -> Tensor:
         """IS-CAM (B,K,h,w) of images and mirrors, or with the knob `maps` the CAM of the classes alone, (B,C,h,w)."""
         config = self.config
-        if config.maps == "cam":
-            plain, mirrored = self.net.class_maps(pair_2B3HW.flatten(0, 1)).float().relu().chunk(2)
-            return plain + mirrored.flip(-1)
+        if self.plain:
+            return mirrored_sum(self.net.class_maps(pair_2B3HW.flatten(0, 1)).unflatten(0, (2, -1)))
         if tags_BC is None:
             tags_BC = torch.ones(pair_2B3HW.shape[1], self.info.num_classes, device=pair_2B3HW.device)
-        _, is_cam = localise_batch(
+        _, is_cam = localise(
             self.net,
             pair_2B3HW,
             tags_BC,
@@ -89,14 +89,24 @@ class Sipe(StageCam):
         return is_cam
 
     def scores(self, maps_BLHW: Tensor) -> Tensor:
-        """Each class's map beside the background's, which of plain CAMs is a constant: .5 is the card's argmax."""
-        if self.config.maps == "is_cam":
-            return scores_beside_background(maps_BLHW)
-        maps = normalise(maps_BLHW)
-        total_B1HW = maps.amax(dim=1, keepdim=True) + self.config.cam_background
-        return maps / total_B1HW
+        """Each class over its own maximum; the background's map, which is first, is left out."""
+        return normalise(maps_BLHW if self.plain else maps_BLHW[:, 1:])
+
+    def background(self, maps_BLHW: Tensor) -> Tensor | None:
+        """The background's map over its maximum: the largest map decides (sipe.md 2.4). Plain CAMs have none."""
+        return None if self.plain else normalise(maps_BLHW[:, :1])[:, 0]
+
+    @property
+    def plain(self) -> bool:
+        """Whether its maps are the CAM itself."""
+        return self.config.maps == "cam"
 
 
 def build(config: SipeConfig, info: BuildInfo) -> Sipe:
-    """The method on its backbone. Raises BadInput where backbone, weights or crop do not fit."""
+    """The method on its backbone. Raises BadInput where backbone, weights or crop do not fit, and for data without a
+    background, of which it makes a map."""
+    if not info.has_background:
+        raise BadInput(
+            Problem("data", "no background class, of which sipe makes a map", "data with one, or methods=cam")
+        )
     return Sipe(config, info)

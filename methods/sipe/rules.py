@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.parts.bases.self_background import SelfBackgroundRules
-from methods.sipe.knobs import SipeConfig
+from methods.sipe.config import SipeConfig
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from harness.plan.knobs import plain
 from harness.store import Results
 from reports.papers.verdicts import changed_knobs
 from reports.rows.data import from_json
-from reports.rows.row import Filters, Row, Scored, Setting
+from reports.rows.row import Filters, Row, Scored
 from reports.rows.rows import rows_of
 from reports.rows.studies import Runs, by_key, chosen_runs
 
@@ -150,9 +150,10 @@ def _group(
 
 def _scored(row: Row, column: TableColumn, evals: Mapping[str, Mapping[str, Any]]) -> Scored | None:
     """The evals of a row that a column asks for: its target, rule, scales and flip, without CRF."""
-    scored = row.scores.get(Setting(column.target, column.tags, column.rule))
-    if scored is None:
+    setting = row.setting(column.target, column.tags, column.rule)
+    if setting is None:
         return None
+    scored = row.scores[setting]
     how = evals[scored.evals[0]]
     scales = tuple(float(s) for s in (how["scales"] or "1").split(","))
     fits = (

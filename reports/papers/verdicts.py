@@ -20,7 +20,7 @@ from harness.store import Results
 from reports.format.table import Score
 from reports.papers.claims import Claim
 from reports.rows.data import from_json
-from reports.rows.row import USUAL_TAGS, Filters, Row, Setting
+from reports.rows.row import NO_RULE, USUAL_TAGS, Filters, Row, Scored, Setting
 from reports.rows.rows import rows_of
 from reports.rows.studies import by_key, chosen_runs
 
@@ -28,6 +28,8 @@ TOLERANCE = 0.5
 """Points of mIoU by which a claim may be missed and still count as reproduced."""
 WIDEST = 1.0
 """Points: a half-width of the interval above this says nothing."""
+SEGMENTER = "segmenter"
+"""The network of a recipe that segmentation is scored from."""
 SEEDS = 3
 """Fewer seeds than this have no interval to judge by."""
 Verdict = Literal["reproduced", "above", "below", "too uncertain", "not run", "not comparable"]
@@ -35,7 +37,7 @@ BACKBONES = {
     "ViT-B": "vit_base_patch16_224.orig_in21k_ft_in1k",
     "DeiT-B": "deit_base_patch16_224.fb_in1k",
     "RN50": "resnet50.tv_in1k",
-    "RN101": "resnet101",
+    "RN101": "resnet101.tv_in1k",
     "RN101s": "resnet101s.gluon_in1k",
 }
 """Printed names to the timm weights that the papers start from (fsr.md and toco.md section 1, agmm.md section 3)."""
@@ -95,27 +97,31 @@ class Judge:
         if claim.split not in self._rows:
             self._rows[claim.split] = rows_of(self._results, Filters(weights=self._weights, split=claim.split))
         rows = [r for r in self._rows[claim.split] if (r.method, r.protocol) == (claim.method, "fixed")]
-        return [r for r in rows if _setting(claim) in r.scores]
+        return [r for r in rows if _setting(claim, r) is not None]
 
     def _started(self, row: Row) -> str:
         return max(str(self._runs[k]["started"]) for k in row.keys)
 
     def _values(self, claim: Claim, row: Row) -> list[float]:
         """mIoU of each seed, percent."""
-        evals = row.scores[_setting(claim)].evals
+        evals = _scored(claim, row).evals
         found = dict(mious(self._results.counts.filter(pl.col("eval").is_in(evals))).select("eval", "miou").iter_rows())
         return [100 * float(found[e]) for e in evals]
 
     def _reasons(self, claim: Claim, row: Row, chosen: Chosen) -> list[str]:
         """In what claim and run differ, in words; empty where they may be compared."""
         config = from_json(self._runs[row.keys[0]]["config"])
-        scored = self._evals[row.scores[_setting(claim)].evals[0]]
+        scored = self._evals[_scored(claim, row).evals[0]]
+        further = dict(config.get("networks") or {})
+        backbone = row.backbone
+        if claim.target == "segmentation" and SEGMENTER in further:
+            backbone = further[SEGMENTER]["backbone"]
         reasons = [
             f"{name} {ours}"
             for name, ours, theirs in (
                 ("data", row.dataset, claim.dataset),
                 ("supervision", row.supervision, claim.supervision),
-                ("backbone", row.backbone, claim.backbone and BACKBONES.get(claim.backbone, claim.backbone)),
+                ("backbone", backbone, claim.backbone and BACKBONES.get(claim.backbone, claim.backbone)),
                 ("CRF", scored["crf"] or "none", claim.crf),
             )
             if theirs is not None and ours != theirs
@@ -183,8 +189,11 @@ def _work_reasons(claim: Claim, row: Row, config: Mapping[str, Any], chosen: Cho
     if card is None:
         return [f"variant {row.variant}, which the method no longer has"]
     reasons = []
-    if row.iterations != (card.card_iterations,):
-        reasons.append(f"{'-'.join(map(str, row.iterations))} of {card.card_iterations} iterations")
+    # A recipe's steps are those of all its networks; `card_iterations` are those of the first.
+    further = (card.networks.get(name, {}).get("iterations", card.iterations) for name in config.get("networks") or {})
+    steps = card.card_iterations + sum(further)
+    if row.iterations != (steps,):
+        reasons.append(f"{'-'.join(map(str, row.iterations))} of {steps} iterations")
     for name in ("crop", "batch"):
         if name in config and config[name] != getattr(card, name):
             reasons.append(f"{name} {config[name]}")
@@ -199,9 +208,14 @@ def _method(word: str) -> Chosen | None:
         return None
 
 
-def _setting(claim: Claim) -> Setting:
-    maps = claim.target != "segmentation"
-    return Setting(claim.target, USUAL_TAGS[claim.target], "fixed" if maps else "none")
+def _setting(claim: Claim, row: Row) -> Setting | None:
+    return row.setting(claim.target, USUAL_TAGS[claim.target], NO_RULE if claim.target == "segmentation" else "fixed")
+
+
+def _scored(claim: Claim, row: Row) -> Scored:
+    setting = _setting(claim, row)
+    assert setting is not None
+    return row.scores[setting]
 
 
 def _scales(text: str | None) -> list[float]:

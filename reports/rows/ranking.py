@@ -15,7 +15,7 @@ from harness.scoring.intervals import Interval, NotPaired, Resampled, resample
 from harness.scoring.metrics import all_background, mious
 from reports.format.table import Score
 from reports.rows.data import differences, sorted_apart
-from reports.rows.row import RULES, USUAL_TAGS, Row, Scored, Setting
+from reports.rows.row import NO_RULE, RULES, USUAL_TAGS, Row, Scored, Setting
 
 Counts: TypeAlias = Mapping[str, pl.DataFrame]
 """The table `counts` by eval."""
@@ -23,7 +23,6 @@ Counts: TypeAlias = Mapping[str, pl.DataFrame]
 ORACLE = "†"
 OTHER_RULE = "‡"
 BELOW = "*"
-NO_RULE = "none"
 
 
 @dataclass(frozen=True)

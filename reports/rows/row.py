@@ -12,6 +12,10 @@ USUAL_TAGS = {"cam": "truth", "pseudo": "truth", "segmentation": "none"}
 RULES = ("fixed", "held-out", "oracle")
 
 
+NO_RULE = "none"
+"""Threshold rule of what has no threshold."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """How a target was scored, besides the network: what a score's column must say."""
@@ -110,6 +114,12 @@ class Row:
     def labels(self) -> str:
         """The labels that it learned from, and how much they label where the store says so."""
         return f"{self.supervision} ({self.data.density})" if self.data.density else self.supervision
+
+    def setting(self, target: str, tags: str, rule: str) -> Setting | None:
+        """Its setting of this threshold rule, or of what needs no threshold: label maps, and maps that have one of the
+        background beside them. None where it was not scored so."""
+        found = (Setting(target, tags, one) for one in (rule, NO_RULE))
+        return next((setting for setting in found if setting in self.scores), None)
 
     @property
     def targets(self) -> tuple[str, ...]:

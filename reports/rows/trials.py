@@ -9,8 +9,8 @@ import polars as pl
 from harness.plan.studies import preference
 from harness.scoring.metrics import mious
 from harness.store import Results, latest_runs
-from reports.rows.ranking import NO_RULE, Quantity
-from reports.rows.row import Row
+from reports.rows.ranking import Quantity
+from reports.rows.row import NO_RULE, Row
 
 
 @dataclass(frozen=True)

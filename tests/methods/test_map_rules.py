@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from methods.irn.config import IrnConfig
 from methods.irn.rules import IrnRules
 from methods.parts.ops.random_walk import random_walk, walked_masks
-from methods.sipe.knobs import SipeConfig
+from methods.sipe.config import SipeConfig
 from methods.sipe.rules import SipeRules
 
 SIZE = (60, 75)

@@ -17,7 +17,7 @@ from methods.parts.bases.boundary_trainer import BoundaryTrainer, fitted_radius
 from methods.parts.bases.prototype_net import SipeNet, fuse, localise
 from methods.parts.ops.pixel_pairs import affinity, affinity_loss, pair_labels
 from methods.parts.ops.prototypes import consistency_loss, normalise, valid_map
-from methods.sipe.knobs import SipeConfig
+from methods.sipe.config import SipeConfig
 from methods.sipe.method import Sipe
 
 INFO = BuildInfo(
@@ -131,12 +131,14 @@ def test_sipe_s_losses_are_the_card_s():
     assert method.optimizers()[0].clip_norm == 1.0
 
 
-def test_sipe_s_scores_are_its_argmax_at_one_half():
+def test_sipe_s_scores_and_background_are_its_argmax():
     method = coloured()
     image = pictures(64)[1:, :, :48]
     tags = torch.tensor([[1.0, 0.0, 1.0]])
-    found = method.predict(image, tags, want=frozenset({"cam"})).cam_BCHW
+    prediction = method.predict(image, tags, want=frozenset({"cam"}))
+    found, background = prediction.cam_BCHW, prediction.background_BHW
     assert found is not None
+    assert background is not None
     maps = []
     for scale in (1.0, 0.5, 1.5, 2.0):
         here = round(scale * 48), round(scale * 64)
@@ -144,7 +146,7 @@ def test_sipe_s_scores_are_its_argmax_at_one_half():
         maps.append(localise(method.eval().net, torch.cat([one, one.flip(-1)]), tags[0])[1])
     labels, fused = fuse(maps, tags[0], (48, 64))
     score, best = found[0].max(0)
-    ours = torch.where(score > 0.5, best + 1, 0)
+    ours = torch.where(score > background[0], best + 1, 0)
     assert float((ours == labels[fused.argmax(0)]).float().mean()) > 0.999
     assert len(ours.unique()) > 1
     assert not found[0, 1].any()

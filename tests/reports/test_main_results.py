@@ -254,3 +254,36 @@ def test_bad_words(every: ToyStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("error:") == 3
     assert main(run, ["paper=fsr", "table=4", f"store={every.root}"]) == 2
     assert "no main table" in capsys.readouterr().err
+
+
+def sipe_runs(toy: ToyStore, name: str, knobs: dict[str, object] | None = None, **other: object) -> None:
+    """Three seeds of the card's recipe: 3,305 + 990 + 20,000 steps."""
+    networks = {"segmenter": {"backbone": "resnet101.tv_in1k"}, "affinity": {"backbone": "resnet50.tv_in1k"}}
+    preset = resolve(registry().spec("sipe").preset)("voc", "paper", "default")
+    values = {**preset_knobs(registry().spec("sipe"), preset), **(knobs or {})}
+    for seed in range(3):
+        key = card_run(
+            toy, f"{name}-{seed}", "sipe", seed=seed, backbone="resnet50.tv_in1k",
+            **{"iterations": 24295, "config": {"networks": networks, "knobs": values}, **other},
+        )  # fmt: skip
+        shared = {"split": "train", "scales": "1,0.5,1.5,2", "flip": True, "protocol": "fixed"}
+        toy.evaluate(key, "cam", 20, **{"rule": "none", "threshold": None, **shared})
+        toy.evaluate(key, "segmentation", 10, split="val", protocol="fixed", crf="none")
+
+
+def test_a_recipe_is_judged_by_all_its_steps_and_its_segmenter(toy: ToyStore) -> None:
+    """Maps with a background of their own have no threshold, and stand beside a claim that a threshold would have."""
+    sipe_runs(toy, "sipe-voc")
+    maps = of(toy, "SIPE", table="results", column="VOC train, maps", paper="sipe")
+    assert (maps["verdict"], maps["why"]) == ("below", "")
+    assert maps["ours"] == pytest.approx(swapped_miou(20))
+    segmented = of(toy, "SIPE (RN101)", table="results", column="VOC val", paper="sipe")
+    assert "backbone" not in str(segmented["why"])
+    assert "iterations" not in str(segmented["why"])
+    assert "backbone" in str(of(toy, "SIPE (WR38)", table="results", column="VOC val", paper="sipe")["why"])
+
+
+def test_a_shorter_recipe_is_not_the_card_s(toy: ToyStore) -> None:
+    sipe_runs(toy, "sipe-voc", iterations=3305)
+    why = of(toy, "SIPE", table="results", column="VOC train, maps", paper="sipe")["why"]
+    assert "3305 of 24295 iterations" in str(why)

@@ -132,30 +132,6 @@ def _fit(maps_BDhw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def localise_batch(
-    network: SipeNet,
-    pair_2B3HW: Tensor,
-    tags_BC: Tensor,
-    *,
-    background_factor: float = 0.5,
-    seed_features: str = "H",
-    mask_cam: bool = False,
-    present_only: bool = False,
-    map_factor: float = 1.0,
-) -> tuple[Tensor, Tensor]:
-    """As `localise`, of images of one size and their mirrors: (B,K,h,w) each."""
-    pair = network.maps(pair_2B3HW.flatten(0, 1))
-    maps, deep, hierarchical = (x[: len(tags_BC)] + x[len(tags_BC) :].flip(-1) for x in pair)
-    size = (int(hierarchical.shape[2]), int(hierarchical.shape[3]))
-    valid_BK11 = torch.cat([torch.ones_like(tags_BC[:, :1]), tags_BC], dim=1).to(maps.dtype)[:, :, None, None]
-    cam = background_cam(_fit(maps, size), valid_BK11, present_only=present_only, masked=mask_cam)
-    cam = weakened(cam, map_factor)
-    features = _fit(deep, size) if seed_features == "x4" else hierarchical
-    seeds, _ = structure_seeds(cam, features, valid_BK11, background_factor=background_factor)
-    return cam, prototype_maps(hierarchical, class_prototypes(hierarchical, seeds))
-
-
-@torch.no_grad()
 def localise(
     network: SipeNet,
     pair_23HW: Tensor,
@@ -165,23 +141,26 @@ def localise(
     seed_features: str = "H",
     mask_cam: bool = False,
     present_only: bool = False,
+    map_factor: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """CAM and IS-CAM, (K,h,w) each, of one scale of an image, whose mirror is the pair's second (sipe.md 2.4).
+    """CAM and IS-CAM, (K,h,w) each, of one scale of an image, whose mirror is the pair's second (sipe.md 2.4); of
+    images of one size, (2,B,3,H,W) with tags (B,C), they are (B,K,h,w).
 
     Class maps and features of both are summed, the mirror's turned back. As published, seeds come from the
     hierarchical features and the CAM is not masked by the tags, so that absent classes may win cells, which then
     are no seeds.
     """
-    cam, is_cam = localise_batch(
-        network,
-        pair_23HW[:, None],
-        tags_C[None],
-        background_factor=background_factor,
-        seed_features=seed_features,
-        mask_cam=mask_cam,
-        present_only=present_only,
-    )
-    return cam[0], is_cam[0]
+    tags_BC = tags_C[None] if tags_C.ndim == 1 else tags_C
+    pair = network.maps(pair_23HW.reshape(-1, *pair_23HW.shape[-3:]))
+    maps, deep, hierarchical = (x[: len(tags_BC)] + x[len(tags_BC) :].flip(-1) for x in pair)
+    size = (int(hierarchical.shape[2]), int(hierarchical.shape[3]))
+    valid_BK11 = torch.cat([torch.ones_like(tags_BC[:, :1]), tags_BC], dim=1).to(maps.dtype)[:, :, None, None]
+    cam = background_cam(_fit(maps, size), valid_BK11, present_only=present_only, masked=mask_cam)
+    cam = weakened(cam, map_factor)
+    features = _fit(deep, size) if seed_features == "x4" else hierarchical
+    seeds, _ = structure_seeds(cam, features, valid_BK11, background_factor=background_factor)
+    is_cam = prototype_maps(hierarchical, class_prototypes(hierarchical, seeds))
+    return (cam[0], is_cam[0]) if tags_C.ndim == 1 else (cam, is_cam)
 
 
 def weakened(cam_BKhw: Tensor, factor: float) -> Tensor:

@@ -55,6 +55,11 @@ class StageCam(Method):
     def scores(self, maps_BLHW: Tensor) -> Tensor:
         """Scores of the classes (B,C,H,W) in [0,1] of summed maps at image size."""
 
+    def background(self, maps_BLHW: Tensor) -> Tensor | None:
+        """Score of the background (B,H,W) that `scores` are held against, where the method has a map of it; as written
+        here there is none, and a threshold decides."""
+        return None
+
     def transform(self) -> PlacedViews:
         """Images placed on a square (irn.md 2.1)."""
         config = self.config
@@ -103,7 +108,10 @@ class StageCam(Method):
     def predict(
         self, images_B3HW: Tensor, tags_BC: Tensor | None = None, *, want: frozenset[str], weights: str = "student"
     ) -> Prediction:
-        """CAM of all scales and mirrors, absent classes 0. Raises ValueError for another target or other weights."""
+        """CAM of all scales and mirrors, absent classes 0, and the background's score where there is one.
+
+        Raises ValueError for another target or other weights.
+        """
         if weights != "student" or want - {"cam"}:
             raise ValueError(f"{type(self).__name__} makes cam with student weights, not {sorted(want)} with {weights}")
         size = (int(images_B3HW.shape[-2]), int(images_B3HW.shape[-1]))
@@ -113,7 +121,9 @@ class StageCam(Method):
             total = one if total is None else total.add_(one)
         assert total is not None
         cam_BCHW = self.scores(total)
-        return Prediction(cam_BCHW if tags_BC is None else cam_BCHW * tags_BC[:, :, None, None])
+        if tags_BC is not None:
+            cam_BCHW = cam_BCHW * tags_BC[:, :, None, None]
+        return Prediction(cam_BCHW, background_BHW=self.background(total))
 
     def describe(self) -> dict[str, Any]:
         """Values fitted to this size."""

@@ -21,7 +21,7 @@ from methods.parts.ops.pseudo import refined_scores
 from methods.parts.stages.masks import MaskWorker
 from methods.parts.stages.refine import LabelWorker, maps_of
 from methods.parts.stages.write_cams import CamWriter, writer
-from methods.sipe.knobs import SipeConfig
+from methods.sipe.config import SipeConfig
 from methods.sipe.method import Sipe
 from methods.sipe.rules import SipeRules
 
