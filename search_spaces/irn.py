@@ -10,7 +10,7 @@ from harness.api.space import Choice, Float, Gap, Int, Space
 
 SPACE = Space(
     {
-        ("conf_bg", "conf_fg"): Gap(low=(0.03, 0.3), gap=(0.05, 0.2)),
+        ("conf_bg", "conf_fg"): Gap(low=(0.03, 0.3), gap=(0.05, 0.3)),
         "mask_background": Float(0.1, 0.5),
         "cam_background": Float(0.05, 0.4),
         "crf_gt_prob": Float(0.5, 0.9),
