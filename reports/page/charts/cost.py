@@ -121,6 +121,7 @@ def _places(points: Sequence[tuple[float, float, str]]) -> list[str]:
     at = [(1000 * (x - left) / ((max(xs) - left) or 1), 330 * (y - low) / ((max(ys) - low) or 1))
           for x, y in zip(xs, ys, strict=True)]  # fmt: skip
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in at]
+    taken.append((1000, -100, 2000, 500))  # beyond the right end names are cut off
     out = []
     for (x, y), (_, _, name) in zip(at, points, strict=True):
         boxes = {place: _box(x, y, 7 * len(name), place) for place in PLACES}

@@ -11,11 +11,15 @@ import polars as pl
 import pytest
 from fixture_store import ToyStore, frame, swapped_miou
 from many_runs import many_runs
+from plotly.offline import get_plotlyjs
+from rasters import rasters
 
 from harness.cli.parsing import main
 from reports.page.__main__ import run
 from reports.page.build import page_of
+from reports.page.charts.cost import _places
 
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
 SCORE = f"{swapped_miou(10):.1f} <small>"
 
 
@@ -148,6 +152,32 @@ def test_a_row_is_made_again_by_the_words_of_its_sweep(toy: ToyStore) -> None:
     (toy.root / "sweeps").mkdir()
     (toy.root / "sweeps" / "abc.json").write_text(json.dumps(outline))
     assert "python -m harness.sweep methods=fsr,toco trials=4<" in page_of(toy.root)
+
+
+def test_the_committed_board_of_photos_shows_none() -> None:
+    text = page_of(RESULTS / "msrc21_tags")
+    own = list(rasters(get_plotlyjs().encode(), "plotly.min.js"))  # a dot of one pixel
+    assert list(rasters(text.encode(), "board.html")) == own
+    assert "pictures are not in the store" in text
+    assert "65.7 <small>[62.6, 68.0]" in text
+
+
+def test_the_committed_page_of_shapes_has_pictures_and_stays_small() -> None:
+    page = RESULTS.parent / "board.html"
+    assert page.stat().st_size <= 8e6
+    text = page.read_text(encoding="utf-8")
+    assert len(list(rasters(text.encode(), page.name))) > 40
+    assert "pictures are not in the store" not in text
+
+
+def test_names_stand_where_they_cover_nothing() -> None:
+    # Alone a name stands to the right of its point; of two close ones the second has no room there; at the right end
+    # of the chart there is none at all.
+    assert _places([(1.0, 10.0, "a"), (2.0, 90.0, "b")]) == ["middle right", "middle left"]
+    assert _places([(1.0, 50.0, "long name"), (1.06, 50.0, "b"), (2.0, 10.0, "c")])[:2] == [
+        "middle left",
+        "middle right",
+    ]
 
 
 def test_no_tuned_study_says_so(toy: ToyStore) -> None:
