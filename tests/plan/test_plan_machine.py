@@ -8,6 +8,7 @@ from harness.api.registry import registry
 from harness.cli.parsing import parse
 from harness.cli.run_words import Words
 from harness.errors import BadInput
+from harness.plan import one_study
 from harness.plan import row as planning
 from harness.plan.payload import PlannedData
 from harness.plan.plan import Plan, make_plan
@@ -36,7 +37,7 @@ def test_the_same_words_over_other_data_or_weights_are_another_study(tmp_path, m
             patch.setattr(PlannedData, "of", moved(split))
             assert plan("methods=cam").studies[0].study.id != one.study.id, split
     other = dataclasses.replace(one.pretrained, digest="other")
-    monkeypatch.setattr(planning, "find", lambda backbone, weights: other)
+    monkeypatch.setattr(one_study, "find", lambda backbone, weights: other)
     assert plan("methods=cam").studies[0].study.id != one.study.id, "other weights"
 
 

@@ -81,7 +81,7 @@ def test_exit_codes(voc_folder: Maker, capsys: pytest.CaptureFixture[str]) -> No
         [f"data.root={root}", "data.masks=../a"],
     ):
         assert data.main(["check", "data=folder", *words]) == 2
-    assert "known: annotations, classes, drop, keep, masks, root" in capsys.readouterr().err
+    assert "known: annotations, classes, drop, keep, masks, pseudo, root" in capsys.readouterr().err
     assert data.main(["check", "data=foldr"]) == 2
     assert "did you mean folder?" in capsys.readouterr().err
     assert data.main(["check", "data.name=shapes", "data.n_train=2", "data.n_val=1", "data.n_test=1"]) == 0
