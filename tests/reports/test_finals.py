@@ -104,8 +104,9 @@ def test_single_runs_on_other_data_are_rows_of_their_own(toy: ToyStore) -> None:
 
 
 def test_gpu_seconds_count_whatever_the_device_is_called() -> None:
-    stopped = {"key": "a", "device": "cpu", "gpu_seconds": 1800.0, "seconds": json.dumps({"reached": 0.4, "unfinished": 1800.0}),
-               "world_size": 1, "threads": 2}  # fmt: skip
+    seconds = json.dumps({"reached": 0.4, "unfinished": 1800.0})
+    machine = {"device": "cpu", "world_size": 1, "threads": 2}
+    stopped = {"key": "a", "gpu_seconds": 1800.0, "seconds": seconds, **machine}
     done = {**stopped, "device": "NVIDIA H200", "gpu_seconds": 900.0}
     on_cpu = {**stopped, "gpu_seconds": 0.0, "seconds": json.dumps({"reached": 0.4, "unfinished": 3600.0})}
     assert hours([stopped, done, on_cpu]) == (0.75, 2.0)
