@@ -110,14 +110,16 @@ def _draw(axis: object, setting: Setting, methods: Sequence[str]) -> None:
         axis.axhline(100 * score.value, color="0.3", linestyle="--", linewidth=0.9, label=f"{display_name(row)}, masks")
         if score.low == score.low:
             axis.axhspan(100 * score.low, 100 * score.high, color="0.3", alpha=0.12, linewidth=0)
-    bottom = axis.get_ylim()[0]
+    axis.xaxis.set_major_formatter("{x:g}")
     for labels, share in dict.fromkeys((p.labels, p.share) for p in setting.points):
         axis.annotate(
-            labels, (100 * share, bottom), (0, 3), textcoords="offset points", rotation=90, fontsize=6, color="0.45",
-            ha="center", va="bottom",
+            labels, (100 * share, 1.0), (-2, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+            rotation=30, rotation_mode="anchor", fontsize=6, color="0.35", annotation_clip=False,
         )  # fmt: skip
     axis.set_xlabel("labelled pixels of the training images, %", fontsize=8)
     axis.set_ylabel("mIoU, %", fontsize=8)
     axis.tick_params(labelsize=7)
     head = setting.head
-    axis.set_title(f"{head.dataset}, {head.split}, {len(head.seeds)} seed{'s' * (len(head.seeds) > 1)}", fontsize=9)
+    axis.set_title(
+        f"{head.dataset}, {head.split}, {len(head.seeds)} seed{'s' * (len(head.seeds) > 1)}", fontsize=9, pad=30
+    )
