@@ -17,6 +17,8 @@ SHAPES_DECODER = "deeplabv3plus"
 """Its stride-4 skip brings `full` from 31 to 52 mIoU in the same 160 steps: objects are small on `shapes`."""
 CARD_ITERATIONS = {"voc": 20000, "coco": 80000}
 """T of the card, by family."""
+SPARSE_SMOKE = 80
+"""Steps of the methods of sparse labels at tier smoke: a run of the slowest, `ema`, takes about 40 core-seconds."""
 CAM_THRESHOLD = {"voc": 0.5, "coco": 0.45}
 PSEUDO_HIGH = {"voc": 0.7, "coco": 0.65}
 WARMUP_STEPS = 1500
@@ -115,10 +117,10 @@ def sized_preset(
     return Preset(backbone=VIT_TINY, crop=96, batch=16, group=16, iterations=smoke_iterations, **common)
 
 
-def supervised_preset(family: str, tier: str) -> Preset:
+def supervised_preset(family: str, tier: str, smoke_iterations: int = 160) -> Preset:
     """The preset of methods whose one loss is cross-entropy on labelled pixels: sparse labels or masks."""
     small = small_knobs(family, tier, tags=False)
     if small and family != "shapes":
         small |= LAB_SUPERVISED
     knobs = {"warmup": card_knobs(family)["warmup"], **small}
-    return sized_preset(family, tier, knobs, smoke_iterations=160, lab_iterations=300)
+    return sized_preset(family, tier, knobs, smoke_iterations=smoke_iterations, lab_iterations=300)

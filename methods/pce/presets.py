@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.api.spec import Preset
-from methods.parts.sizes import supervised_preset
+from methods.parts.sizes import SPARSE_SMOKE, supervised_preset
 
 
 def preset(family: str, tier: str, variant: str) -> Preset:
-    """The values of one dataset family and tier; there is one variant."""
-    return supervised_preset(family, tier)
+    """Those of `full`, on `shapes` and at tier smoke as short as the other methods of sparse labels; one variant."""
+    return supervised_preset(family, tier, SPARSE_SMOKE)

@@ -3,7 +3,7 @@
 `WSSS_REAL_DATA=<folder> python -m tests.results.stored_keys` writes it anew; the folder holds `msrc21/`, `camvid11/`
 and `weights/`. A row that turns from `equal` yes to no, or from `done` to anything else, is a result lost.
 
-Keys are those without the pixels of images, which these runs did not record: a plan counts them as done and says so.
+Keys of runs that did not record the pixels of their images are those without: a plan counts them as done and says so.
 
 Columns: `study`, `trial`, `seed`, `role`, `key` as stored; `today`: the key of the stored config with today's
 versions, images, labels and weights; `equal`: whether it is the stored one; `dry_run`: what the plan of the commands of
@@ -18,8 +18,9 @@ import io
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -27,7 +28,6 @@ from harness.api.registry import registry
 from harness.cli.parsing import parse_rows
 from harness.cli.run_words import Words
 from harness.plan.config import RunConfig, content_key
-from harness.plan.payload import Payload
 from harness.plan.plan import Plan, make_plan
 from harness.plan.versions import versions
 from harness.store import Results, latest_runs, load
@@ -39,6 +39,8 @@ TABLE = RESULTS / "keys.csv"
 COLUMNS = ("store", "method", "labels", "ablation", "study", "trial", "seed", "role",
            "key", "today", "equal", "dry_run")  # fmt: skip
 Row = dict[str, str]
+Runs = Mapping[str, Mapping[str, Any]]
+"""Rows of the table `runs` by key."""
 
 CPU = "gpus=0 dry_run=true"
 """The stored runs are of machines without a GPU, where `precision=auto` is fp32."""
@@ -51,6 +53,7 @@ SWEEPS = {
         "tier=lab protocol=fixed " + VIT,
     ),
     "msrc21": ("methods=cam,fsr,full tier=lab " + MSRC,),
+    "msrc21_sparse": ("methods=pce,ema,gatedcrf,agmm,full labels=points,scribbles " + TAGS,),
     "msrc21_tags": (
         "methods=cam,toco,fsr,unia,full " + TAGS,
         "methods=cam,full ablation=class_token " + TAGS,
@@ -87,7 +90,8 @@ def plans_of(store: str, real: str | None) -> list[Plan]:
 def rows_of(store: str, plans: list[Plan]) -> list[Row]:
     """The table's rows of one store: every stored run, then the planned ones that it lacks."""
     results = load(RESULTS / store, ["runs", "trials"])
-    planned = {row["today"]: row for plan in plans for row in _planned(store, plan)}
+    runs = runs_of(results)
+    planned = {row["today"]: row for plan in plans for row in _planned(store, plan, runs)}
     stored = list(_stored(store, results, plans))
     for row in stored:
         row["dry_run"] = "done" if row["key"] in planned else "not planned"
@@ -114,18 +118,21 @@ def read_table(store: str) -> list[Row]:
 def _stored(store: str, results: Results, plans: list[Plan]) -> Iterator[Row]:
     """A row for each run of a store. Raises ValueError for one that did not finish or had other weights."""
     beside = {study.run.labels: study for plan in plans for study in plan.studies}
-    for stored in latest_runs(results.runs).iter_rows(named=True):
+    for stored in runs_of(results).values():
         like = beside[stored["supervision"]]
         if (stored["status"], stored["pretraining"]) != ("done", like.pretrained.label):
             raise ValueError(f"{store}, run {stored['key']}: {stored['status']}, weights {stored['pretraining']}; "
                              f"expected done, {like.pretrained.label}")  # fmt: skip
         config = json.loads(stored["config"])
         run = RunConfig.from_stored(stored["config"])
+        data = like.part.data(run.labels)
+        with_pixels = "images" in json.loads(stored["split_fingerprints"])
         today = content_key(
             run,
-            train_fingerprint=like.part.data(run.labels).train,
+            train_fingerprint=data.train,
             weights_digest=like.pretrained.digest,
             versions=versions(run.chosen.spec, run.chosen.base),
+            data=data.every if with_pixels else "",
         )
         roles = results.trials.filter(pl.col("key") == stored["key"])["role"].unique().sort()
         yield {
@@ -143,8 +150,8 @@ def _stored(store: str, results: Results, plans: list[Plan]) -> Iterator[Row]:
         }
 
 
-def _planned(store: str, plan: Plan) -> Iterator[Row]:
-    """A row for trial 0 of each study of a plan with each seed, as if the store held none."""
+def _planned(store: str, plan: Plan, runs: Runs) -> Iterator[Row]:
+    """A row for trial 0 of each study of a plan with each seed, under the key that it has or would get in the store."""
     for one in plan.studies:
         for seed in one.study.seeds:
             yield {
@@ -157,15 +164,15 @@ def _planned(store: str, plan: Plan) -> Iterator[Row]:
                 "seed": str(seed),
                 "role": "",
                 "key": "",
-                "today": first_key(plan.resolve(one.study, {}, seed)),
+                "today": plan.resolve(one.study, {}, seed).stands_as(runs),
                 "equal": "",
                 "dry_run": "missing",
             }
 
 
-def first_key(payload: Payload) -> str:
-    """The key that a run has without the pixels of its images, which the stored runs did not record."""
-    return payload.earlier_key or payload.key
+def runs_of(results: Results) -> Runs:
+    """The latest row of each run by its key."""
+    return {row["key"]: row for row in latest_runs(results.runs).iter_rows(named=True)}
 
 
 def _sorted(rows: list[Row]) -> list[Row]:
