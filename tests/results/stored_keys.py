@@ -28,6 +28,7 @@ from harness.api.registry import registry
 from harness.cli.parsing import parse_rows
 from harness.cli.run_words import Words
 from harness.plan.config import RunConfig, content_key
+from harness.plan.payload import Payload
 from harness.plan.plan import Plan, make_plan
 from harness.plan.versions import versions
 from harness.store import Results, latest_runs, load
@@ -126,13 +127,12 @@ def _stored(store: str, results: Results, plans: list[Plan]) -> Iterator[Row]:
         config = json.loads(stored["config"])
         run = RunConfig.from_stored(stored["config"])
         data = like.part.data(run.labels)
-        with_pixels = "images" in json.loads(stored["split_fingerprints"])
         today = content_key(
             run,
             train_fingerprint=data.train,
             weights_digest=like.pretrained.digest,
             versions=versions(run.chosen.spec, run.chosen.base),
-            data=data.every if with_pixels else "",
+            data=data.every if with_pixels(stored) else "",
         )
         roles = results.trials.filter(pl.col("key") == stored["key"])["role"].unique().sort()
         yield {
@@ -164,7 +164,7 @@ def _planned(store: str, plan: Plan, runs: Runs) -> Iterator[Row]:
                 "seed": str(seed),
                 "role": "",
                 "key": "",
-                "today": plan.resolve(one.study, {}, seed).stands_as(runs),
+                "today": key_in(runs, plan.resolve(one.study, {}, seed)),
                 "equal": "",
                 "dry_run": "missing",
             }
@@ -173,6 +173,16 @@ def _planned(store: str, plan: Plan, runs: Runs) -> Iterator[Row]:
 def runs_of(results: Results) -> Runs:
     """The latest row of each run by its key."""
     return {row["key"]: row for row in latest_runs(results.runs).iter_rows(named=True)}
+
+
+def key_in(runs: Runs, payload: Payload) -> str:
+    """The key that a planned run has in a store: without pixels where no run of the store recorded them."""
+    return payload.stands_as(runs) if any(map(with_pixels, runs.values())) else payload.earlier_key or payload.key
+
+
+def with_pixels(run: Mapping[str, Any]) -> bool:
+    """Whether a run recorded the pixels of its images, so that they are in its key."""
+    return "images" in json.loads(run["split_fingerprints"])
 
 
 def _sorted(rows: list[Row]) -> list[Row]:
