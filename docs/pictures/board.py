@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from PIL import Image
 
-from harness.evaluation.pictures import IMAGE, TRUTH, picture_path
+from harness.evaluation.picture_files import IMAGE, TRUTH, picture_path
 from reports.format.table import Score
 from reports.page.build import view_of
 from reports.page.charts.style import GREY, PALETTE

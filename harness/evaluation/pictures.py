@@ -21,22 +21,14 @@ from harness.datasets.io.image_files import decided
 from harness.engine.inference.predictions import MAPS, predict
 from harness.errors import BadInput, Problem
 from harness.evaluation.again import Again, plan_again
+from harness.evaluation.picture_files import DIGITS, IMAGE, KIND, TRUTH, picture_path
 from harness.files import content_digest, write_bytes
 from harness.store import Store
 
-KIND = "picture"
-"""What the table `artifacts` calls them."""
-IMAGE, TRUTH = "image", "truth"
-DIGITS = 16
 FAINT = 0.25
 """Of the grey photo that stays below a full map."""
 SURE = 0.8
 """How strong a class is shown that beats a background with a map of its own."""
-
-
-def picture_path(key: str, what: str, image_id: str) -> str:
-    """Where a picture of an image lies in the store; `what` is image, truth or a target."""
-    return f"pictures/{key}/{what}-{hashlib.sha256(image_id.encode()).hexdigest()[:DIGITS]}.png"
 
 
 def add_pictures(store: Store, key: str, wanted: Mapping[str, Sequence[str]]) -> list[Problem]:

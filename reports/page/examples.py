@@ -12,6 +12,7 @@ import polars as pl
 from PIL import Image
 
 from harness.errors import Problem, command
+from harness.evaluation.picture_files import IMAGE, KIND, TRUTH, picture_path
 from harness.store import Store
 from reports.format.html import Block, Gallery, Picture
 from reports.page.view import View, quantities_of, quantity_name, same_images
@@ -45,7 +46,10 @@ def shown(view: View) -> list[Shown]:
     """The examples of each set of rows that were scored on the same images, by their last target."""
     out = []
     for boards in same_images(view.boards):
-        quantities = tuple(quantities_of(boards))
+        # Pictures are made with the usual tags.
+        quantities = tuple(q for q in quantities_of(boards) if q.id == q.target)
+        if not quantities:
+            continue
         rows = tuple(r for b in boards for r in b.group.rows)[:MOST_ROWS]
         last = quantities[-1]
         first = [s.evals[0] for r in rows if (found := last.setting(r)) is not None for s in [r.scores[found]]]
@@ -66,7 +70,7 @@ def galleries(view: View) -> list[Block]:
 
 def add_missing(view: View, store: Store) -> list[Problem]:
     """Predict the pictures that the store lacks, once, from the kept weights; what could not be predicted."""
-    from harness.evaluation.pictures import IMAGE, TRUTH, add_pictures
+    from harness.evaluation.pictures import add_pictures
 
     problems: list[Problem] = []
     have = _paths(view)
@@ -90,9 +94,9 @@ def _gallery(view: View, some: Shown, quantity: Quantity) -> Gallery:
     lines: list[tuple[str, tuple[Picture, ...]]] = []
     for example in some.examples:
         image = example.image
-        line = [_picture(_found(have, some, what, image), f"{what} of {image}") for what in ("image", "truth")]
+        line = [_picture(_found(have, some, what, image), f"{what} of {image}") for what in (IMAGE, TRUTH)]
         for row in rows:
-            path = have.get((row.keys[0], _name(row.keys[0], quantity.target, image)))
+            path = have.get((row.keys[0], picture_path(row.keys[0], quantity.target, image)))
             value = example.by_eval.get(some.evals(row, quantity)[0])
             sub = "" if value is None else f"{100 * value:.1f}"
             line.append(replace(_picture(path, f"{quantity_name(quantity)} of {image} by {row.title}"), sub=sub))
@@ -102,22 +106,16 @@ def _gallery(view: View, some: Shown, quantity: Quantity) -> Gallery:
         again = command("reports.page", store=view.store, pictures="true")
         notes.append(f"{lost} of {len(lines) * (len(rows) + 2)} pictures are not in the store: {again} predicts them "
                      "once, from weights that runs kept (keep=last)")  # fmt: skip
-    columns = ("image", "truth", *(row.title for row in rows))
+    columns = (IMAGE, TRUTH, *(row.title for row in rows))
     title = f"{quantity_name(quantity)} · {some.title}"
     return Gallery(title, columns, tuple(lines), tuple(notes), metric=quantity.id)
-
-
-def _name(key: str, what: str, image_id: str) -> str:
-    from harness.evaluation.pictures import picture_path
-
-    return picture_path(key, what, image_id)
 
 
 def _paths(view: View) -> Mapping[tuple[str, str], Path]:
     """The pictures that the store holds, by run and name."""
     if view.store is None:
         return {}
-    kept = view.results.artifacts.filter(pl.col("kind") == "picture")
+    kept = view.results.artifacts.filter(pl.col("kind") == KIND)
     found = ((key, name, view.store / name) for key, name in kept.select("key", "path").iter_rows())
     return {(key, name): path for key, name, path in found if path.is_file()}
 
@@ -128,13 +126,13 @@ def _new(store: Store, key: str) -> Iterator[tuple[tuple[str, str], Path]]:
 
 
 def _lacking(have: Mapping[tuple[str, str], Path], key: str, what: str, ids: list[str]) -> list[str]:
-    return [i for i in ids if (key, _name(key, what, i)) not in have]
+    return [i for i in ids if (key, picture_path(key, what, i)) not in have]
 
 
 def _found(have: Mapping[tuple[str, str], Path], some: Shown, what: str, image_id: str) -> Path | None:
     """Photo and truth are kept by one run for all."""
     keys = (row.keys[0] for row in some.rows)
-    return next((p for k in keys if (p := have.get((k, _name(k, what, image_id)))) is not None), None)
+    return next((p for k in keys if (p := have.get((k, picture_path(k, what, image_id)))) is not None), None)
 
 
 def _picture(path: Path | None, title: str) -> Picture:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from harness.datasets import open_dataset
 from harness.datasets.io.colours import PALETTE
-from harness.evaluation.pictures import KIND, add_pictures, picture_path
+from harness.evaluation.picture_files import KIND, picture_path
+from harness.evaluation.pictures import add_pictures
 from harness.store import Store, load
 from reports.page.build import page_of
 
