@@ -9,7 +9,7 @@ from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, parse_rows
 from harness.cli.run_words import StatusWords, Words
-from harness.errors import EXIT_DONE, EXIT_FAILED, HarnessError, command, shown, without_secrets
+from harness.errors import EXIT_DONE, EXIT_FAILED, HarnessError, command, shown
 from harness.files import plain_words
 
 ABOUT = """Runs every study of the plan (methods x labels), each with its trials, then the chosen config with all seeds,
@@ -44,14 +44,14 @@ def run(argv: list[str]) -> int:
     from reports.rows.rows import TABLES
     from reports.sections.leaderboard import build, for_tracker
 
-    failed = run_plan(plan, leaderboard=for_tracker)
+    ended = run_plan(plan, pages=for_tracker)
     board = build(load(plan.machine.store, TABLES), sweep=plan.sweep)
     print(board.render("terminal", width=screen_width()))
-    print(_where_next(plan.machine.store, plan.sweep, plan.words.mlflow))
+    print(_where_next(plan.machine.store, plan.sweep, plan.words.mlflow, ended.experiment))
     print(f"  {_page(plan.machine.store)}")
-    for line in failed:
+    for line in ended.failed:
         print(f"failed: {shown(line)}", file=sys.stderr)
-    return EXIT_FAILED if failed else EXIT_DONE
+    return EXIT_FAILED if ended.failed else EXIT_DONE
 
 
 def _page(store: str) -> str:
@@ -64,16 +64,16 @@ def _page(store: str) -> str:
         raise HarnessError(f"the page could not be written to {store}: {plain_words(error)}") from error
 
 
-def _where_next(store: str, sweep: str, mlflow: str | None) -> str:
-    from harness.tracking.mlflow_client import local_uri
+def _where_next(store: str, sweep: str, mlflow: str | None, experiment: str) -> str:
+    from harness.tracking.mlflow_client import local_uri, where_to_look
 
-    tracking = without_secrets(mlflow or local_uri(store))
+    tracking = () if mlflow == "off" else where_to_look(mlflow or local_uri(store), experiment)
     return "\n".join(
         (
             "Where to look next:",
             f"  {command('reports.leaderboard', store=store, sweep=sweep, per_class='true')}",
             f"  {command('reports.leaderboard', store=store, sweep=sweep, thresholds='true')}",
-            *([f"  {shlex.join(['mlflow', 'ui', '--backend-store-uri', tracking])}"] if mlflow != "off" else []),
+            *(f"  {line}" for line in tracking),
             f"  {shlex.join(['python', '-c', f'import harness.store as s; print(s.load({store!r}).runs)'])}",
         )
     )

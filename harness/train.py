@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
     from harness.store import latest_runs, load
     from harness.tuning.run_plan import run_plan
 
-    failed = run_plan(plan, mlflow="off")
+    failed = run_plan(plan, mlflow="off").failed
     for line in failed:
         print(f"failed: {shown(line)}", file=sys.stderr)
     results = load(plan.machine.store)

@@ -76,7 +76,7 @@ def run(argv: list[str]) -> int:
         print(plan_text(plan, full=plan.words.dry_run), flush=True)
         if plan.words.dry_run:
             return EXIT_DONE
-        failed = run_plan(plan, leaderboard=for_tracker)
+        failed = run_plan(plan, pages=for_tracker).failed
     results = load(words.store, TABLES)
     filters = Filters(dataset=words.dataset, tier=words.tier, weights=words.weights)
     made, settings = build(results, paper, table, filters, rows, variant=words.variant, protocol=words.protocol)

@@ -65,10 +65,12 @@ def run(argv: list[str]) -> int:
 def _export(words: StoreWords) -> int:
     if words.mlflow == "off":
         raise BadInput(Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out"))
+    from harness.tracking.mlflow_client import local_uri, where_to_look
     from harness.tracking.mlflow_export import export
-    from reports.sections.leaderboard import build
+    from reports.sections.leaderboard import for_tracker
 
-    print(export(words.store, words.mlflow, leaderboard=lambda r, s: build(r, sweep=s).render("markdown")))
+    summary = export(words.store, words.mlflow, pages=for_tracker)
+    print("\n".join((str(summary), *where_to_look(words.mlflow or local_uri(words.store), summary.experiment))))
     return EXIT_DONE
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +15,14 @@ import polars as pl
 
 from harness.errors import StoreError
 from harness.files import local_root, plain_words
-from harness.store.files import check_version, list_files, member_of, members, why_left_out
+from harness.store.files import COMPACT_PREFIX, check_version, list_files, member_of, members, why_left_out
 from harness.store.schema import SCHEMAS, empty, table_schema
 
 STATUS_ORDER = ("done", "pruned", "failed")
 BY_STATUS = pl.col("status").replace_strict({s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER))
 """Sorts rows so that the best outcome of several attempts comes first."""
 _ATTEMPTS = 5
+_MARK = re.compile("[~-]")
 _CAST = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast=["upcast"])
 
 
@@ -101,6 +103,17 @@ def load(path: str | Path, tables: Iterable[str] | None = None, only: Mapping[st
     return Results(**{table: _table(root, table, where.get(table)) for table in wanted})
 
 
+def load_of(path: str | Path, names: Mapping[str, Iterable[str]]) -> Results:
+    """The rows that were written as these names (of runs, or of evals), by table, with later attempts and rungs of
+    theirs; files of others are not opened. Damaged files and errors as in `load`."""
+    root = local_root(path)
+    found = {table: frozenset(of) for table, of in names.items()}
+    column = {table: "eval" if table in ("counts", "curves", "evals") else "key" for table in found}
+    return Results(
+        **{table: _table(root, table, pl.col(column[table]).is_in(list(of)), of) for table, of in found.items()}
+    )
+
+
 def latest_runs(runs: pl.DataFrame) -> pl.DataFrame:
     """One row per key: done before pruned before failed, then the one that started last."""
     ranked = runs.sort(BY_STATUS, pl.col("started").str.to_datetime(time_zone="UTC", strict=False),
@@ -139,10 +152,10 @@ def _column_bytes(column: pl.Series) -> bytes:
     return valid + values.to_numpy().tobytes()
 
 
-def _table(root: Path, table: str, only: pl.Expr | None) -> pl.DataFrame:
+def _table(root: Path, table: str, only: pl.Expr | None, names: Set[str] | None = None) -> pl.DataFrame:
     for _ in range(_ATTEMPTS):
         try:
-            rows = scan_files(table, _live_files(root, table))
+            rows = scan_files(table, _live_files(root, table, names))
             return (rows if only is None else rows.filter(only)).collect()
         except FileNotFoundError:
             continue  # merged by a `compact` that runs now: list again
@@ -180,10 +193,13 @@ def scan_files(table: str, files: list[Path], path_column: str | None = None) ->
     return frame.select([*schema, *extra])
 
 
-def _live_files(root: Path, table: str) -> list[Path]:
-    """The files whose rows no other merged file holds; they overlap when a `compact` died before removing."""
+def _live_files(root: Path, table: str, names: Set[str] | None = None) -> list[Path]:
+    """The files whose rows no other merged file holds; they overlap when a `compact` died before removing. With
+    `names` those that may hold rows of one of them: what is written as `x` is called x, x~2, x-rung50, ..."""
     files = []
     for file in list_files(root, table):
+        if names is not None and not file.name.startswith(COMPACT_PREFIX) and names.isdisjoint(_beginnings(file.stem)):
+            continue
         if why := why_left_out(file):
             warnings.warn(f"{why}; left out", StoreWarning, stacklevel=5)
         else:
@@ -196,6 +212,11 @@ def _live_files(root: Path, table: str) -> list[Path]:
             live.append(file)
             covered.update(contents[file])
     return sorted(live)
+
+
+def _beginnings(stem: str) -> list[str]:
+    """The names under which the rows of a file may have been written."""
+    return [stem, *(stem[: mark.start()] for mark in _MARK.finditer(stem))]
 
 
 def read_one(root: Path, table: str, name: str, only: pl.Expr | None = None) -> pl.DataFrame:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from harness.errors import without_secrets
 from harness.files import local_root
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ ENVIRONMENT = {
 """Without these a dead server blocks a call for four minutes, one that hangs for two (MLflow 3.17)."""
 
 
+TRAINING = "?workflowType=machine_learning"
+"""Ends addresses of MLflow's pages for trained models; without it the first visit lands among those for language
+models."""
+
+
 def local_uri(store: str | Path) -> str:
     """The SQLite database inside a store, as a tracking URI."""
     return sqlite_uri(local_root(store).resolve() / "mlflow.db")
@@ -35,6 +42,25 @@ def sqlite_uri(path: Path) -> str:
     it stands in the address, SQLAlchemy opens the one that it stands for."""
     text = str(path)
     return f"sqlite:///{quote(text) if '?' in text or unquote(text) != text else text}"
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of a bare SQLite database; None for the address of anything else."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
+
+
+def where_to_look(uri: str, experiment: str) -> tuple[str, ...]:
+    """What to run and what to open, to see the training runs of an experiment; without its number just the command.
+
+    MLflow opens an experiment on its pages for language models, unless the address says otherwise.
+    """
+    shown = without_secrets(uri)
+    served = uri.startswith(("http://", "https://"))
+    run = () if served else (shlex.join(["mlflow", "ui", "--workers", "1", "--backend-store-uri", shown]),)
+    base = shown.rstrip("/") if served else "http://127.0.0.1:5000"
+    return (*run, f"{base}/#/experiments/{experiment}{TRAINING}") if experiment else run
 
 
 def make_client(uri: str) -> MlflowClient:

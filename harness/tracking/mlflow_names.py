@@ -32,6 +32,9 @@ FACTS = (
     "precision",
 )
 """Columns of `runs` that become params, beside the knobs."""
+FORMAT = "2"
+"""Raised when an export looks different: what was exported in another way is made anew."""
+EXAMPLES = "examples.html"
 TAGS = ("status", "error_class", "git_commit")
 PARAM_LIMIT = 6000
 """Characters of a param's value that MLflow takes."""
@@ -84,6 +87,11 @@ def _knob_text(row: Mapping[str, Any]) -> str:
     except ValueError:
         return str(row["text"])
     return value if isinstance(value, str) else str(row["text"])
+
+
+def percent(share: float) -> float:
+    """A share of 1 as it is shown: in per cent, as in every report."""
+    return 100 * float(share)
 
 
 def started_ms(run: Mapping[str, Any]) -> int:

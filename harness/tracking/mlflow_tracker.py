@@ -1,130 +1,103 @@
-"""Writes one sweep into an MLflow server or database: sweep -> study -> trial as nested runs."""
+"""Writes one sweep into an MLflow server or database: sweep -> study -> run as nested runs."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from harness.errors import StoreError
-from harness.store.reading import Results
-from harness.store.rows import json_of
-from harness.tracking.mlflow_names import (
-    STATUS,
-    TAGS,
-    fingerprint,
-    legal,
-    params_of,
-    phase_seconds,
-    started_ms,
-    unique_names,
-)
+from harness.tracking.mlflow_client import TRAINING
+from harness.tracking.mlflow_content import Content
+from harness.tracking.mlflow_home import home_of
+from harness.tracking.mlflow_names import FORMAT, legal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 EXPERIMENT = "wsss-harness"
-_METRICS_A_CALL = 900
+_A_CALL = 900
 _PARAMS_A_CALL = 100
 """MLflow takes 1000 metrics, params and tags together, of which 100 params."""
-EXAMPLE = "example"
-PER_CLASS = "per_class.json"
+
+
+@dataclass
+class Known:
+    """A run of MLflow that stands for something of the store."""
+
+    run_id: str
+    state: str = ""
+    name: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """Those that it has: MLflow never changes one."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The last value of each."""
 
 
 class Tracker:
     """One sweep in MLflow. Every write may be repeated: runs are found by their tags, and what was exported
-    whole carries the digest of its content in the tag `exported`, set last."""
+    whole carries the digest of its content in the tag `exported`, set last. Runs that an older harness exported in
+    another way are made anew."""
 
-    def __init__(self, client: MlflowClient, store: Path, uri: str, sweep: str) -> None:
-        self.client, self.store, self.sweep = client, store, sweep
+    def __init__(self, client: MlflowClient, uri: str, sweep: str) -> None:
+        self.client, self.sweep = client, sweep
         self.left_out = 0
         """Files that the store names outside itself."""
-        self.experiment = self._experiment(uri)
-        self.index: dict[tuple[str, str, str], tuple[str, str]] = {}
-        """(kind, study, key) -> (MLflow's run id, `exported`)."""
+        self.experiment = self._experiment(home_of(uri))
+        self.index: dict[tuple[str, str, str], Known] = {}
         for run in self._search():
             tags = run.data.tags
+            if tags.get("format") != FORMAT:
+                client.delete_run(run.info.run_id)
+                continue
             place = (tags.get("kind", ""), tags.get("study", ""), tags.get("key", ""))
-            self.index[place] = (run.info.run_id, tags.get("exported", ""))
-        self.root, _ = self._run("sweep", "", f"sweep:{sweep}", name=f"sweep {sweep[:12]}", parent=None)
+            self.index[place] = Known(run.info.run_id, tags.get("exported", ""), run.info.run_name, run.data.params,
+                                      run.data.metrics)  # fmt: skip
 
-    def knows(self, results: Results, study: str, key: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether this run of a study was exported as it is now; needs no params, counts or steps."""
-        return self.index.get(("trial", study, key), ("", ""))[1] == _state(results, key, rows)
+    def knows(self, place: tuple[str, str, str], state: str) -> bool:
+        """Whether what stands at (kind, study, key) was exported with this state."""
+        return place in self.index and self.index[place].state == state
 
-    def write_trial(self, results: Results, study: str, key: str, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Export one run of a study that is new or has changed; `rows` are its lines of the trials table.
+    def begin(self, place: tuple[str, str, str], name: str, parent: str | None) -> str:
+        """MLflow's run at (kind, study, key), made where there is none."""
+        if place not in self.index:
+            self._create(place, name, parent, {}, 0)
+        return self.index[place].run_id
 
-        Answers created or updated.
-        """
-        run = _one(results.runs, key)
-        evals = results.evals.filter(pl.col("key") == key)
-        artifacts = results.artifacts.filter(pl.col("key") == key)
-        parent = self._study(study, run)
-        roles = ",".join(sorted({r["role"] for r in rows}))
-        number = min((r["trial"] for r in rows if r["trial"] is not None), default=None)
-        label = "run" if number is None else f"{'final' if roles == 'final' else 'trial'} {number}"
-        name = f"{label} seed {run['seed']}" if run else label
-        run_id, new = self._run("trial", study, key, name=name, parent=parent, start=started_ms(run or {}))
-        tags = {"role": roles, **{t: run[t] for t in TAGS if run and run[t] is not None}}
-        at = started_ms(run or {})
-        metrics = [_metric(n, r[n], 0, at) for r in rows for n in ("objective", "reached") if r[n] is not None]
-        params: dict[str, str] = {}
-        if run:
-            params = params_of(run, results.params.filter(pl.col("key") == key))
-            metrics += _run_metrics(run, at)
-            self.client.log_text(run_id, run["config"] or "{}", "config.json")
-            if run["error_message"]:
-                self.client.log_text(run_id, run["error_message"], "error.txt")
-        metrics += _step_metrics(results.steps.filter(pl.col("key") == key), at)
-        counts = results.counts.filter(pl.col("eval").is_in(evals["eval"].to_list()))
-        metrics += self._evals(run_id, evals, counts, at, _class_names(run), new=new)
-        self._batch(run_id, metrics, params, tags)
-        self._pictures(run_id, artifacts)
-        status = run["status"] if run else (rows[0]["status"] if rows else "failed")
-        end = at + int(1000 * sum(phase_seconds(run).values())) if run and at else None
-        self.client.set_terminated(run_id, STATUS.get(status, "FINISHED"), end)
-        self._exported("trial", study, key, run_id, _state(results, key, rows))
+    def write(self, place: tuple[str, str, str], content: Content, state: str, parent: str | None) -> str:
+        """Export what is new or has changed. Answers created or updated."""
+        new = place not in self.index
+        if new:
+            self._create(place, content.name, parent, content.tags, content.start)
+        known = self.index[place]
+        if content.name != known.name:
+            self.client.update_run(known.run_id, name=content.name)
+            known.name = content.name
+        self._files(known.run_id, content.files)
+        self._inputs(known.run_id, content.data)
+        self.client.set_terminated(known.run_id, content.status, content.end)
+        tags = {**({} if new else content.tags), "exported": state}
+        if note := self._note(known.run_id, content):
+            tags["mlflow.note.content"] = note
+        self._batch(known, content, tags)
+        known.state = state
+        self.left_out += content.left_out
         return "created" if new else "updated"
 
-    def write_study(self, study: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Objectives over trials, and the end of a study."""
-        place = ("study", study, f"study:{self.sweep}/{study}")
-        state = fingerprint(list(rows))
-        run_id, exported = self.index.get(place, ("", ""))
-        if not run_id or exported == state:
-            return
-        trials = [r for r in rows if r["role"] == "trial" and r["objective"] is not None]
-        self._batch(run_id, [_metric("objective", r["objective"], r["trial"] or 0, 0) for r in trials])
-        self.client.set_terminated(run_id, "FINISHED")
-        self._exported(*place, run_id, state)
-
-    def write_sweep(self, leaderboard: str | None) -> None:
-        """The leaderboard as an artefact, and the end of the sweep."""
-        place = ("sweep", "", f"sweep:{self.sweep}")
-        state = fingerprint(leaderboard)
-        if self.index[place][1] == state:
-            return
-        if leaderboard is not None:
-            self.client.log_text(self.root, leaderboard, "leaderboard.md")
-        self.client.set_terminated(self.root, "FINISHED")
-        self._exported(*place, self.root, state)
-
-    def _experiment(self, uri: str) -> str:
+    def _experiment(self, home: Path | None) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found is not None and found.lifecycle_stage != "active":
             raise StoreError(f"its experiment {found.experiment_id} ({EXPERIMENT}) was deleted")
         if found is not None:
             return str(found.experiment_id)
         # A server knows where its artefacts lie; a bare database would put them below the current folder.
-        bare = uri.startswith("sqlite:")
-        place = (self.store.resolve() / "mlflow-artifacts").as_uri() if bare else None
-        return str(self.client.create_experiment(EXPERIMENT, artifact_location=place))
+        where = None if home is None else home.as_uri()
+        return str(self.client.create_experiment(EXPERIMENT, artifact_location=where))
 
     def _search(self) -> Iterator[Any]:
         token = None
@@ -135,137 +108,65 @@ class Tracker:
             if not token:
                 return
 
-    def _run(
-        self, kind: str, study: str, key: str, *, name: str, parent: str | None, start: int | None = None
-    ) -> tuple[str, bool]:
-        known = self.index.get((kind, study, key))
-        if known:
-            return known[0], False
-        tags = {"kind": kind, "sweep": self.sweep, "study": study, "key": key}
-        if parent:
-            tags["mlflow.parentRunId"] = parent
-        run = self.client.create_run(self.experiment, run_name=name, tags=tags, start_time=start or None)
-        self.index[(kind, study, key)] = (run.info.run_id, "")
-        return run.info.run_id, True
-
-    def _study(self, study: str, run: Mapping[str, Any] | None) -> str:
-        method = f"{run['method']} · " if run else ""
-        run_id, _ = self._run(
-            "study",
-            study,
-            f"study:{self.sweep}/{study}",
-            name=f"{method}study {study[:24]}",
-            parent=self.root,
-        )
-        return run_id
-
-    def _exported(self, kind: str, study: str, key: str, run_id: str, state: str) -> None:
-        self.client.set_tag(run_id, "exported", state)
-        self.index[(kind, study, key)] = (run_id, state)
-
-    def _batch(
-        self,
-        run_id: str,
-        metrics: Sequence[Metric],
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, Any] | None = None,
+    def _create(
+        self, place: tuple[str, str, str], name: str, parent: str | None, tags: Mapping[str, str], start: int
     ) -> None:
-        """Few calls: each is a commit, or a round trip."""
-        from mlflow.entities import Param, RunTag
+        kind, study, key = place
+        own = {"kind": kind, "sweep": self.sweep, "study": study, "key": key, "format": FORMAT, **tags}
+        if parent:
+            own["mlflow.parentRunId"] = parent
+        run = self.client.create_run(self.experiment, run_name=name, tags=own, start_time=start or None)
+        self.index[place] = Known(run.info.run_id, name=name)
 
-        items = [Param(k, v) for k, v in (params or {}).items()]
-        labels = [RunTag(k, str(v)) for k, v in (tags or {}).items()]
-        for start in range(0, max(len(metrics), len(items), 1), _METRICS_A_CALL):
-            part = metrics[start : start + _METRICS_A_CALL]
-            self.client.log_batch(run_id, metrics=part, tags=labels if start == 0 else ())
-        for start in range(0, len(items), _PARAMS_A_CALL):
-            self.client.log_batch(run_id, params=items[start : start + _PARAMS_A_CALL])
-
-    def _evals(
-        self, run_id: str, evals: pl.DataFrame, counts: pl.DataFrame, at: int, names: Sequence[str], *, new: bool
-    ) -> list[Metric]:
-        """Log the per-class table; answers the metrics of all evals."""
-        from harness.scoring.metrics import iou, mious
-
-        rows = {r["eval"]: r for r in evals.to_dicts()}
-        labels = unique_names(evals)
-        metrics: list[Metric] = []
-        for scored in mious(counts, len(names) or None).to_dicts():
-            row, label = rows[scored["eval"]], labels[scored["eval"]]
-            step = row["step"] or 0
-            if scored["miou"] is not None:
-                metrics.append(_metric(f"miou/{label}", scored["miou"], step, at))
-            metrics.append(_metric(f"excluded/{label}", scored["excluded"], step, at))
-            if row["threshold"] is not None:
-                metrics.append(_metric(f"threshold/{label}", row["threshold"], step, at))
-        table = iou(counts)
-        if not new:
-            table = table.filter(~pl.col("eval").is_in(self._tabled(run_id)))
-        if table.height:
-            ids, classes = table["eval"].to_list(), table["class"].to_list()
-            columns = {
-                "scored": [labels[e] for e in ids],
-                "class": classes,
-                "name": [names[c] if c < len(names) else str(c) for c in classes],
-                **{c: table[c].to_list() for c in ("iou", "tp", "fp", "fn")},
-                "eval": ids,
-            }
-            self.client.log_table(run_id, columns, PER_CLASS)
-        return metrics
-
-    def _tabled(self, run_id: str) -> list[str]:
-        """Evals that an earlier export put into the per-class table, to which `log_table` appends."""
-        if PER_CLASS not in {f.path for f in self.client.list_artifacts(run_id)}:
-            return []
+    def _files(self, run_id: str, files: Mapping[str, str | Path]) -> None:
+        if not files:
+            return
         with tempfile.TemporaryDirectory() as folder:
-            content = json.loads(Path(self.client.download_artifacts(run_id, PER_CLASS, folder)).read_text())
-        at = content["columns"].index("eval")
-        return sorted({row[at] for row in content["data"]})
+            for name, content in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, Path):
+                    shutil.copyfile(content, path)
+                else:
+                    path.write_text(content)
+            self.client.log_artifacts(run_id, folder)
 
-    def _pictures(self, run_id: str, artifacts: pl.DataFrame) -> None:
-        """Send the examples. A store may come from elsewhere: what it names outside itself stays on this machine."""
-        for row in artifacts.filter(pl.col("kind") == EXAMPLE).sort("path").to_dicts():
-            path = self.store / row["path"]
-            if not path.is_file():
-                continue
-            if path.resolve().is_relative_to(self.store.resolve()):
-                self.client.log_artifact(run_id, str(path), "examples")
-            else:
-                self.left_out += 1
+    def _inputs(self, run_id: str, data: Sequence[tuple[str, str, str, str]]) -> None:
+        if not data:
+            return
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        inputs = []
+        for name, digest, context, words in data:
+            source = json.dumps({"uri": words})
+            tag = InputTag("mlflow.data.context", "training" if context == "train" else context)
+            inputs.append(DatasetInput(Dataset(name, digest, "local", source), [tag]))
+        self.client.log_inputs(run_id, datasets=inputs)
 
-def _metric(name: str, value: float, step: int, at: int) -> Metric:
-    from mlflow.entities import Metric
+    def _note(self, run_id: str, content: Content) -> str:
+        """The description, and links to the artefacts that people look for."""
+        base = f"#/experiments/{self.experiment}/runs/{run_id}/artifacts"
+        links = " · ".join(f"[{name.partition('.')[0]}]({base}/{name}{TRAINING})" for name in content.links)
+        return "\n\n".join(part for part in (links, content.note) if part)
 
-    return Metric(legal(name), float(value), at, int(step))
+    def _batch(self, known: Known, content: Content, tags: Mapping[str, str]) -> None:
+        """Few calls: each is a commit, or a round trip. Tags go last, with the mark that all is there."""
+        from mlflow.entities import Metric, Param, RunTag
 
-
-def _run_metrics(run: Mapping[str, Any], at: int) -> list[Metric]:
-    values = {f"seconds/{k}": v for k, v in phase_seconds(run).items()}
-    values.update({k: run[k] for k in ("gpu_seconds", "peak_memory", "steps_lost") if run[k] is not None})
-    return [_metric(k, v, 0, at) for k, v in values.items()]
-
-
-def _step_metrics(steps: pl.DataFrame, at: int) -> list[Metric]:
-    return [
-        _metric(f"{r['stage']}/{r['name']}", r["value"], r["step"], at)
-        for r in steps.sort("stage", "name", "step").to_dicts()
-        if r["value"] is not None
-    ]
-
-
-def _state(results: Results, key: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Digest of what an export of a run depends on: equal ones need no second export."""
-    evals = results.evals.filter(pl.col("key") == key)
-    artifacts = results.artifacts.filter(pl.col("key") == key)
-    return fingerprint(_one(results.runs, key), list(rows), sorted(evals["eval"]), artifacts.sort("path").to_dicts())
-
-
-def _one(runs: pl.DataFrame, key: str) -> dict[str, Any] | None:
-    mine = runs.filter(pl.col("key") == key)
-    return None if mine.is_empty() else mine.row(0, named=True)
-
-
-def _class_names(run: Mapping[str, Any] | None) -> tuple[str, ...]:
-    config = json_of(run, "config") if run else {}
-    return tuple(str(n) for n in config.get("class_names") or ())
+        params = {k: v for k, v in content.params.items() if k not in known.params}
+        once = {legal(v.name): float(v.value) for v in content.values if v.step is None}
+        changed = {name: value for name, value in once.items() if known.metrics.get(name) != value}
+        # Of two values at one step MLflow shows the one that was logged later; equal points it takes once.
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, 0) for name, value in changed.items()]
+        metrics += [
+            Metric(legal(v.name), float(v.value), content.start, v.step) for v in content.values if v.step is not None
+        ]
+        items = [Param(k, v) for k, v in params.items()]
+        room = _A_CALL - _PARAMS_A_CALL
+        while len(items) > _PARAMS_A_CALL or len(metrics) > room:
+            self.client.log_batch(known.run_id, metrics=metrics[:room], params=items[:_PARAMS_A_CALL])
+            metrics, items = metrics[room:], items[_PARAMS_A_CALL:]
+        labels = [RunTag(k, v) for k, v in tags.items()]
+        self.client.log_batch(known.run_id, metrics=metrics, params=items, tags=labels)
+        known.params, known.metrics = {**known.params, **params}, {**known.metrics, **changed}

@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -26,12 +25,10 @@ from harness.store import MissingRows, Store, StoreWarning, latest_runs, load
 from harness.store.files import NewerFile
 from harness.store.lost import lost_tables
 from harness.store.maintenance import reopen
+from harness.store.outlines import SWEEPS
 from harness.store.rows import json_of, param_rows
 from harness.tuning.asha import Asha
 from harness.tuning.faults import BAD_INPUT
-
-SWEEPS = "sweeps"
-"""Folder of the store with the plan of each sweep, for `harness.sweep status`."""
 
 
 @dataclass
@@ -249,18 +246,3 @@ class Ledger:
 
 def _rung_name(key: str, reached: float) -> str:
     return f"{key}-rung{round(100 * reached)}"
-
-
-def sweeps(store: Path) -> list[dict[str, Any]]:
-    """The outlines of all sweeps of a store, newest first."""
-    found = sorted((store / SWEEPS).glob("*.json"), key=lambda p: -p.stat().st_mtime)
-    outlines = []
-    for path in found:
-        try:
-            outline = json.loads(path.read_text())
-            outlines.append({name: outline[name] for name in ("sweep", "pid", "words", "studies")})
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            warnings.warn(f"{path} is no plan of a sweep ({error!r}); left out", StoreWarning, stacklevel=2)
-    return outlines

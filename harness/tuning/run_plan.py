@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from harness.engine.session import LocalSession
 from harness.errors import BadInput, Problem
 from harness.plan.plan import Plan
 from harness.store import Store
-from harness.tracking.mlflow_export import Exporter, Leaderboard
+from harness.tracking.mlflow_export import Exporter
+from harness.tracking.mlflow_session import Pages
 from harness.tuning.describe import disk_needed
 from harness.tuning.drivers import run_local, run_studies
 from harness.tuning.ledger import Ledger
 
 
-def run_plan(plan: Plan, *, mlflow: str | None = None, leaderboard: Leaderboard | None = None) -> list[str]:
-    """Run every study of a plan that is not done yet; returns one line per failed run.
+@dataclass(frozen=True)
+class Ended:
+    """How a plan ended."""
 
-    `leaderboard` renders the sweep's leaderboard for MLflow. Raises BadInput for a store that cannot be written
+    failed: list[str]
+    """One line per failed run."""
+    experiment: str = ""
+    """MLflow's number of the experiment that it was exported to; empty where it was not."""
+
+
+def run_plan(plan: Plan, *, mlflow: str | None = None, pages: Pages | None = None) -> Ended:
+    """Run every study of a plan that is not done yet.
+
+    `pages` renders the sweep's leaderboard and page for MLflow. Raises BadInput for a store that cannot be written
     or a disk without room.
     """
     store = Store(plan.machine.store)
@@ -37,9 +49,10 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, leaderboard: Leaderboard 
     ledger.write_plan()
     studies = [p.study for p in plan.studies]
     uri = mlflow or words.mlflow
+    exporter = None
     with ExitStack() as stack:
         if uri != "off":
-            exporter = Exporter(plan.machine.store, uri, sweep=plan.sweep, leaderboard=leaderboard, say=print)
+            exporter = Exporter(plan.machine.store, uri, sweep=plan.sweep, pages=pages, say=print)
             ledger.on_closed = exporter.submit
             exporter.start()
             stack.callback(exporter.close)
@@ -49,4 +62,4 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, leaderboard: Leaderboard 
             device = "cuda:0" if plan.gpus else "cpu"
             session = LocalSession(device=device)
             run_local(studies, ledger, session=session, store_root=store.root, retry=words.retry, show=True)
-    return ledger.failed
+    return Ended(ledger.failed, exporter.summary.experiment if exporter else "")

@@ -17,8 +17,8 @@ from harness.engine.checkpoint import found_checkpoints
 from harness.engine.heartbeat import read_heartbeats
 from harness.errors import EXIT_DONE, BadInput, Problem, shown
 from harness.store import load
+from harness.store.outlines import sweeps
 from harness.store.reading import BY_STATUS
-from harness.tuning.ledger import sweeps
 from harness.tuning.progress import clock_text
 
 STALE_SECONDS = 120.0

@@ -23,10 +23,12 @@ from PIL import Image
 
 from harness.errors import StoreError
 from harness.store import load
-from harness.tracking import mlflow_export
+from harness.store.reading import load_of
+from harness.tracking import mlflow_session
 from harness.tracking.mlflow_client import local_uri, make_client
-from harness.tracking.mlflow_export import Exporter, Summary, export, failure_text, how_to_go_on
+from harness.tracking.mlflow_export import Exporter, export, failure_text, how_to_go_on
 from harness.tracking.mlflow_names import eval_name, legal
+from harness.tracking.mlflow_session import Summary
 from harness.tracking.mlflow_tracker import EXPERIMENT
 
 
@@ -93,11 +95,15 @@ def _filled(root: Path) -> Any:
     return toy
 
 
+def _board(results: Any, sweep: str) -> dict[str, str]:
+    return {"leaderboard.md": f"# {sweep}: {results.runs.height} runs\n"}
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     root = tmp_path_factory.mktemp("exported") / "results"
     _filled(root)
-    return root, export(root, leaderboard=lambda results, sweep: f"# {sweep}: {results.runs.height} runs\n")
+    return root, export(root, pages=_board)
 
 
 def _runs(root: Path) -> dict[str, Any]:
@@ -106,8 +112,9 @@ def _runs(root: Path) -> dict[str, Any]:
     return {r.data.tags["key"]: r for r in client.search_runs([experiment.experiment_id])}
 
 
-def _per_class(root: Path, run_id: str) -> list[dict[str, Any]]:
-    table = json.loads((root / "mlflow-artifacts" / run_id / "artifacts" / "per_class.json").read_text())
+def _per_class(root: Path, run_id: str, name: str) -> list[dict[str, Any]]:
+    path = root / "mlflow-artifacts" / run_id / "artifacts" / "per_class" / f"{name}.json"
+    table = json.loads(path.read_text())
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
@@ -143,25 +150,26 @@ def test_params_metrics_tables_pictures_and_leaderboard(exported: tuple[Path, Su
         "0",
         "300",
     )
-    assert run.data.metrics["miou/segmentation/test"] == pytest.approx(toys.swapped_miou(20) / 100)
-    assert run.data.metrics["miou/cam/test/oracle"] == pytest.approx(toys.swapped_miou(16) / 100)
-    assert runs["fsr0"].data.metrics["miou/segmentation/test/teacher"] == pytest.approx(toys.swapped_miou(9) / 100)
+    assert run.data.metrics["miou/segmentation/test"] == pytest.approx(toys.swapped_miou(20))
+    assert run.data.metrics["miou/cam/test/oracle"] == pytest.approx(toys.swapped_miou(16))
+    assert run.data.metrics["objective"] == 46.0
+    assert runs["fsr0"].data.metrics["miou/segmentation/test/teacher"] == pytest.approx(toys.swapped_miou(9))
     assert run.data.metrics["threshold/cam/test/held-out"] == 0.4
     assert run.data.metrics["seconds/method"] == 1500.0
     history = client.get_metric_history(run.info.run_id, "train/cls")
     assert sorted((m.step, m.value) for m in history) == [(s, 1.0 / (s + 1)) for s in range(1500)]
-    assert [
-        (m.step, m.value) for m in client.get_metric_history(runs[f"study:{toys.SWEEP}/cam"].info.run_id, "objective")
-    ] == [(0, 0.46), (1, 0.3)]
     files = root / "mlflow-artifacts" / run.info.run_id / "artifacts"
-    table = _per_class(root, run.info.run_id)
-    rows = [r for r in table if r["scored"] == "segmentation/test"]
+    rows = _per_class(root, run.info.run_id, "segmentation-test")
     assert [(r["class"], r["name"], r["tp"], r["fp"], r["fn"]) for r in rows] == [
         (0, "background", 360, 120, 120),
         (1, "disc", 120, 120, 120),
     ]
-    assert [r["iou"] for r in rows] == pytest.approx([60 / 100, 20 / 60])
-    assert len(table) == 8
+    assert [r["IoU %"] for r in rows] == [60.0, 33.33]
+    assert [r["scored"] for r in _per_class(root, run.info.run_id, "cam-test")] == [
+        *["cam/test/fixed"] * 2, *["cam/test/held-out"] * 2, *["cam/test/oracle"] * 2,
+    ]  # fmt: skip
+    shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert [s["path"] for s in shown] == ["per_class/cam-test.json", "per_class/segmentation-test.json"]
     assert Image.open(files / "examples" / "toy_0.png").size == (8, 8)
     assert json.loads((files / "config.json").read_text())["method"] == "cam"
     assert (
@@ -186,11 +194,14 @@ def test_a_second_export_adds_nothing_and_a_new_eval_updates_one_run(tmp_path: P
     after = _runs(root)
     assert {k: r.info.run_id for k, r in before.items()} == {k: r.info.run_id for k, r in after.items()}
     metrics = after["cam0"].data.metrics
-    assert metrics["miou/segmentation/test/scales 0.5 1 max/flip"] == pytest.approx(toys.swapped_miou(18) / 100)
+    assert metrics["miou/segmentation/test/scales 0.5 1 max/flip"] == pytest.approx(toys.swapped_miou(18))
     client = make_client(local_uri(root))
     assert len(client.get_metric_history(after["cam0"].info.run_id, "train/cls")) == 1500
-    scored = [r["scored"] for r in _per_class(root, after["cam0"].info.run_id)]
-    assert len(scored) == len(set(scored)) * 2 == 10
+    assert len(client.get_metric_history(after["cam0"].info.run_id, "miou/segmentation/test")) == 1
+    assert metrics == before["cam0"].data.metrics | {
+        k: v for k, v in metrics.items() if k.endswith("/segmentation/test/scales 0.5 1 max/flip")
+    }
+    assert len(_per_class(root, after["cam0"].info.run_id, "segmentation-test")) == 4
 
 
 def test_counts_and_steps_are_read_for_a_few_new_runs_at_a_time(
@@ -198,51 +209,51 @@ def test_counts_and_steps_are_read_for_a_few_new_runs_at_a_time(
 ) -> None:
     read: list[set[str]] = []
 
-    def watched(path: Path, tables: Any, only: Any = None) -> Any:
-        results = load(path, tables, only)
-        if "steps" in tables:
+    def watched(path: Path, names: Any) -> Any:
+        if "steps" in names:
+            read.append(set(names["params"]))
             of = dict(load(path, ["evals"]).evals.select("eval", "key").iter_rows())
-            read.append(set(results.params["key"]) | {of[e] for e in results.counts["eval"]})
-        return results
+            assert {of[e] for e in names["counts"]} <= read[-1] == set(names["steps"])
+        return load_of(path, names)
 
-    monkeypatch.setattr(mlflow_export, "load", watched)
-    monkeypatch.setattr(mlflow_export, "RUNS_AT_A_TIME", 3)
-    assert export(toy_root, leaderboard="all").created == 10
+    monkeypatch.setattr(mlflow_session, "load_of", watched)
+    monkeypatch.setattr(mlflow_session, "RUNS_AT_A_TIME", 3)
+    assert export(toy_root, pages=_board).created == 10
     assert len(read) == 4
     assert max(map(len, read)) <= 3
     assert set.union(*read) >= {"cam0", "fsr0", "fsr1"}
     read.clear()
-    assert export(toy_root, leaderboard="all").known == 10
+    assert export(toy_root, pages=_board).known == 10
     assert read == []
 
 
 def test_one_batch_of_a_running_sweep_reads_its_runs_only(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[list[str]] = []
 
-    def watched(path: Path, tables: Any, only: Any = None) -> Any:
-        results = load(path, tables, only)
-        read.append(sorted(set(results.params["key"])) if "params" in tables else [])
+    def watched(path: Path, names: Any) -> Any:
+        results = load_of(path, names)
+        read.append(sorted(set(results.params["key"])))
         return results
 
-    monkeypatch.setattr(mlflow_export, "load", watched)
+    monkeypatch.setattr(mlflow_session, "load_of", watched)
     exporter = Exporter(toy_root, sweep=toys.SWEEP, pause_s=0)
     exporter._write({"fsr0"})
     assert exporter.summary.created == 1
-    assert read == [[], ["fsr0"]]
+    assert read == [["fsr0"]]
 
 
 def test_an_export_that_was_cut_off_is_finished_by_the_next(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
-    real, calls = MlflowClient.log_table, []
+    real, calls = MlflowClient.log_batch, []
 
     def breaks(self: MlflowClient, *args: Any, **words: Any) -> None:
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 5:
             raise OSError("cut off")
         real(self, *args, **words)
 
-    monkeypatch.setattr(MlflowClient, "log_table", breaks)
+    monkeypatch.setattr(MlflowClient, "log_batch", breaks)
     with pytest.raises(StoreError, match=r"cut off.*The store is unharmed"):
         export(toy_root)
     done = export(toy_root)
@@ -250,7 +261,7 @@ def test_an_export_that_was_cut_off_is_finished_by_the_next(toy_root: Path, monk
     assert export(toy_root).known == 10
     assert len(_runs(toy_root)) == 15
     for key in ("cam0", "fsr0", "twin1"):
-        assert len(_per_class(toy_root, _runs(toy_root)[key].info.run_id)) == 8
+        assert len(_per_class(toy_root, _runs(toy_root)[key].info.run_id, "segmentation-test")) in (2, 4)
 
 
 def test_an_unknown_sweep_is_named_with_the_known_ones(toy_root: Path) -> None:
@@ -265,7 +276,7 @@ def test_runs_outside_any_sweep_are_exported(toy_root: Path) -> None:
 
 
 def test_exporter_fills_while_a_sweep_runs(toy_root: Path) -> None:
-    exporter = Exporter(toy_root, sweep=toys.SWEEP, leaderboard="board", pause_s=0.0)
+    exporter = Exporter(toy_root, sweep=toys.SWEEP, pages=_board, pause_s=0.0)
     exporter.start()
     assert exporter.submit("cam0")
     deadline = time.monotonic() + 60
@@ -275,7 +286,7 @@ def test_exporter_fills_while_a_sweep_runs(toy_root: Path) -> None:
     assert exporter.close(60), exporter.failure
     assert len(_runs(toy_root)) == 15
     assert not exporter.submit("late")
-    assert export(toy_root, leaderboard="board").created == 0
+    assert export(toy_root, pages=_board).created == 0
 
 
 @pytest.fixture(scope="session")

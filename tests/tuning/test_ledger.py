@@ -18,8 +18,9 @@ from harness.plan.studies import Outcome
 from harness.scoring.metrics import miou
 from harness.store import load
 from harness.store.maintenance import compact
+from harness.store.outlines import sweeps
 from harness.tuning.asha import Asha
-from harness.tuning.ledger import Ledger, sweeps
+from harness.tuning.ledger import Ledger
 from harness.tuning.points import write_point
 from harness.tuning.scheduler import Job, Scheduler
 

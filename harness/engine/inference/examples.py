@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from harness.api.images import Maps
 from harness.api.vocabulary import IGNORE
@@ -25,7 +26,8 @@ GAP = 4
 def write_examples(context: Context) -> list[dict[str, Any]]:
     """Pictures of evenly spaced images of the reported split, as rows of `artifacts` (kind `example`).
 
-    Panels: image, truth, CAM labels at the preset's threshold, segmentation; those that the method makes.
+    Panels: image, truth, CAM labels at the preset's threshold, segmentation; those that the method makes. The PNG's
+    `Description` names image and panels.
     """
     ids = context.splits.report
     picked = [ids[i] for i in np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids))).astype(int)]
@@ -33,9 +35,11 @@ def write_examples(context: Context) -> list[dict[str, Any]]:
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for n, image_id in enumerate(dict.fromkeys(picked)):
-        panel = _panel(context, image_id)
+        panel, caption = _panel(context, image_id)
         path = folder / f"example-{n}.png"
-        Image.fromarray(panel).save(path)
+        said = PngInfo()
+        said.add_itxt("Description", f"{image_id}: {caption}")
+        Image.fromarray(panel).save(path, pnginfo=said)
         rows.append(
             {
                 "key": context.key,
@@ -47,11 +51,11 @@ def write_examples(context: Context) -> list[dict[str, Any]]:
     return rows
 
 
-def _panel(context: Context, image_id: str) -> NDArray[np.uint8]:
+def _panel(context: Context, image_id: str) -> tuple[NDArray[np.uint8], str]:
     image = context.dataset.image(image_id)
     truth = context.dataset.mask(image_id)
     size = (int(truth.shape[0]), int(truth.shape[1]))
-    parts = [image, PALETTE[truth]]
+    parts, named = [image, PALETTE[truth]], ["image", "truth"]
     sources = {t: source_of(context, t) for t in context.recipe.targets if t != "pseudo"}
     maps: list[Maps] = []
     labels: list[NDArray[np.uint8]] = []
@@ -69,7 +73,9 @@ def _panel(context: Context, image_id: str) -> NDArray[np.uint8]:
     if "cam" in sources:
         threshold = context.run.cam_threshold
         parts.append(PALETTE[labels_at(maps[0], "cam", size, threshold, context.dataset.has_background)])
+        named.append(f"CAM at threshold {threshold:g}" if context.dataset.has_background else "CAM")
     parts.extend(PALETTE[label] for label in labels)
+    named += ["segmentation"] * len(labels)
     parts = [
         np.where((truth == IGNORE)[..., None], (p * 0.5 + 112).astype(np.uint8), p) if i > 1 else p
         for i, p in enumerate(parts)
@@ -78,4 +84,4 @@ def _panel(context: Context, image_id: str) -> NDArray[np.uint8]:
     row = [parts[0]]
     for part in parts[1:]:
         row += [gap, part]
-    return np.concatenate(row, axis=1)
+    return np.concatenate(row, axis=1), " | ".join(named)
