@@ -42,9 +42,10 @@ def run(argv: list[str]) -> int:
     from harness.store import load
     from reports.format.output import screen_width
     from reports.rows.rows import TABLES
-    from reports.sections.leaderboard import build, for_tracker
+    from reports.sections.leaderboard import build
+    from reports.tracked import pages
 
-    ended = run_plan(plan, pages=for_tracker)
+    ended = run_plan(plan, pages=pages)
     board = build(load(plan.machine.store, TABLES), sweep=plan.sweep)
     print(board.render("terminal", width=screen_width()))
     print(_where_next(plan.machine.store, plan.sweep, plan.words.mlflow, ended.experiment))

@@ -70,13 +70,13 @@ def run(argv: list[str]) -> int:
     if words.execute:
         from harness.tuning.describe import plan_text
         from harness.tuning.run_plan import run_plan
-        from reports.sections.leaderboard import for_tracker
+        from reports.tracked import pages
 
         plan = plan_of(paper, table, rows, words, others)
         print(plan_text(plan, full=plan.words.dry_run), flush=True)
         if plan.words.dry_run:
             return EXIT_DONE
-        failed = run_plan(plan, pages=for_tracker).failed
+        failed = run_plan(plan, pages=pages).failed
     results = load(words.store, TABLES)
     filters = Filters(dataset=words.dataset, tier=words.tier, weights=words.weights)
     made, settings = build(results, paper, table, filters, rows, variant=words.variant, protocol=words.protocol)

@@ -23,7 +23,10 @@ class StoreWords:
     store: str = word("results", "folder of results")
     run: str | None = word(None, "key of a finished run (its start is enough)", "export-masks", example="run=1a2b3c")
     split: str = word("train", "whose images", "export-masks", choices=SPLITS)
-    out: str | None = word(None, "folder that is written", "export-masks", example="out=masks")
+    out: str | None = word(
+        None, "folder that is written; of export-optuna a new SQLite file", "export-masks", "export-optuna",
+        example="out=masks",
+    )  # fmt: skip
     target: str | None = word(
         None, "which masks; default pseudo where the method makes them, else cam, else segmentation", "export-masks",
         choices=TARGETS,

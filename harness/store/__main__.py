@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,10 +16,16 @@ ABOUT = "Look after a folder of results."
 SUBCOMMANDS = {
     "export-masks": "the pseudo masks of a run's training images as a folder in VOC layout, to train on",
     "export-mlflow": "fill MLflow from the store; what is there already is not sent again",
+    "export-optuna": "write the studies as a new SQLite file for optuna-dashboard",
     "compact": "merge the many small files of a store; it reads as before, only faster",
     "gc": "drop checkpoints and maps of done runs that keep= does not name",
     "verify": "read everything, name damaged files; exit code 1 if there are any",
 }
+NEEDED = {
+    "export-masks": {"run": "run=<key>", "out": "out=<folder>"},
+    "export-optuna": {"out": "out=studies.db, a new SQLite file"},
+}
+"""Words that a subcommand cannot do without, and how they are written."""
 
 
 def run(argv: list[str]) -> int:
@@ -32,9 +39,9 @@ def run(argv: list[str]) -> int:
     root = local_root(words.store)
     problems = list(parsed.problems)
     given = {p.where for p in problems}
-    for name in ("run", "out") if command == "export-masks" else ():
+    for name, example in NEEDED.get(command, {}).items():
         if getattr(words, name) is None and name not in given:
-            problems.append(Problem(name, "is not given", {"run": "run=<key>", "out": "out=<folder>"}[name]))
+            problems.append(Problem(name, "is not given", example))
     if not root.is_dir():
         problems.append(Problem("store", f"{root} does not exist", "name the folder of a sweep's results"))
     if problems:
@@ -43,6 +50,8 @@ def run(argv: list[str]) -> int:
         return _export(words)
     if command == "export-masks":
         return _export_masks(words)
+    if command == "export-optuna":
+        return _export_optuna(words)
     if command == "verify":
         return _verify(words)
     from harness.store.maintenance import compact, gc
@@ -67,9 +76,9 @@ def _export(words: StoreWords) -> int:
         raise BadInput(Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out"))
     from harness.tracking.mlflow_client import local_uri, where_to_look
     from harness.tracking.mlflow_export import export
-    from reports.sections.leaderboard import for_tracker
+    from reports.tracked import pages
 
-    summary = export(words.store, words.mlflow, pages=for_tracker)
+    summary = export(words.store, words.mlflow, pages=pages)
     print("\n".join((str(summary), *where_to_look(words.mlflow or local_uri(words.store), summary.experiment))))
     return EXIT_DONE
 
@@ -91,6 +100,17 @@ def _export_masks(words: StoreWords) -> int:
     print(job.described(), flush=True)
     made = export(job, words.threads)
     print(f"{made} masks made, {len(job.ids) - made} done before, in {shown(str(out))}")
+    return EXIT_DONE
+
+
+def _export_optuna(words: StoreWords) -> int:
+    from harness.tracking.mlflow_client import sqlite_uri
+    from harness.tracking.optuna_export import export_optuna
+
+    out = Path(str(words.out)).expanduser()
+    names = export_optuna(words.store, out)
+    print(f"{len(names)} stud{'y' if len(names) == 1 else 'ies'} written: {', '.join(names)}")
+    print(shlex.join(["optuna-dashboard", sqlite_uri(out.resolve())]))
     return EXIT_DONE
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from harness.errors import StoreError, command
 from harness.scoring.metrics import iou, mious
 from harness.store.reading import Results, latest_runs
-from harness.store.rows import json_of
+from harness.store.rows import json_of, phase_seconds
 from harness.store.schema import empty
 from harness.tracking.mlflow_names import (
     EXAMPLES,
@@ -27,7 +27,6 @@ from harness.tracking.mlflow_names import (
     fingerprint,
     params_of,
     percent,
-    phase_seconds,
     started_ms,
     unique_names,
 )

@@ -11,8 +11,6 @@ from typing import Any
 
 import polars as pl
 
-from harness.store.rows import json_of
-
 STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 FACTS = (
     "method",
@@ -97,12 +95,6 @@ def percent(share: float) -> float:
 def started_ms(run: Mapping[str, Any]) -> int:
     """When a run started, milliseconds since 1970; 0 where the store does not say."""
     return int(datetime.fromisoformat(run["started"]).timestamp() * 1000) if run.get("started") else 0
-
-
-def phase_seconds(run: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds by phase; the reached share that a stopped run leaves among them is none."""
-    values = json_of(run, "seconds") if "seconds" in run else {}
-    return {str(k): float(v) for k, v in values.items() if k != "reached"}
 
 
 def fingerprint(*parts: Any) -> str:

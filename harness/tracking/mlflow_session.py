@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,8 @@ Pages = Callable[[Results, str], Mapping[str, str]]
 harness never imports reports."""
 SINGLE = "single-runs"
 """The sweep under which runs outside any sweep are filed."""
+_LONG = ("params", "counts", "curves", "steps")
+"""What pages are made of beside the outline."""
 RUNS_AT_A_TIME = 50
 """Runs whose counts, steps and parameters are in memory together."""
 
@@ -98,7 +100,7 @@ class Session:
                 self._trackers[sweep] = Tracker(make_client(self.uri), self.uri, sweep)
         return self._trackers[sweep]
 
-    def _close(self, tracker: Tracker, outline: Outline, places: Places, rows: list[Mapping[str, Any]]) -> None:
+    def _close(self, tracker: Tracker, outline: Outline, places: Places, rows: Sequence[Mapping[str, Any]]) -> None:
         """Studies and the sweep, where anything below them has changed."""
         sweep = tracker.sweep
         root = tracker.begin(_sweep_place(sweep), "", None)
@@ -113,17 +115,17 @@ class Session:
                 counts = self._content(outline, set(chosen.keys) if chosen else set(), ("counts",)).counts
                 tracker.write(place, of_study(study, lines, outline, counts), state, root)
         given = (outline_of(self.root, sweep) or {}).get("words", [])
-        lines = rows or [_line_of(outline.runs[key], sweep, study) for study, key in places]
+        every = list(rows) or [_line_of(outline.runs[key], sweep, study) for study, key in places]
         keys = {key for _, key in places} | (set(outline.runs) - set(outline.results.trials["key"]))
-        state = fingerprint(FORMAT, lines, given, [outline.state(key, []) for key in sorted(keys)], bool(self.pages))
+        state = fingerprint(FORMAT, every, given, [outline.state(key, []) for key in sorted(keys)], bool(self.pages))
         if not tracker.knows(_sweep_place(sweep), state):
-            pages = self.pages(self._content(outline, keys, ("params", "counts")), sweep) if self.pages else {}
-            tracker.write(_sweep_place(sweep), of_sweep(sweep, lines, outline, given, pages), state, None)
+            pages = self.pages(self._content(outline, keys, _LONG), sweep) if self.pages else {}
+            tracker.write(_sweep_place(sweep), of_sweep(sweep, every, outline, given, pages), state, None)
 
     def _content(self, outline: Outline, keys: Collection[str], tables: Collection[str]) -> Results:
         """The outline with the rows that these runs have in `tables`."""
         evals = [name for key in keys for name in outline.evals(key)["eval"]]
-        names = {t: evals if t == "counts" else list(keys) for t in tables}
+        names = {t: evals if t in ("counts", "curves") else list(keys) for t in tables}
         return outline.results.with_tables(**load_of(self.root, names).tables)
 
 

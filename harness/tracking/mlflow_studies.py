@@ -12,9 +12,9 @@ import polars as pl
 from harness.errors import command
 from harness.plan.studies import preference
 from harness.scoring.metrics import mious
-from harness.store.rows import json_object
+from harness.store.rows import json_object, phase_seconds
 from harness.tracking.mlflow_content import Content, Outline, Rows, Value, common_facts, source_tags
-from harness.tracking.mlflow_names import percent, phase_seconds, started_ms, unique_names
+from harness.tracking.mlflow_names import percent, started_ms, unique_names
 
 _NAMED = 4
 """Methods that a sweep's name lists."""

@@ -73,7 +73,8 @@ class Tpe:
 
     A proposal is a pure function of (seed, trial number, settings and outcomes so far): an in-memory study is
     rebuilt for it, so that an interrupted search goes on as if it had not been. Open trials repel new ones
-    (Optuna's constant liar); a failed trial teaches nothing.
+    (Optuna's constant liar); a failed trial teaches nothing. Knobs are drawn together (multivariate): both are said,
+    since Optuna has changed its defaults before.
     """
 
     def __init__(self, space: Space, preset: Mapping[str, Any], seed: int):
@@ -112,7 +113,9 @@ class Tpe:
     def _propose(self, trial: int) -> dict[str, Any]:
         study = self.history()
         seed = int(np.random.SeedSequence([self._seed, trial]).generate_state(1)[0])
-        study.sampler = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+        study.sampler = self._optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
+        )
         return self._space.suggest(study.ask())
 
     def _state(self, outcome: Outcome | None) -> dict[str, Any]:

@@ -75,9 +75,3 @@ def build(results: Results, *, sweep: str | None = None, dataset: str | None = N
             "tier smoke shows that things run, in minutes: what methods reach, and their order, is for lab and paper",
         )
     return Leaderboard(Table(TITLE, tuple(sections), notes), boards, counts)
-
-
-def for_tracker(results: Results, sweep: str) -> dict[str, str]:
-    """The leaderboard of one sweep as MLflow shows it, by file name; runs in no sweep stand on that of the store."""
-    board = build(results, sweep=sweep if sweep in set(results.trials["sweep"]) else None)
-    return {f"leaderboard.{end}": board.render(form) for end, form in (("html", "html"), ("md", "markdown"))}
