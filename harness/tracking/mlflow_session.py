@@ -19,13 +19,11 @@ from harness.tracking.mlflow_names import FORMAT, fingerprint
 from harness.tracking.mlflow_studies import chosen_of, of_study, of_sweep, study_name
 from harness.tracking.mlflow_tracker import EXPERIMENT, Tracker
 
-Pages = Callable[[Results, str], Mapping[str, str]]
-"""A function of (results, sweep id) that renders what is kept with a sweep, its leaderboard first, by file name: the
+Pages = Callable[[Path, str], Mapping[str, str]]
+"""A function of (store, sweep id) that renders what is kept with a sweep, its leaderboard first, by file name: the
 harness never imports reports."""
 SINGLE = "single-runs"
 """The sweep under which runs outside any sweep are filed."""
-_LONG = ("params", "counts", "curves", "steps")
-"""What pages are made of beside the outline."""
 RUNS_AT_A_TIME = 50
 """Runs whose counts, steps and parameters are in memory together."""
 
@@ -119,13 +117,13 @@ class Session:
         keys = {key for _, key in places} | (set(outline.runs) - set(outline.results.trials["key"]))
         state = fingerprint(FORMAT, every, given, [outline.state(key, []) for key in sorted(keys)], bool(self.pages))
         if not tracker.knows(_sweep_place(sweep), state):
-            pages = self.pages(self._content(outline, keys, _LONG), sweep) if self.pages else {}
+            pages = self.pages(self.root, sweep) if self.pages else {}
             tracker.write(_sweep_place(sweep), of_sweep(sweep, every, outline, given, pages), state, None)
 
     def _content(self, outline: Outline, keys: Collection[str], tables: Collection[str]) -> Results:
         """The outline with the rows that these runs have in `tables`."""
         evals = [name for key in keys for name in outline.evals(key)["eval"]]
-        names = {t: evals if t in ("counts", "curves") else list(keys) for t in tables}
+        names = {t: evals if t == "counts" else list(keys) for t in tables}
         return outline.results.with_tables(**load_of(self.root, names).tables)
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from harness.errors import Problem
 from harness.files import write_bytes
 from harness.store import Results, Store, load
-from harness.tuning.ledger import sweeps
+from harness.store.outlines import sweeps
 from reports.format.html import Block, Chapter, Page, Words, page_html
 from reports.page import examples, provenance
 from reports.page.charts import classes, cost, thresholds, training, tuning
@@ -75,7 +75,6 @@ def view_of(store: str | Path, filters: Filters) -> View:
     return View(results.with_tables(**long.tables), filters, board, runs, Path(store), words)
 
 
-<<<<<<< HEAD
 def write_page(store: str | Path, out: str | Path | None = None, **part: Any) -> Path:
     """Write the page of a store, by default as PAGE inside it; `part` as for `page_of`. Where it is.
 
@@ -89,12 +88,6 @@ def write_page(store: str | Path, out: str | Path | None = None, **part: Any) ->
 def build(view: View, problems: Sequence[Problem] = ()) -> Page:
     """The page as a model; `problems`: why pictures could not be made."""
     board = view.leaderboard
-=======
-def build(results: Results, filters: Filters, board: Leaderboard | None = None) -> Page:
-    """The page as a model."""
-    board = board or _leaderboard_of(results, filters)
-    view = View(results, filters, board, by_key(chosen_runs(results, filters)))
->>>>>>> 8f078c5 (Studies are written as a storage that optuna-dashboard opens; what TPE does is said, not left to Optuna's defaults; MLflow keeps a sweep's page)
     chapters = [_leaderboard(board)]
     if view.boards:
         made = [Chapter(id, title, tuple(make(view)), lead) for id, title, lead, make in CHAPTERS]

@@ -95,8 +95,8 @@ def _filled(root: Path) -> Any:
     return toy
 
 
-def _board(results: Any, sweep: str) -> dict[str, str]:
-    return {"leaderboard.md": f"# {sweep}: {results.runs.height} runs\n"}
+def _board(store: Path, sweep: str) -> dict[str, str]:
+    return {"leaderboard.md": f"# {sweep}: {load(store).runs.height} runs\n"}
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ toys = _fixture_module()
 SWEEP = toys.SWEEP
 
 
-def _pages(results: Any, sweep: str) -> dict[str, str]:
+def _pages(store: Path, sweep: str) -> dict[str, str]:
     return {"leaderboard.html": f"<h1>board of {sweep}</h1>", "leaderboard.md": f"# {sweep}\n"}
 
 
