@@ -21,7 +21,7 @@ from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.files import TMP_SUFFIX, Lease, local_root, plain_words
 from harness.store.files import list_files, why_left_out
 from harness.store.merging import merge, take_out
-from harness.store.reading import Damaged, find_damaged, latest_runs, load, read_files, set_damaged_aside
+from harness.store.reading import Damaged, find_damaged, latest_runs, load, scan_files, set_damaged_aside
 from harness.store.schema import SCHEMAS
 
 _ALWAYS = frozenset({"example"})
@@ -121,10 +121,11 @@ def verify(path: str | Path) -> Report:
     bad = {item.path for item in damaged}
     left_out = {file: why for file in _files(root) if file not in bad and (why := why_left_out(file))}
     bad |= set(left_out)
-    sound = {
-        table: read_files(table, [f for f in list_files(root, table) if f not in bad]) for table in ("evals", "counts")
-    }
-    lost = sound["evals"].filter(pl.col("images") > 0).join(sound["counts"], on="eval", how="anti")
+    evals, counts = (
+        scan_files(table, [f for f in list_files(root, table) if f not in bad]) for table in ("evals", "counts")
+    )
+    scored = counts.select("eval").unique().collect()
+    lost = evals.filter(pl.col("images") > 0).select("eval").collect().join(scored, on="eval", how="anti")
     return Report(files, tuple(damaged), tuple(sorted(lost["eval"])), tuple(left_out.values()))
 
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import polars as pl
 
 from harness.errors import StoreError
-from harness.store.files import COMPACT_PREFIX, MEMBERS_FIELD, list_files, members, why_left_out, write_atomic
+from harness.store.files import (
+    COMPACT_PREFIX,
+    MEMBERS_FIELD,
+    list_files,
+    mark_merged,
+    members,
+    why_left_out,
+    write_atomic,
+)
 from harness.store.reading import read_files, set_damaged_aside
 from harness.store.schema import SCHEMAS
 
@@ -42,6 +50,7 @@ def take_out(root: Path, table: str, name: str) -> Path | None:
         if parts:
             _write(root, table, parts)
         file.unlink()
+        mark_merged(root)
     return next(iter(held), None)
 
 
@@ -103,6 +112,7 @@ def _write(root: Path, table: str, frames: Mapping[str, pl.DataFrame]) -> Path:
     if not read_files(table, [target]).equals(whole, null_equal=True):
         target.unlink()
         raise StoreError(f"{target} did not read back as written; nothing was removed")
+    mark_merged(root)
     return target
 
 

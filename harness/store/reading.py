@@ -7,21 +7,23 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import polars as pl
 
 from harness.errors import StoreError
 from harness.files import local_root, plain_words
 from harness.store.files import COMPACT_PREFIX, check_version, list_files, member_of, members, why_left_out
+from harness.store.results import Results
 from harness.store.schema import SCHEMAS, empty, table_schema
 
 STATUS_ORDER = ("done", "pruned", "failed")
 BY_STATUS = pl.col("status").replace_strict({s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER))
 """Sorts rows so that the best outcome of several attempts comes first."""
 _ATTEMPTS = 5
+_TOGETHER = 256
+"""Files that are read at a time where nothing but whether they can be is asked."""
 _MARK = re.compile("[~-]")
 _CAST = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast=["upcast"])
 
@@ -32,51 +34,6 @@ class StoreWarning(UserWarning):
 
 class MissingRows(StoreError):
     """Rows that a run should have are not in the store, or their file is damaged: running it again brings them."""
-
-
-class _NotLoaded:
-    """Stands in `Results` for a table that was not asked for."""
-
-
-_NOT_LOADED = cast(pl.DataFrame, _NotLoaded)
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Results:
-    """Everything in a store: one data frame per table, those without files empty but typed.
-
-    Reading a table that was not loaded raises StoreError. The order of rows means nothing. A run that ran again after
-    a failure has several rows in `runs` (`latest_runs` picks one per key).
-    """
-
-    runs: pl.DataFrame = _NOT_LOADED
-    trials: pl.DataFrame = _NOT_LOADED
-    params: pl.DataFrame = _NOT_LOADED
-    evals: pl.DataFrame = _NOT_LOADED
-    counts: pl.DataFrame = _NOT_LOADED
-    curves: pl.DataFrame = _NOT_LOADED
-    steps: pl.DataFrame = _NOT_LOADED
-    artifacts: pl.DataFrame = _NOT_LOADED
-    claims: pl.DataFrame = _NOT_LOADED
-
-    def __getattribute__(self, name: str) -> Any:
-        value = object.__getattribute__(self, name)
-        if value is _NOT_LOADED:
-            raise StoreError(f"the table {name} was not loaded: name it, as in load(path, tables=[{name!r}])")
-        return value
-
-    @property
-    def tables(self) -> dict[str, pl.DataFrame]:
-        """The tables that are there, by name."""
-        every = {f.name: object.__getattribute__(self, f.name) for f in fields(self)}
-        return {name: frame for name, frame in every.items() if frame is not _NOT_LOADED}
-
-    def with_tables(self, **frames: pl.DataFrame) -> Results:
-        """The same with these tables, in place of or beside its own."""
-        return Results(**{**self.tables, **frames})
-
-    def __repr__(self) -> str:
-        return f"Results({', '.join(f'{name}: {frame.height} rows' for name, frame in self.tables.items())})"
 
 
 @dataclass(frozen=True)
@@ -103,15 +60,17 @@ def load(path: str | Path, tables: Iterable[str] | None = None, only: Mapping[st
     return Results(**{table: _table(root, table, where.get(table)) for table in wanted})
 
 
-def load_of(path: str | Path, names: Mapping[str, Iterable[str]]) -> Results:
-    """The rows that were written as these names (of runs, or of evals), by table, with later attempts and rungs of
-    theirs; files of others are not opened. Damaged files and errors as in `load`."""
+def load_of(path: str | Path, tables: Iterable[str], *, keys: Iterable[str], evals: Iterable[str]) -> Results:
+    """The rows of these runs and evals in `tables`, whatever later attempt, rung or scoring wrote them; files of others
+    are not opened. Damaged files and errors as in `load`."""
     root = local_root(path)
-    found = {table: frozenset(of) for table, of in names.items()}
-    column = {table: "eval" if table in ("counts", "curves", "evals") else "key" for table in found}
-    return Results(
-        **{table: _table(root, table, pl.col(column[table]).is_in(list(of)), of) for table, of in found.items()}
-    )
+    rows = {"key": sorted(keys), "eval": sorted(evals)}
+    names = frozenset((*rows["key"], *rows["eval"]))
+    found = {}
+    for table in tables:
+        column = "eval" if "eval" in table_schema(table) else "key"
+        found[table] = _table(root, table, pl.col(column).is_in(rows[column]), names)
+    return Results(**found)
 
 
 def latest_runs(runs: pl.DataFrame) -> pl.DataFrame:
@@ -156,7 +115,8 @@ def _table(root: Path, table: str, only: pl.Expr | None, names: Set[str] | None 
     for _ in range(_ATTEMPTS):
         try:
             rows = scan_files(table, _live_files(root, table, names))
-            return (rows if only is None else rows.filter(only)).collect()
+            # One chunk a file would make every filter of a large store slow.
+            return (rows if only is None else rows.filter(only)).collect().rechunk()
         except FileNotFoundError:
             continue  # merged by a `compact` that runs now: list again
         except pl.exceptions.PolarsError:
@@ -256,9 +216,27 @@ def _scan_one(root: Path, table: str, name: str) -> pl.LazyFrame:
 
 
 def find_damaged(root: Path, table: str) -> list[Damaged]:
-    """Read every file of a table by itself; those that cannot be read."""
+    """Read every file of a table; those that cannot be read."""
+    files = list_files(root, table)
+    pieces = (files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER))
+    return [damaged for piece in pieces if not _sound(table, piece) for damaged in _damaged(table, piece)]
+
+
+def _sound(table: str, files: list[Path]) -> bool:
+    """Whether all of these files can be read, found out together; which one cannot is another question."""
+    try:
+        readable = [file for file in files if not why_left_out(file)]
+        for file in readable:
+            members(file)
+        read_files(table, readable)
+    except (pl.exceptions.PolarsError, OSError):
+        return False
+    return True
+
+
+def _damaged(table: str, files: list[Path]) -> list[Damaged]:
     damaged = []
-    for file in list_files(root, table):
+    for file in files:
         try:
             if not why_left_out(file):
                 members(file)

@@ -123,8 +123,7 @@ class Session:
     def _content(self, outline: Outline, keys: Collection[str], tables: Collection[str]) -> Results:
         """The outline with the rows that these runs have in `tables`."""
         evals = [name for key in keys for name in outline.evals(key)["eval"]]
-        names = {t: evals if t == "counts" else list(keys) for t in tables}
-        return outline.results.with_tables(**load_of(self.root, names).tables)
+        return outline.results.with_tables(**load_of(self.root, tables, keys=keys, evals=evals).tables)
 
 
 Places: TypeAlias = dict[tuple[str, str], list[dict[str, Any]]]

@@ -13,7 +13,7 @@ from reports.format.table import Cell, Column, Score, Section, Signed, Table
 from reports.papers.ablation_rows import ComparableRuns, Found, groups_of
 from reports.papers.claims import Claim, load_claims
 from reports.papers.verdicts import BACKBONES, remarks_of
-from reports.rows.ranking import Counts, resampled
+from reports.rows.ranking import resampled
 from reports.rows.row import Filters
 
 SCHEMA: dict[str, pl.DataType] = {
@@ -107,10 +107,7 @@ def _scores(
     """The score of each row, and its paired distance from the baseline row where that was run, in points."""
     if not found:
         return {}, {}
-    evals = [e for f in found.values() for e in f.scored[column.name].evals]
-    kept = results.counts.filter(pl.col("eval").is_in(evals))
-    counts: Counts = {str(k[0]): f for k, f in kept.partition_by("eval", as_dict=True).items()}
-    drawn = resampled([f.scored[column.name] for f in found.values()], counts)
+    drawn = resampled([f.scored[column.name] for f in found.values()], results.counts_by_eval)
     names = list(found)
     scores = {n: drawn.interval(i) for i, n in enumerate(names)}
     gaps = {}

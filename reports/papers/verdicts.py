@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any, Literal
 
-import polars as pl
-
 from harness.api.registry import Chosen, registry
 from harness.api.spec import Preset
 from harness.api.vocabulary import TARGETS
@@ -105,7 +103,7 @@ class Judge:
     def _values(self, claim: Claim, row: Row) -> list[float]:
         """mIoU of each seed, percent."""
         evals = _scored(claim, row).evals
-        found = dict(mious(self._results.counts.filter(pl.col("eval").is_in(evals))).select("eval", "miou").iter_rows())
+        found = dict(mious(self._results.counts_by_eval.of(list(evals))).select("eval", "miou").iter_rows())
         return [100 * float(found[e]) for e in evals]
 
     def _reasons(self, claim: Claim, row: Row, chosen: Chosen) -> list[str]:

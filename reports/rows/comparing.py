@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import polars as pl
-
 from harness.scoring.intervals import Difference, Interval
 from harness.store import Results
 from reports.format.table import Score
@@ -16,8 +14,8 @@ from reports.rows.row import Row, Scored
 
 def counts_of(results: Results, scored: Sequence[Scored]) -> Counts:
     """The counts of these rows, by eval."""
-    wanted = results.counts.filter(pl.col("eval").is_in([e for s in scored for e in s.evals]))
-    return {str(k[0]): f for k, f in wanted.partition_by("eval", as_dict=True).items()}
+    by_eval = results.counts_by_eval
+    return {e: by_eval[e] for s in scored for e in s.evals if e in by_eval}
 
 
 def inference_text(row: Row) -> str:

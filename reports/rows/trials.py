@@ -58,7 +58,7 @@ def trials_of(row: Row, quantity: Quantity, rule: str, results: Results, weights
     one = done.join(evals.sort("step", "eval").unique("key", keep="last"), on="key").sort("trial")
     if one.is_empty():
         return []
-    scores = mious(results.counts.filter(pl.col("eval").is_in(one["eval"].to_list())))
+    scores = mious(results.counts_by_eval.of(one["eval"].to_list()))
     value = dict(scores.select("eval", "miou").iter_rows())
     return [
         Trial(r["trial"], r["objective"], r["eval"], float(value[r["eval"]]))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import polars as pl
-
 from harness.store import Results
 from reports.format.table import Cell, Column, Score, Section
-from reports.rows.ranking import ORACLE, Board, Counts, Quantity, resampled
+from reports.rows.ranking import ORACLE, Board, Quantity, resampled
 from reports.rows.row import Filters, Row, Scored
 from reports.rows.trials import chosen_of, trials_of
 
@@ -50,10 +48,8 @@ def _line(row: Row, quantity: Quantity, results: Results, filters: Filters) -> M
         return None
     chosen = chosen_of(found["held-out"])
     best = max(found["oracle"], key=lambda t: (t.miou, -t.number))
-    evals = [chosen.eval, best.eval]
-    wanted = results.counts.filter(pl.col("eval").is_in(evals))
-    counts: Counts = {str(k[0]): f for k, f in wanted.partition_by("eval", as_dict=True).items()}
-    drawn = resampled([Scored((t.eval,), (), 0, f"trial {t.number} of {row.study}") for t in (chosen, best)], counts)
+    both = [Scored((t.eval,), (), 0, f"trial {t.number} of {row.study}") for t in (chosen, best)]
+    drawn = resampled(both, results.counts_by_eval)
     gap = drawn.difference(1, 0)
     scores = [Score(100 * i.value, 100 * i.low, 100 * i.high) for i in (drawn.interval(0), drawn.interval(1))]
     return {

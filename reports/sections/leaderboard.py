@@ -53,9 +53,7 @@ def build(results: Results, *, sweep: str | None = None, dataset: str | None = N
     """
     filters = Filters(sweep, dataset, tier, weights, split)
     rows = rows_of(results, filters)
-    wanted = sorted({e for r in rows for s in r.scores.values() for e in s.evals})
-    kept = results.counts.filter(pl.col("eval").is_in(wanted))
-    counts = {str(k[0]): f for k, f in kept.partition_by("eval", as_dict=True).items()}
+    counts = results.counts_by_eval
     boards = tuple(score(g, counts, thresholds=thresholds) for g in groups_of(rows, counts))
     sections: list[Section] = []
     for board in boards:

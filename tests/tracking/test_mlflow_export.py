@@ -209,12 +209,13 @@ def test_counts_and_steps_are_read_for_a_few_new_runs_at_a_time(
 ) -> None:
     read: list[set[str]] = []
 
-    def watched(path: Path, names: Any) -> Any:
-        if "steps" in names:
-            read.append(set(names["params"]))
+    def watched(path: Path, tables: Any, *, keys: Any, evals: Any) -> Any:
+        results = load_of(path, tables, keys=keys, evals=evals)
+        if "steps" in tables:
             of = dict(load(path, ["evals"]).evals.select("eval", "key").iter_rows())
-            assert {of[e] for e in names["counts"]} <= read[-1] == set(names["steps"])
-        return load_of(path, names)
+            assert {of[e] for e in results.counts["eval"]} | set(results.params["key"]) <= set(keys)
+            read.append(set(keys))
+        return results
 
     monkeypatch.setattr(mlflow_session, "load_of", watched)
     monkeypatch.setattr(mlflow_session, "RUNS_AT_A_TIME", 3)
@@ -230,8 +231,8 @@ def test_counts_and_steps_are_read_for_a_few_new_runs_at_a_time(
 def test_one_batch_of_a_running_sweep_reads_its_runs_only(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[list[str]] = []
 
-    def watched(path: Path, names: Any) -> Any:
-        results = load_of(path, names)
+    def watched(path: Path, tables: Any, *, keys: Any, evals: Any) -> Any:
+        results = load_of(path, tables, keys=keys, evals=evals)
         read.append(sorted(set(results.params["key"])))
         return results
 
