@@ -16,6 +16,7 @@ from reports.format.output import ALL_FORMATS, NETWORKS, OUT_TEXT, STORE_TEXT, W
 from reports.format.render import FORMATS
 from reports.format.table import Cell, Column, Same, Section, Signed, Table
 from reports.papers.claims import Claim, declared_papers, load_claims, papers
+from reports.papers.reproducing import how, plans_of
 from reports.papers.verdicts import SEEDS, TOLERANCE, WIDEST, Judge, Judged, remarks_of
 from reports.rows.rows import TABLES
 
@@ -46,6 +47,11 @@ class MainWords:
     paper: str | None = word(None, f"whose tables; one of {', '.join(papers())}")
     table: str | None = word(None, "one table of the paper; default all that hold scores of ours")
     store: str = word("results", STORE_TEXT)
+    how: bool = word(
+        False, "instead of the tables, what would reproduce them: plans, FLOPs, hours, disk, what is missing"
+    )
+    tflops: float = word(50.0, "TFLOP/s that the machine sustains, for the hours of how=true")
+    root: str | None = word(None, "where the paper's dataset lies, for how=true; default where it is looked for")
     format: str = word(
         "terminal", f"{', '.join(FORMATS)}; arrow and parquet write a row per claim", choices=ALL_FORMATS
     )
@@ -68,6 +74,18 @@ def build(judge: Judge, paper: str, table: str | None = None) -> tuple[Table, li
     return Table(f"Main results of {paper}: mIoU in %, as printed and ours", sections, NOTES), judged
 
 
+def listing() -> str:
+    """What there is: papers with their tables and numbers, and the plans that reproduce them."""
+    lines = ["papers with printed numbers, and the plans that run theirs:"]
+    for paper in papers():
+        claims = load_claims(paper)
+        tables = ", ".join(dict.fromkeys(c.table for c in claims if c.target in TARGETS))
+        own = ", ".join(plans_of(paper))
+        lines.append(f"  {paper}: {len(claims)} numbers in {tables}" + (f"; plans {own}" if own else ""))
+    lines.append("show one with paper=fsr, and what would reproduce it with how=true")
+    return "\n".join(lines)
+
+
 def frame(judged: Sequence[Judged]) -> pl.DataFrame:
     """One row per claim, columns as SCHEMA."""
     return pl.DataFrame([_flat(j) for j in judged], schema=SCHEMA, orient="row")
@@ -80,14 +98,20 @@ def run(argv: list[str]) -> int:
         return EXIT_DONE
     parsed = parse(argv, MainWords, collect=True)
     words = parsed.words
-    problems = [*parsed.problems, *output_problems(words)]
-    if words.paper is None:
-        problems.append(Problem("paper", "is not given", f"write paper=fsr; known: {', '.join(papers())}"))
-    elif words.paper not in papers():
+    problems = [*parsed.problems, *output_problems(words, store_exists=words.paper is not None and not words.how)]
+    if not words.tflops > 0:
+        problems.append(Problem("tflops", f"{words.tflops:g}", "give a number above 0"))
+    if words.paper is None and not problems:
+        print(listing())
+        return EXIT_DONE
+    if words.paper is not None and words.paper not in papers():
         fix = nearest(words.paper, papers())
         problems.append(Problem("paper", f"{words.paper!r} has no printed numbers here", fix))
     if problems:
         raise BadInput(problems)
+    if words.how:
+        print(how(words.paper, tflops=words.tflops, store=words.store, root=words.root))
+        return EXIT_DONE
     table, judged = build(Judge(load(words.store, TABLES), words.weights), words.paper, words.table)
     deliver(words, table, lambda: frame(judged))
     return EXIT_DONE

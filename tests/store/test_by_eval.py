@@ -66,7 +66,7 @@ def test_writing_lists_no_folder_but_once_and_sees_what_is_merged_meanwhile(
 
 
 def test_rows_of_a_few_runs_are_read_from_their_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engines write counts under the run, scoring again under the eval; rungs and later attempts have names of theirs."""
+    """Counts are written under the run, of a later scoring under the eval; rungs have names of their own."""
     store = Store(tmp_path)
     for key in ("k0", "k1", "k2"):
         add_run(store, key)
