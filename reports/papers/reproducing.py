@@ -110,7 +110,7 @@ def _encoder(backbone: str, crop: int) -> tuple[int, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    sized = {"img_size": crop} if backbone.startswith(("vit", "deit")) else {}
+    sized: dict[str, Any] = {"img_size": crop} if backbone.startswith(("vit", "deit")) else {}
     with torch.device("meta"), torch.no_grad():
         encoder: Any = timm.create_model(backbone, num_classes=0, **sized).eval()
         for module in encoder.modules():
