@@ -41,9 +41,9 @@ def run(argv: list[str]) -> int:
     print(plan_text(plan), flush=True)
     from harness.store import load
     from reports.format.output import screen_width
+    from reports.page.tracked import pages
     from reports.rows.rows import TABLES
     from reports.sections.leaderboard import build
-    from reports.tracked import pages
 
     ended = run_plan(plan, pages=pages)
     board = build(load(plan.machine.store, TABLES), sweep=plan.sweep)

@@ -70,7 +70,7 @@ def run(argv: list[str]) -> int:
     if words.execute:
         from harness.tuning.describe import plan_text
         from harness.tuning.run_plan import run_plan
-        from reports.tracked import pages
+        from reports.page.tracked import pages
 
         plan = plan_of(paper, table, rows, words, others)
         print(plan_text(plan, full=plan.words.dry_run), flush=True)

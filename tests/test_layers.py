@@ -34,6 +34,7 @@ LAYERS = (
     ("harness.tracking", "harness.evaluation", "harness.testing", "reports.rows"),
     ("harness.tuning", "harness.prediction"),
     ("reports.sections", "reports.papers"),
+    ("reports.page",),
     ("reports.*", "benchmarks"),
 )
 """From the ground up. A module belongs to the longest name that it begins with; `x.*` are the members of `x` that

@@ -76,7 +76,7 @@ def _export(words: StoreWords) -> int:
         raise BadInput(Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out"))
     from harness.tracking.mlflow_client import local_uri, where_to_look
     from harness.tracking.mlflow_export import export
-    from reports.tracked import pages
+    from reports.page.tracked import pages
 
     summary = export(words.store, words.mlflow, pages=pages)
     print("\n".join((str(summary), *where_to_look(words.mlflow or local_uri(words.store), summary.experiment))))
