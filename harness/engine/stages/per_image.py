@@ -1,17 +1,20 @@
-"""The stage that goes image by image: one file for each, shared out over the run's workers."""
+"""The stage that goes image by image: one file for each, shared out over the run's workers, and over the CPUs of each
+where no network is asked."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
-
-import torch
 
 from harness.api.images import ImageInfo, ImageInput, Worker
 from harness.api.recipe import PerImage
 from harness.api.spec import resolve
-from harness.datasets.io.image_files import encoded, existing, file_of
+from harness.datasets.io.image_files import existing, file_of
 from harness.engine.context import Context
 from harness.engine.inference.predictions import batches
+from harness.engine.stages.fan_out import fanned_out, written_by
 from harness.engine.stages.keys import images_of
 from harness.engine.stages.stage import Outputs
 from harness.errors import StoreError
@@ -19,6 +22,10 @@ from harness.files import plain_words, write_bytes
 from harness.plan.recipes import config_of, image_ids, run_of
 from harness.scoring.crf import PRESETS
 
+PROBE = 4
+"""Images from which the time of the others is told."""
+WORTH_PROCESSES = 20.0
+"""Seconds of work that are worth the start of processes, each of which imports torch."""
 FILES = "files"
 """Folder of a stage's files, one for each image."""
 
@@ -42,12 +49,19 @@ def write_files(stage: PerImage, context: Context, folder: Path) -> None:
         variant=run.variant,
         targets=tuple(t for t, source in context.recipe.scored.items() if source == stage.makes),
         networks={name: context.network(name) for name in stage.networks},
-        device=session.device,
+        # Whether processes share the work or not, equal bytes come out.
+        device=session.device if stage.networks else "cpu",
         crf=None if stage.crf is None else PRESETS[stage.crf],
     )
+    config, bf16 = config_of(context.run, stage), run.precision == "bf16"
     with context.phases.of("stages"):
-        worker: Worker = resolve(stage.does)(config_of(context.run, stage), info)
-        many = getattr(worker, "many", None)
+        worker: Worker = resolve(stage.does)(config, info)
+        if not stage.networks:
+            todo = [i for i in mine if not existing(out, i)]
+            with closing(_made(stage, context, worker, info, todo)) as made:
+                for n, (image_id, suffix, content) in enumerate(made):
+                    _write(file_of(out, image_id, suffix), content, len(todo) - n, stage)
+            return
         done = 0
         for chunk in batches(mine, getattr(worker, "batch", 1)):
             context.report_progress(stage.name, done, len(mine))
@@ -55,15 +69,34 @@ def write_files(stage: PerImage, context: Context, folder: Path) -> None:
             # Whole chunks: which images pass a network together may show in the last bit.
             if all(existing(out, i) for i in chunk):
                 continue
-            inputs = [_input(stage, context, i) for i in chunk]
-            with (
-                torch.no_grad(),
-                torch.autocast(torch.device(session.device).type, torch.bfloat16, run.precision == "bf16"),
-            ):
-                found = many(inputs) if many is not None else [worker(one) for one in inputs]
-            for n, (image_id, written) in enumerate(zip(chunk, found, strict=True), done - len(chunk)):
-                suffix, content = encoded(written)
+            found = written_by(worker, [_input(stage, context, i) for i in chunk], session.device, bf16=bf16)
+            for n, (image_id, (suffix, content)) in enumerate(zip(chunk, found, strict=True), done - len(chunk)):
                 _write(file_of(out, image_id, suffix), content, len(mine) - n, stage)
+
+
+def _made(
+    stage: PerImage, context: Context, worker: Worker, info: ImageInfo, todo: list[str]
+) -> Generator[tuple[str, str, bytes]]:
+    """Id, suffix and content of each image's file, of a worker that asks no network: made here, but in processes of
+    their own once it shows that this would take long."""
+    config, threads = config_of(context.run, stage), context.machine.threads
+    bf16 = context.run.precision == "bf16"
+    made: Generator[tuple[str, str, bytes]] | None = None
+    began = time.perf_counter()
+    try:
+        for n, image_id in enumerate(todo):
+            context.report_progress(stage.name, n, len(todo))
+            spent, left = time.perf_counter() - began, len(todo) - n
+            if made is None and threads > 1 and n >= PROBE and spent / n * left > WORTH_PROCESSES:
+                rest = (_input(stage, context, i) for i in todo[n:])
+                made = fanned_out(stage.does, config, info, rest, min(threads, left), bf16=bf16)
+            if made is not None:
+                yield next(made)
+            else:
+                yield (image_id, *written_by(worker, [_input(stage, context, image_id)], info.device, bf16=bf16)[0])
+    finally:
+        if made is not None:
+            made.close()
 
 
 def _input(stage: PerImage, context: Context, image_id: str) -> ImageInput:

@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.api.images import BACKGROUND, ImageInfo, ImageInput, Maps
 from harness.api.method import BuildInfo
 from harness.datasets.io.image_files import encoded, fuse, read
+from harness.engine.stages.fan_out import fanned_out, written_by
 from harness.scoring.crf import PRESETS
 from methods.irn.config import IrnConfig
 from methods.irn.method import Irn
@@ -179,3 +180,24 @@ def test_maps_over_their_maximum_are_what_files_are_fused_to() -> None:
     written = with_maps(blobs(), [0, 2]).inputs["cams"]
     ours = SipeRules(SipeConfig(), 64).full([torch.from_numpy(m) for m in written.scales["cam"]], (64, 80))
     assert torch.allclose(fuse(written, "cam", (64, 80)), ours, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_bytes_in_the_same_order() -> None:
+    """Two spawned processes against this one: confident labels with their CRF, one image after another."""
+    config = IrnConfig(refine="crf")
+    info = dataclasses.replace(INFO, crf=PRESETS["irn"])
+    images = [dataclasses.replace(with_maps(blobs(), [0, 2]), image_id=str(n)) for n in range(11)]
+    images[3] = dataclasses.replace(images[3], image_HW3=255 - images[3].image_HW3)
+    found = list(fanned_out("methods.irn.stages:labels", config, info, images, 2, bf16=False))
+    worker = LabelWorker(IrnRules(config, 64), info)
+    expected = written_by(worker, images, "cpu", bf16=False)
+    assert found == [(one.image_id, *file) for one, file in zip(images, expected, strict=True)]
+    assert len({content for _, _, content in found}) == 2
+
+
+@pytest.mark.slow
+def test_what_a_worker_raises_in_its_process_arrives() -> None:
+    broken = dataclasses.replace(image(), inputs={})
+    with pytest.raises(KeyError, match="cams"):
+        list(fanned_out("methods.irn.stages:labels", IrnConfig(), INFO, [broken], 1, bf16=False))
