@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nfs_flock
 import pytest
 
 from harness.files import Lease, atomic, content_digest, file_digest, local_root, write_bytes, write_json
@@ -118,18 +118,6 @@ def test_what_cannot_be_opened_is_an_error(tmp_path):
         Lease.take(tmp_path / "file" / "lock")
 
 
-NFS_FLOCK = r"""
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <sys/file.h>
-/* What an NFS client makes of flock: a byte-range lock of the open file, which asks for a descriptor that may read to
-   share it and for one that may write to hold it alone. */
-int flock(int fd, int how) {
-    struct flock range = {.l_whence = SEEK_SET};
-    range.l_type = how & LOCK_UN ? F_UNLCK : how & LOCK_SH ? F_RDLCK : F_WRLCK;
-    return fcntl(fd, how & LOCK_NB ? F_OFD_SETLK : F_OFD_SETLKW, &range);
-}
-"""
 ON_NFS = """
 import errno, fcntl, os, sys
 from pathlib import Path
@@ -153,13 +141,7 @@ print("held")
 @pytest.fixture(scope="session")
 def nfs(tmp_path_factory) -> dict[str, str]:
     """The environment of a process whose files lie on NFSv4, as far as `flock` tells."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler (cc): NFS's flock cannot be emulated")
-    folder = tmp_path_factory.mktemp("nfs")
-    (folder / "flock.c").write_text(NFS_FLOCK)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "flock.so", folder / "flock.c"], check=True)
-    return {**os.environ, "LD_PRELOAD": str(folder / "flock.so")}
+    return {**os.environ, "LD_PRELOAD": nfs_flock.library(tmp_path_factory.mktemp("nfs"))}
 
 
 def test_leases_hold_where_flock_is_a_byte_range_lock(tmp_path, nfs):
