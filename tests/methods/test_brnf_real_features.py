@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.api.method import BuildInfo
+from harness.api.vocabulary import IGNORE
 from harness.datasets import open_dataset
 from methods.brnf.density import flow_loss
 from methods.brnf.flow_optimiser import FiniteAdam
@@ -22,7 +23,7 @@ STEPS, PIXELS = 400, 2048
 
 
 def features(method: Brnf, images: list[str], dataset) -> tuple[Tensor, Tensor]:
-    """Flow inputs (N,D) of all cells, and the label of the pixel in each cell's middle (N,)."""
+    """Flow inputs (N,D) of cells, and the label of the pixel in each cell's middle (N,), 255 aside."""
     a, labels = [], []
     for image_id in images:
         image = to_tensor_normalised(dataset.image(image_id)[:96, :96], *method.normalisation())[None]
@@ -34,7 +35,8 @@ def features(method: Brnf, images: list[str], dataset) -> tuple[Tensor, Tensor]:
         rows = side.permute(0, 2, 3, 1).flatten(0, 2)
         a.append(torch.nn.functional.normalize(rows, dim=1) * method.dim**0.5)
         labels.append(torch.from_numpy(middle.astype(np.int64)).flatten())
-    return torch.cat(a), torch.cat(labels)
+    every, label = torch.cat(a), torch.cat(labels)
+    return every[label != IGNORE], label[label != IGNORE]
 
 
 def gaussian(train: Tensor, labels: Tensor, held: Tensor, held_labels: Tensor) -> float:
