@@ -1,7 +1,8 @@
-"""The plan files of sparse labels, read for miniatures: who runs, from what, in which sizes, scored how."""
+"""The plan files of papers, read for miniatures: who runs, from what, in which sizes, scored how."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import miniatures
@@ -14,7 +15,9 @@ from harness.api.registry import registry
 from harness.cli.parsing import parse_rows
 from harness.cli.run_words import Words
 from harness.datasets import cityscapes, voc
+from harness.errors import BadInput
 from harness.plan.plan import Plan, make_plan
+from harness.plan.recipes import recipe_of
 
 PLANS = Path(__file__).parents[2] / "docs" / "plans"
 SPARSE = {"agmm", "ema", "gatedcrf"}
@@ -90,3 +93,39 @@ def test_the_matrix_of_sparse_labels_in_one_frame(tmp_path: Path) -> None:
     assert {dict(o).get("scribble_length") for o in styles} == {None, "0", "0.5"}
     assert {dict(o).get("scribble_style") for o in styles} == {None, "curve"}
     assert len({plan.resolve(s.study, {}, 0).key for s in plan.studies}) == len(plan.studies)
+
+
+def test_irn_on_voc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """irn.md 3: ResNet-50, 512 pixels, 3,305 and 990 steps; rows of components end with the masks."""
+    monkeypatch.setattr(voc, "SIZES", miniatures.VOC_SIZES)
+    plan = plan_of("irn_voc", f"data.root={miniatures.voc(tmp_path)}", "data.masks=SegmentationClassAug")
+    runs = {s.ablation: s.run for s in plan.studies}
+    assert {name: run.until for name, run in runs.items()} == {
+        "": None, "no_walk": "masks", "no_crf": "masks", "dp": "masks"
+    }  # fmt: skip
+    whole = runs[""]
+    assert (whole.backbone, whole.crop, whole.batch, whole.group, whole.iterations) == (
+        "resnet50.tv_in1k", 512, 16, 16, 3305
+    )  # fmt: skip
+    affinity, segmenter = whole.networks["affinity"], whole.networks["segmenter"]
+    assert (affinity["iterations"], affinity["batch"], affinity["group"], affinity["crop"]) == (990, 32, 32, 512)
+    assert (segmenter["decoder"], segmenter["backbone"], segmenter["crop"]) == ("deeplabv2", whole.backbone, 448)
+    assert (whole.inference, whole.crf, whole.cam_threshold) == (PROTOCOLS["deeplab"], "deeplab", 0.15)
+    assert runs["no_walk"].networks == {}
+    assert [s.name for s in recipe_of(runs["no_walk"]).stages] == ["train", "write-cams", "masks"]
+    assert set(runs["dp"].networks) == {"affinity"}
+
+
+def test_a_recipe_s_crf_that_is_not_installed_is_said_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voc, "SIZES", miniatures.VOC_SIZES)
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *of: None if name == "pydensecrf" else real(name, *of))
+    words = [f"data.root={miniatures.voc(tmp_path)}", "data.masks=SegmentationClassAug", "methods=irn", "data=voc"]
+    argv = [*words, "backbone.weights=random", "protocol=fixed"]
+    with pytest.raises(BadInput) as error:
+        make_plan(parse_rows(argv, Words, "sweep", registry().names()))
+    assert [p.where for p in error.value.problems] == ["stage refine"]
+    assert "--extra crf" in error.value.problems[0].fix
+    make_plan(parse_rows([*argv, "irn.label_crf=false"], Words, "sweep", registry().names()))

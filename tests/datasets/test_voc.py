@@ -49,6 +49,19 @@ def test_the_devkit_loads_from_wherever_the_root_points(tmp_path: Path, official
         dataset.mask(miniatures.VOC_TEST[0])
 
 
+def test_papers_score_training_images_of_voc_s_own_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never SBD's, and none where the list is not there or is that of all."""
+    monkeypatch.setattr(voc, "SIZES", miniatures.VOC_SIZES)
+    root = miniatures.voc(tmp_path)
+    found = open_dataset("voc", root=str(root), masks="SegmentationClassAug").quoted_train()
+    assert found == tuple(i for i in miniatures.VOC_TRAIN if i in miniatures.VOC_PLAIN_TRAIN)
+    assert 0 < len(found) < len(miniatures.VOC_TRAIN)
+    monkeypatch.setattr(voc, "OWN_TRAIN", len(found) - 1)
+    assert open_dataset("voc", root=str(root), masks="SegmentationClassAug").quoted_train() == ()
+    (root / "VOC2012/ImageSets/Segmentation/train.txt").unlink()
+    assert open_dataset("voc", root=str(root), masks="SegmentationClassAug").quoted_train() == ()
+
+
 def test_agmms_folder_loads_with_its_own_lists(tmp_path: Path) -> None:
     dataset = open_dataset("voc", root=str(miniatures.agmm_voc(tmp_path)))
     assert dataset.ids("train") == miniatures.VOC_TRAIN
