@@ -58,7 +58,9 @@ class BrnfConfig(RecipeKnobs, MaskSegmenterKnobs):
     )
     background_factor: float = knob(0.5, "weakens the background among structural seeds", source=f"brnf.md 2.1, {SIPE}")
     seeds_train: str = knob("x4", "features of structural seeds in training: x4, H", source=f"brnf.md 2.1, {SIPE}")
-    seeds_infer: str = knob("H", "features of structural seeds of written maps: x4, H", source=f"brnf.md 2.1, {SIPE}")
+    seeds_infer: str = knob(
+        "H", "features of structural seeds of written maps: x4, H", source=f"brnf.md 2.1, {SIPE}", stage="write-cams"
+    )
 
     seeds: str = knob(
         "", "folder of maps, one file an image, in place of the base's; final=seed reads those of scored images too",

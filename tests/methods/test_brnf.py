@@ -70,7 +70,6 @@ class TestBrnfOnCnn(BrnfTests):
         "mean_init": "orthogonal",
         "f2_prior": "single",
         "seeds_train": "H",
-        "seeds_infer": "x4",
         "flow_start": 0.05,
         "use_start": 0.9,
         "density_pixels": 100_000,
@@ -82,7 +81,7 @@ class TestBrnfOnCnn(BrnfTests):
         "region_min": 40,
         "region_tau": 0.99,
         "seed_tau": 0.99,
-        "side_dims": [256, 256, 512, 512],
+        "side_dims": [1024, 1024, 2048, 2048],
         "hidden": 1024,
         "card_iterations": 10,
         "power": 0.1,
@@ -94,6 +93,11 @@ class TestBrnfOnCnn(BrnfTests):
         "learned_weights": {"components": 2},
         "t_d": {"sample_t": 1.0},
         "imagenet_normalisation": {},
+        # Only a weak background leaves structural seeds, and with them regions, to classes of so young a CAM.
+        "seeds_train": {"background_factor": 0.01},
+        "nce_tau": {"background_factor": 0.01},
+        "bank_background": {"background_factor": 0.01, "region_tau": 0.05},
+        "t_g": {"background_factor": 0.01, "tau_c": 0.05, "margin": 0.0, "gamma": 0.05},
     }
 
 
