@@ -53,7 +53,7 @@ def preset(family: str, tier: str, variant: str) -> Preset:
             networks={"segmenter": segmenter, "affinity": {"batch": 32, "group": 32, "iterations": boundary_steps}},
         )
     knobs |= SMALL | (SHAPES if family == "shapes" else LAB) | segmenter_values(family, tier)
-    sized = sized_preset(family, tier, knobs, smoke_iterations=140, lab_iterations=300)
+    sized = sized_preset(family, tier, knobs, smoke_iterations=60, lab_iterations=300)
     return dataclasses.replace(
         sized,
         backbone=SHAPES_CNN if family == "shapes" else sized.backbone,

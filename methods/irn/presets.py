@@ -56,7 +56,7 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         )
     knobs |= SHAPES if family == "shapes" else LAB
     sized = sized_preset(
-        family, tier, {**knobs, **segmenter_values(family, tier)}, smoke_iterations=120, lab_iterations=300
+        family, tier, {**knobs, **segmenter_values(family, tier)}, smoke_iterations=80, lab_iterations=300
     )
     return dataclasses.replace(
         sized,

@@ -32,8 +32,6 @@ SHAPES: dict[str, Any] = {
 }
 """Pictures of 96 pixels are seen at one scale, 16 steps cross an object of theirs, and labels need no extra that is not
 installed."""
-SMOKE_SEGMENTER = 60
-"""Steps: the stages before it have their share of the core-seconds of a smoke run."""
 
 
 def preset(family: str, tier: str, variant: str) -> Preset:
@@ -62,8 +60,6 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         # The run's own, so that one word changes all three networks.
         del segmenter["backbone"]
     knobs |= SHAPES if family == "shapes" else LAB
-    if tier == "smoke":
-        segmenter["iterations"] = SMOKE_SEGMENTER
     sized = sized_preset(
         family, tier, {**knobs, **segmenter_values(family, tier)}, smoke_iterations=80, lab_iterations=300
     )

@@ -99,14 +99,20 @@ class MaskSegmenterKnobs(MethodConfig):
         ]
 
 
+SMOKE_ITERATIONS = 60
+"""Steps at tier smoke: the stages before it have their share of the core-seconds of a run."""
+
+
 def segmenter_sizes(family: str, tier: str, *, backbone: str = str(PAPER["backbone"])) -> dict[str, Any]:
-    """What `Preset.networks` says of the segmenter: at tier paper DeepLabV2 on `backbone`, else the sizes of `full`.
+    """What `Preset.networks` says of the segmenter: at tier paper DeepLabV2 on `backbone`, else the sizes of `full`, at
+    tier smoke with fewer steps.
 
     Raises ValueError for an unknown tier.
     """
     if family == "shapes" or tier != "paper":
         small = supervised_preset(family, tier)
-        return {name: getattr(small, name) for name in (*PAPER, "group", "iterations")}
+        sizes = {name: getattr(small, name) for name in (*PAPER, "group", "iterations")}
+        return sizes | ({"iterations": SMOKE_ITERATIONS} if tier == "smoke" else {})
     steps = ITERATIONS.get(family, ITERATIONS["voc"])
     return {**PAPER, "backbone": backbone, "group": PAPER["batch"], "iterations": steps}
 
