@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -39,7 +40,8 @@ def test_every_method_takes_a_step_on_a_given_encoder(name: str) -> None:
     assert given_encoder() is None, "given for the time of building only"
     dataset = open_dataset("shapes", options={"n_train": "4", "n_val": "1", "n_test": "1"})
     labels = registry().spec(name).labels[0]
-    source = Source("masks" if labels not in ("tags", "masks") else labels, background_tags=method.background_tags)
+    source = Source("masks" if labels not in ("tags", "masks") else labels, background_tags=method.background_tags,
+                    extra={"seed": lambda image_id: np.ones((dataset.num_classes, 6, 6), np.float32)})  # fmt: skip
     with Loader(
         dataset, dataset.ids("train"), method.transform(), source, seed=0, batch=2, group=2, total_steps=1
     ) as made:

@@ -134,10 +134,12 @@ def member_of(root: Path, table: str, name: str) -> Path | None:
         folder = os.stat(root / table).st_ino
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StoreError(f"{root / table} could not be read: {plain_words(error)}") from error
     try:
         found = os.stat(root / MERGED)
         mark = (found.st_ino, found.st_mtime_ns)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         mark = (0, 0)
     for file in _merged_files(root.resolve(), table, folder, mark):
         if not is_dangling(file) and name in members(file):

@@ -248,8 +248,8 @@ def test_many_columns_read_right_on_a_narrow_terminal(toy: ToyStore, monkeypatch
 
 
 def test_bad_words(every: ToyStore, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(run, [f"store={every.root}"]) == 2
-    assert "paper" in capsys.readouterr().err
+    assert main(run, [f"store={every.root}"]) == 0
+    assert "show one with paper=fsr" in capsys.readouterr().out, "without a paper: what there is"
     assert main(run, ["paper=fsrr", "store=/no/such", "format=x"]) == 2
     assert capsys.readouterr().err.count("error:") == 3
     assert main(run, ["paper=fsr", "table=4", f"store={every.root}"]) == 2
