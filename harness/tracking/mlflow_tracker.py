@@ -146,7 +146,7 @@ class Tracker:
     def _note(self, run_id: str, content: Content) -> str:
         """The description, and links to the artefacts that people look for."""
         base = f"#/experiments/{self.experiment}/runs/{run_id}/artifacts"
-        links = " · ".join(f"[{name.partition('.')[0]}]({base}/{name}{TRAINING})" for name in content.links)
+        links = " · ".join(f"[{name.removesuffix('.html')}]({base}/{name}{TRAINING})" for name in content.links)
         return "\n\n".join(part for part in (links, content.note) if part)
 
     def _batch(self, known: Known, content: Content, tags: Mapping[str, str]) -> None:
