@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.scoring.intervals import Difference, holm
-from reports.format.table import Amount, Cell, Column, Section
+from reports.format.table import Cell, Column, Section, p_value
 from reports.rows.comparing import score_cell
 from reports.rows.ranking import Board, Counts, Quantity, resampled
 from reports.rows.row import Row
@@ -52,6 +52,6 @@ def _differences(pairs: Sequence[tuple[Row, Row]], quantity: Quantity, counts: C
         return {}
     adjusted = holm([gap.p for gap in gaps.values()])
     return {
-        n: {quantity.id: score_cell(gap), f"{quantity.id}_p": Amount(float(p), 4)}
+        n: {quantity.id: score_cell(gap), f"{quantity.id}_p": p_value(float(p))}
         for (n, gap), p in zip(gaps.items(), adjusted, strict=True)
     }
