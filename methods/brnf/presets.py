@@ -1,19 +1,15 @@
-"""Presets of `brnf`: sizes of its own networks, and knobs. What it takes from its base has the base's sizes. No score
-has been recorded for them yet."""
+"""Presets of `brnf`: sizes of its own networks, and knobs. What it takes from its base has the base's sizes. Scores of
+tier smoke: docs/results.md."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset
 from methods.brnf.knobs import CARD_STEPS
-from methods.parts.bases.segmenter_knobs import segmenter_sizes, segmenter_values
-from methods.parts.sizes import card_family, sized_preset
+from methods.parts.bases.recipe_presets import is_small, recipe_preset
+from methods.parts.sizes import card_family
 
-SHAPES_CNN = "shapes_cnn"
-RESNET50 = "resnet50.tv_in1k"
 STEPS = {"voc": (CARD_STEPS, 990), "coco": (51300, 7758)}
 """Of the network, 6 epochs of VOC and 10 of COCO in batches of 16 (brnf.md 3, inferred), and of the boundary network,
 3 in batches of 32 (irn.md 3)."""
@@ -30,33 +26,12 @@ LAB: dict[str, Any] = {
 
 def preset(family: str, tier: str, variant: str) -> Preset:
     """The values of one dataset family and tier; there is one variant."""
-    card, small = card_family(family), family == "shapes" or tier != "paper"
+    card = card_family(family)
     knobs: dict[str, Any] = dict(COCO) if card == "coco" else {}
-    steps, boundary_steps = STEPS[card]
-    segmenter = segmenter_sizes(family, tier)
-    if family != "shapes":
-        # The run's own, so that one word changes all networks.
-        del segmenter["backbone"]
-    if not small:
-        return Preset(
-            backbone=RESNET50,
-            decoder="deeplabv2",
-            crop=512,
-            batch=16,
-            group=16,
-            iterations=steps,
-            card_iterations=steps,
-            inference=PROTOCOLS["deeplab"],
-            trials=20,
-            seeds=3,
-            knobs=knobs | {"card_iterations": steps},
-            networks={"segmenter": segmenter, "affinity": {"batch": 32, "group": 32, "iterations": boundary_steps}},
-        )
-    knobs |= SMALL | (SHAPES if family == "shapes" else LAB) | segmenter_values(family, tier)
-    sized = sized_preset(family, tier, knobs, smoke_iterations=60, lab_iterations=300)
-    return dataclasses.replace(
-        sized,
-        backbone=SHAPES_CNN if family == "shapes" else sized.backbone,
-        cam_threshold=0.5,
-        networks={"segmenter": segmenter, "affinity": {"iterations": max(1, sized.iterations // 3)}},
-    )
+    values: dict[str, Any] = {}
+    if is_small(family, tier):
+        knobs |= SMALL | (SHAPES if family == "shapes" else LAB)
+        values["cam_threshold"] = 0.5
+    else:
+        values["card_iterations"] = knobs["card_iterations"] = STEPS[card][0]
+    return recipe_preset(family, tier, knobs, steps=STEPS, smoke_iterations=60, **values)

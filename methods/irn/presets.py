@@ -1,19 +1,13 @@
-"""Presets of `irn` by dataset family, tier and variant; no score has been recorded for them yet."""
+"""Presets of `irn` by dataset family, tier and variant; scores of tier smoke: docs/results.md."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset
-from methods.parts.bases.segmenter_knobs import segmenter_sizes, segmenter_values
-from methods.parts.sizes import card_family, sized_preset
+from methods.parts.bases.recipe_presets import is_small, recipe_preset
+from methods.parts.sizes import card_family
 
-SHAPES_CNN = "shapes_cnn"
-"""A classifier on the last stages of a CNN, as the card has it."""
-RESNET50 = "resnet50.tv_in1k"
-"""The ImageNet weights that both networks of the paper start from (irn.md 1)."""
 STEPS = {"voc": (3305, 990), "coco": (25865, 7758)}
 """Of the classifier, 5 epochs in batches of 16, and of the boundary network, 3 in batches of 32, last partial batches
 dropped (irn.md 3): 10,582 and 82,783 images."""
@@ -31,37 +25,16 @@ installed."""
 
 def preset(family: str, tier: str, variant: str) -> Preset:
     """The values of one dataset family, tier and variant (default or released)."""
-    card, small = card_family(family), family == "shapes" or tier != "paper"
+    card = card_family(family)
     knobs: dict[str, Any] = {**(COCO if card == "coco" else {}), **(RELEASED if variant == "released" else {})}
-    segmenter = segmenter_sizes(family, tier)
-    if family != "shapes":
-        # The run's own, so that one word changes all three networks.
-        del segmenter["backbone"]
-    if not small:
-        steps, boundary_steps = STEPS[card]
-        return Preset(
-            backbone=RESNET50,
-            decoder="deeplabv2",
-            crop=512,
-            batch=16,
-            group=16,
-            iterations=steps,
-            card_iterations=steps,
-            cam_threshold=CAM_THRESHOLD,
-            inference=PROTOCOLS["deeplab"],
-            trials=20,
-            seeds=3,
-            knobs=knobs,
-            networks={"segmenter": segmenter, "affinity": {"batch": 32, "group": 32, "iterations": boundary_steps}},
-        )
-    knobs |= SHAPES if family == "shapes" else LAB
-    sized = sized_preset(
-        family, tier, {**knobs, **segmenter_values(family, tier)}, smoke_iterations=80, lab_iterations=300
-    )
-    return dataclasses.replace(
-        sized,
-        backbone=SHAPES_CNN if family == "shapes" else sized.backbone,
+    if is_small(family, tier):
+        knobs |= SHAPES if family == "shapes" else LAB
+    return recipe_preset(
+        family,
+        tier,
+        knobs,
+        steps=STEPS,
+        smoke_iterations=80,
         card_iterations=STEPS[card][0],
         cam_threshold=CAM_THRESHOLD,
-        networks={"segmenter": segmenter, "affinity": {"iterations": max(1, sized.iterations // 3)}},
     )
