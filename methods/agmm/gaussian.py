@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from harness.api.method import Extents
 from methods.parts.ops.cam import gather_classes, present_classes, scatter_classes
-from methods.parts.tensors import full_precision
+from methods.parts.tensors import at_slots, full_precision
 
 EPS = 1e-6
 VARIANCES = ("constant", "weighted", "unweighted", "learned")
@@ -119,7 +119,7 @@ def gaussian(
     index_Bk, real_Bk, _ = present_classes(presence_BK)
     maps_BkHW = present_gaussian(
         features_BDhw,
-        centroids_BKD.gather(1, index_Bk[..., None].expand(-1, -1, centroids_BKD.shape[2])),
+        at_slots(centroids_BKD, index_Bk),
         real_Bk,
         content_BHW,
         variance=variance,

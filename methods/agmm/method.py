@@ -18,6 +18,7 @@ from methods.agmm.gaussian import EPS, centroids, presence_of, present_gaussian
 from methods.agmm.losses import class_loss_of, present_gmm_losses, present_probs, separation_loss
 from methods.parts.bases.sparse import SparseSegmenter
 from methods.parts.ops.cam import present_classes
+from methods.parts.tensors import at_slots
 from methods.parts.views.sparse_views import TAGS, SparseViews
 
 
@@ -112,7 +113,7 @@ class Agmm(SparseSegmenter):
             sharpness = self.log_sharpness.exp()[index_Bk]
         maps_BkHW = present_gaussian(
             features_BDhw,
-            centre_BKD.gather(1, index_Bk[..., None].expand(-1, -1, centre_BKD.shape[2])),
+            at_slots(centre_BKD, index_Bk),
             found.real_Bk,
             found.content_BHW,
             variance=config.variance,

@@ -15,6 +15,7 @@ from methods.brnf.knobs import BrnfConfig
 from methods.brnf.losses import bank_contrast
 from methods.brnf.pixels import one_hot
 from methods.brnf.sampling import density_weights, sample_features
+from methods.parts.tensors import at_slots
 
 
 class Bank(nn.Module):
@@ -92,7 +93,7 @@ class Bank(nn.Module):
             density.flow, density.mean_KD, eps.to(density.mean_KD.device), config.sample_t, of_each
         )
         score_KS, best_KS = score.view(labels, -1).topk(config.n_aug, dim=1)
-        found_KSD = found.view(labels, -1, f1.dim).gather(1, best_KS[:, :, None].expand(-1, -1, f1.dim))
+        found_KSD = at_slots(found.view(labels, -1, f1.dim), best_KS)
         weight_KS = (score_KS > -torch.inf).float()
         if config.density_weighted:
             # A class whose draws are all rejected has no weights.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods.brnf.density import class_likelihood
 from methods.brnf.flow import Flow
+from methods.parts.tensors import at_slots
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def sample_features(flow: Flow, means_KD: Tensor, eps_KMD: Tensor, t: float, kee
     usable_N = finite_N & (likelihood_NK.argmax(dim=1) == class_N)
     unit_KMD = F.normalize(a_ND.masked_fill(~finite_N[:, None], 0.0), dim=1).view(classes, draws, dim)
     best_Kk, index_Kk = score_N.masked_fill(~usable_N, -torch.inf).view(classes, draws).topk(keep, dim=1)
-    return unit_KMD.gather(1, index_Kk[:, :, None].expand(-1, -1, dim)), best_Kk
+    return at_slots(unit_KMD, index_Kk), best_Kk
 
 
 def density_weights(score_KM: Tensor, dim: int, temperature: float = 0.05) -> Tensor:

@@ -67,22 +67,6 @@ def most_masked(config: FsrConfig, grid: tuple[int, int]) -> int | None:
     )
 
 
-def masked_slots(masked_BN: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
-    """Tokens int64 (B,M) that hold each image's masked ones in M slots, ascending, and which slots are real, bool.
-
-    `most` is M where it is known; without it the host waits for the device that holds the masks.
-    """
-    if most is None:
-        most = int(masked_BN.sum(dim=1).max()) if masked_BN.numel() else 0
-    index_BM = masked_BN.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    return index_BM, masked_BN.gather(1, index_BM)
-
-
-def at_tokens(values_BND: Tensor, index_BM: Tensor) -> Tensor:
-    """The values (B,M,D) of the tokens in each image's slots."""
-    return values_BND.gather(1, index_BM[..., None].expand(-1, -1, values_BND.shape[2]))
-
-
 @torch.no_grad()
 def mask_score(net: FsrNet, config: FsrConfig, view_B3HW: Tensor, tags_BC: Tags, clean: Tokens | None = None) -> Tensor:
     """The best present class's CAM in [0,1): (B,H,W), or (B,h,w) where the CAM is a single plain one."""

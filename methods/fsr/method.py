@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.fsr.config import FsrConfig
-from methods.fsr.masks import at_tokens, masked_slots, masked_tokens, most_masked
+from methods.fsr.masks import masked_tokens, most_masked
 from methods.fsr.model import FsrNet, Tokens
 from methods.fsr.views import FsrViews
 from methods.parts.bases.aux_segmenter import AuxTagSegmenter
@@ -28,6 +28,7 @@ from methods.parts.ops.cam import PresentClasses, Tags
 from methods.parts.ops.distillation import class_loss, ema_centre, ema_momentum, patch_loss, teacher_temperature
 from methods.parts.ops.losses import multilabel_soft_margin
 from methods.parts.ops.pixels import denormalise
+from methods.parts.tensors import at_slots, true_slots
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,10 @@ class Fsr(AuxTagSegmenter):
             losses["class"] = class_loss(student_BK, class_BK, self.centre_class_K, config.tau_student, tau_t)
             stats["centre_class"] = class_BK.mean(dim=0)
         if patch_BNK is not None:
-            index_BM, real_BM = masked_slots(passes.masked_BN, most_masked(config, passes.hidden.hw))
+            index_BM, real_BM = true_slots(passes.masked_BN, most_masked(config, passes.hidden.hw))
             losses["patch"] = patch_loss(
-                self.net.projector(at_tokens(passes.hidden.top_BND, index_BM)),
-                at_tokens(patch_BNK, index_BM),
+                self.net.projector(at_slots(passes.hidden.top_BND, index_BM)),
+                at_slots(patch_BNK, index_BM),
                 self.centre_patch_K,
                 config.tau_student,
                 tau_t,

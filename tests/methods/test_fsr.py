@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from harness.api import fitting
 from harness.api.method import Batch, Progress
 from methods.fsr.config import METHOD, FsrConfig
-from methods.fsr.masks import at_tokens, masked_slots
 from methods.fsr.model import heads_of
 from methods.fsr.presets import preset
 from methods.parts.bases.teacher import ema_update
 from methods.parts.ops.distillation import patch_loss
 from methods.parts.sizes import LATTICE
+from methods.parts.tensors import at_slots, true_slots
 from search_spaces.fsr import SPACE
 
 LATE = Progress(10, 20)
@@ -187,9 +187,9 @@ def test_patch_loss_of_masked_slots_equals_the_formula_over_all_tokens(most):
     mask = torch.rand(3, 7) < 0.5
     mask[1] = False
     expected = patch_loss(student, teacher, centre, 0.1, 0.05, mask)
-    index, real = masked_slots(mask, most)
+    index, real = true_slots(mask, most)
     assert index.shape[1] == (most or int(mask.sum(1).max()))
-    found = patch_loss(at_tokens(student, index), at_tokens(teacher, index), centre, 0.1, 0.05, real)
+    found = patch_loss(at_slots(student, index), at_slots(teacher, index), centre, 0.1, 0.05, real)
     torch.testing.assert_close(found, expected)
 
 

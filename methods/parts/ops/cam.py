@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api.vocabulary import IGNORE
+from methods.parts.tensors import true_slots
 
 VERSION = 1
 
@@ -46,11 +47,7 @@ def present_classes(tags: Tags, most: int | None = None) -> PresentClasses:
     the host waits for the device that holds the tags."""
     if isinstance(tags, PresentClasses):
         return tags
-    present_BC = tags > 0
-    if most is None:
-        most = int(present_BC.sum(dim=1).max()) if present_BC.numel() else 0
-    index_Bk = present_BC.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    return PresentClasses(index_Bk, present_BC.gather(1, index_Bk), int(tags.shape[1]))
+    return PresentClasses(*true_slots(tags > 0, most), int(tags.shape[1]))
 
 
 def gather_classes(maps_BCHW: Tensor, index_Bk: Tensor) -> Tensor:
