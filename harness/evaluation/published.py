@@ -34,6 +34,7 @@ from harness.plan.pretrained import RANDOM, find
 from harness.plan.resolve import resolve_run
 from harness.plan.versions import versions
 from harness.store import Store
+from harness.store.pretraining import Pretraining
 from harness.store.rows import run_row
 
 RELEASED = "released"
@@ -220,7 +221,7 @@ def _row(
         supervision=run.labels,
         backbone=run.backbone,
         decoder=run.decoder,
-        pretraining=path.name,
+        pretraining=Pretraining(path.name).stored(),
         tier=run.tier,
         iterations=None,  # nobody here knows for how long it was trained
         seed=run.seed,

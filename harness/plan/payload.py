@@ -131,7 +131,7 @@ class Payload:
     versions: Mapping[str, int]
     origin: Origin = field(default_factory=Origin)
     pretraining: str = ""
-    """Name of the pretrained weights."""
+    """The pretrained weights and what they were trained on (`harness.store.pretraining`), as the store has it."""
     ablation: str = ""
     """Names of the ablations of its method, joined by `+`."""
     workers: int = 1

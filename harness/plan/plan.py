@@ -112,7 +112,7 @@ class Plan:
             data=data,
             versions=planned.versions,
             origin=Origin(sweep=self.sweep, study=study.id, trial=trial, role=role),
-            pretraining=planned.pretrained.label,
+            pretraining=planned.pretrained.with_further(planned.further).stored(),
             ablation=planned.ablation,
             workers=study.workers,
             gpus=study.gpus,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from harness.errors import BadInput, Problem, nearest
+from safetensors import safe_open
+
+from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.files import file_digest
+from harness.store.pretraining import GLYPHS, HUB, NONE, Pretraining, named, pretraining_of
 
-PACKAGED = {"shapes_vit": "glyphs", "shapes_cnn": "glyphs"}
+PACKAGED = {"shapes_vit": GLYPHS, "shapes_cnn": GLYPHS}
 """Backbones whose weights lie in the package, and the data that they were trained on."""
-
 
 RANDOM = "random"
 """The word for no pretrained weights at all."""
@@ -29,7 +32,18 @@ class Pretrained:
 
     path: str | None
     digest: str
-    label: str
+    pretraining: Pretraining
+    """What they are called, and what they were trained on."""
+
+    @property
+    def label(self) -> str:
+        """Their name in tables."""
+        return self.pretraining.weights
+
+    def with_further(self, further: Mapping[str, Pretrained]) -> Pretraining:
+        """What a whole recipe starts from: these, and those of further networks that are others."""
+        others = {name: one.pretraining for name, one in further.items() if one.digest != self.digest}
+        return replace(self.pretraining, networks=others)
 
 
 @lru_cache(maxsize=32)
@@ -41,21 +55,33 @@ def find(backbone: str, weights: str | None) -> Pretrained:
     if backbone not in PACKAGED:
         _check_timm(backbone)
     if weights == RANDOM:
-        return Pretrained(RANDOM, RANDOM, "none")
+        return Pretrained(RANDOM, RANDOM, named(NONE))
     if backbone in PACKAGED and weights is None:
         packaged = files("methods.parts.nets") / "weights" / f"{backbone}.safetensors"
-        return Pretrained(None, file_digest(Path(str(packaged))), PACKAGED[backbone])
+        return Pretrained(None, file_digest(Path(str(packaged))), named(PACKAGED[backbone]))
     if weights is not None:
         # It imports torch, which takes seconds.
         from harness.api.weight_files import read_weights
 
         path = Path(weights).expanduser()
-        # It imports torch.
-
         inside = read_weights(path, "backbone.weights").inside
         label = f"{path.name} ({inside})" if inside else path.name
-        return Pretrained(str(path.resolve()), file_digest(path), label)
+        return Pretrained(str(path.resolve()), file_digest(path), _of_file(path, label))
     return _from_hub(backbone)
+
+
+def _of_file(path: Path, label: str) -> Pretraining:
+    """What a file says of itself in its metadata `pretraining` (safetensors), else what its name tells."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="numpy") as opened:
+            told = (opened.metadata() or {}).get("pretraining")
+        if told:
+            try:
+                return replace(pretraining_of(told), weights=label)
+            except StoreError as e:
+                fix = "write a name there, or JSON with texts data, supervision and extra"
+                raise BadInput(Problem("backbone.weights", f"{path.name}: {e}", fix)) from e
+    return named(label)
 
 
 def _check_timm(backbone: str) -> None:
@@ -87,15 +113,15 @@ def _from_hub(backbone: str) -> Pretrained:
                 "name a local file with backbone.weights=<file>",
             )
         )
-    label = f"timm {cfg.hf_hub_id.removeprefix('timm/')}"
+    said = named(f"{HUB}{cfg.hf_hub_id.removeprefix('timm/')}")
     cached = [try_to_load_from_cache(cfg.hf_hub_id, name) for name in HUB_FILES]
     for path in cached:
         if isinstance(path, str):
-            return Pretrained(None, file_digest(Path(path)), label)
+            return Pretrained(None, file_digest(Path(path)), said)
     problem = _unreachable(constants.ENDPOINT)
     for name in HUB_FILES if problem is None else ():
         try:
-            return Pretrained(None, file_digest(Path(hf_hub_download(cfg.hf_hub_id, name))), label)
+            return Pretrained(None, file_digest(Path(hf_hub_download(cfg.hf_hub_id, name))), said)
         except Exception as e:  # any failure of network or hub has the same cure
             problem = repr(e)
     url = f"{constants.ENDPOINT}/{cfg.hf_hub_id}/resolve/main/{HUB_FILES[0]}"

@@ -32,6 +32,7 @@ from harness.errors import BadInput, Problem
 from harness.files import atomic, write_bytes, write_json
 from harness.prediction.outputs import SERVER, encoded
 from harness.prediction.photos import Labels, Photo
+from harness.store.pretraining import NONE, pretraining_of
 
 Trained = Mapping[str, Any]
 """What a network was trained on: pretraining, dataset, masks, labels, tags; empty where nobody knows."""
@@ -89,8 +90,9 @@ def competition(trained: Trained) -> tuple[int, str]:
         return 6, "what the file of weights was trained on is not known"
     if trained["dataset"] != "voc":
         return 6, f"it was trained on {trained['dataset']}"
-    if trained["pretraining"] != "none":
-        return 6, f"its backbone was pretrained: {trained['pretraining']}"
+    pretraining = pretraining_of(trained["pretraining"])
+    if pretraining.weights != NONE or pretraining.networks:
+        return 6, f"its backbone was pretrained: {pretraining.text}"
     if trained["masks"] != voc.PLAIN and not (trained["labels"] == "tags" and trained["tags"]):
         return 6, "its labels come from SBD's masks"
     return 5, "random initialisation and VOC's own labels"

@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from harness.store.pretraining import pretraining_of
+
 STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 FACTS = (
     "method",
@@ -30,7 +32,7 @@ FACTS = (
     "precision",
 )
 """Columns of `runs` that become params, beside the knobs."""
-FORMAT = "2"
+FORMAT = "3"
 """Raised when an export looks different: what was exported in another way is made anew."""
 EXAMPLES = "examples.html"
 TAGS = ("status", "error_class", "git_commit")
@@ -71,6 +73,8 @@ def legal(name: str) -> str:
 def params_of(run: Mapping[str, Any], knobs: pl.DataFrame) -> dict[str, str]:
     """Facts of the run and its knobs as texts."""
     out = {name: str(run[name]) for name in FACTS if run.get(name) is not None}
+    if before := run.get("pretraining"):
+        out["pretraining"] = pretraining_of(before).text
     for row in knobs.sort("knob").to_dicts():
         out[legal(f"{run['method']}.{row['knob']}")] = _knob_text(row)
     return {k: v[:PARAM_LIMIT] for k, v in out.items()}

@@ -43,7 +43,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a gallery: a `data:` address, or empty where the store lacks it."""
+    """One picture of a gallery: a `data:` address, or empty where the store lacks it; without a title a free place."""
 
     source: str
     title: str
@@ -52,14 +52,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows of pictures, one for each image, with what they are above each column."""
+    """Rows of pictures with their names, and what they are above each column."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Picture, ...]], ...]
     notes: tuple[str, ...] = ()
-    metric: str = ""
-    """Shown only while this metric is the chosen one; empty: always."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,9 @@ def page_html(page: Page) -> str:
     """The page as text."""
     blocks = [b for chapter in page.chapters for b in chapter.blocks]
     charts = any(isinstance(b, Chart) for b in blocks)
+    seen: dict[str, str] = {}
     chapters = [
-        {"id": c.id, "title": c.title, "lead": c.lead, "blocks": [_block(b, page.metrics) for b in c.blocks]}
+        {"id": c.id, "title": c.title, "lead": c.lead, "blocks": [_block(b, page.metrics, seen) for b in c.blocks]}
         for c in page.chapters
     ]
     chosen = list(page.metrics)[-1] if page.metrics else ""
@@ -131,13 +130,23 @@ def _plotly() -> str:
     return get_plotlyjs()
 
 
-def _block(block: Block, metrics: Mapping[str, str]) -> dict[str, Any]:
+def _block(block: Block, metrics: Mapping[str, str], seen: dict[str, str]) -> dict[str, Any]:
     if isinstance(block, Section):
         return _section(cleaned(block), metrics)
     if isinstance(block, Chart):
         # Inside a script element only `<` could end it.
         return {"kind": "chart", "chart": block, "figure": block.figure.replace("<", "\\u003c")}
-    return {"kind": type(block).__name__.lower(), "it": block}
+    if isinstance(block, Gallery):
+        rows = [(name, [_once(picture, seen) for picture in pictures]) for name, pictures in block.rows]
+        return {"kind": "gallery", "it": block, "rows": rows}
+    return {"kind": "words", "it": block}
+
+
+def _once(picture: Picture, seen: dict[str, str]) -> dict[str, Any]:
+    """A picture that stands on the page in several places is held in the first, and `of` names that one in others."""
+    first = picture.source not in seen
+    number = seen.setdefault(picture.source, f"picture{len(seen)}") if picture.source else ""
+    return {"it": picture, "id": number if first else "", "of": "" if first else number}
 
 
 def _section(section: Section, metrics: Mapping[str, str]) -> dict[str, Any]:

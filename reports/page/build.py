@@ -37,7 +37,7 @@ CHAPTERS: tuple[tuple[str, str, str, Callable[[View], list[Block]]], ...] = (
     ("tuning", "Tuning", "What searching gave over the default, and what it looked at.", tuning.blocks),
     ("training", "Training", "Terms of the loss while the rows' runs trained.", training.curves),
     ("time", "Time", "Where the hours went, by stage.", cost.stages),
-    (EXAMPLES, "Examples", "The same images for all rows, chosen from the stored counts.", examples.galleries),
+    (EXAMPLES, "Examples", "What each row makes of the same images, chosen from the counts.", examples.galleries),
     ("ledger", "Ledger", provenance.LEAD, provenance.ledger),
     ("provenance", "Provenance", "Where every row comes from, and the command that makes it again.",
      provenance.provenance),

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import polars as pl
 from PIL import Image
@@ -14,12 +15,14 @@ from PIL import Image
 from harness.errors import Problem, command
 from harness.evaluation.picture_files import IMAGE, KIND, TRUTH, picture_path
 from harness.store import Store
-from reports.format.html import Block, Gallery, Picture
+from reports.format.html import Block, Gallery, Picture, Words
 from reports.page.view import View, quantities_of, quantity_name, same_images
 from reports.rows.examples import Example, choose
 from reports.rows.ranking import Quantity
 from reports.rows.row import Row
 
+Paths: TypeAlias = Mapping[tuple[str, str], Path]
+"""Pictures that lie in the store, by run and name."""
 WIDTH = 232
 """Pixels of a picture on the page; larger ones are made smaller."""
 MOST_ROWS = 24
@@ -35,6 +38,8 @@ class Shown:
     examples: tuple[Example, ...]
     rows: tuple[Row, ...]
     title: str
+    left_out: int = 0
+    """Rows beyond MOST_ROWS."""
 
     def evals(self, row: Row, quantity: Quantity) -> tuple[str, ...]:
         """The evals of a row at a quantity, one for each seed."""
@@ -50,22 +55,22 @@ def shown(view: View) -> list[Shown]:
         quantities = tuple(q for q in quantities_of(boards) if q.id == q.target)
         if not quantities:
             continue
-        rows = tuple(r for b in boards for r in b.group.rows)[:MOST_ROWS]
+        every = tuple(r for b in boards for r in b.group.rows)
+        rows = every[:MOST_ROWS]
         last = quantities[-1]
-        first = [s.evals[0] for r in rows if (found := last.setting(r)) is not None for s in [r.scores[found]]]
+        first = {q: [r.scores[s].evals[0] for r in rows if (s := q.setting(r)) is not None] for q in quantities}
         head = boards[0].group.head
-        examples = choose(first, view.leaderboard.counts)
-        out.append(Shown(quantities, tuple(examples), rows, f"{head.dataset} · {head.split} · {head.tier}"))
+        others = [e for q, evals in first.items() if q != last for e in evals]
+        examples = choose(first[last], view.leaderboard.counts, others)
+        title = f"{head.dataset} · {head.split} · {head.tier}"
+        out.append(Shown(quantities, tuple(examples), rows, title, len(every) - len(rows)))
     return out
 
 
 def galleries(view: View) -> list[Block]:
-    """For each set of images and target a gallery: photo, truth, then what every row makes of it."""
-    blocks: list[Block] = []
-    for some in shown(view):
-        for quantity in some.quantities:
-            blocks.append(_gallery(view, some, quantity))
-    return blocks
+    """For each chosen image a gallery: a line for every row, from the photo over its maps and masks to the truth."""
+    have = _paths(view)
+    return [block for some in shown(view) for block in _galleries(view, some, have)]
 
 
 def add_missing(view: View, store: Store) -> list[Problem]:
@@ -87,31 +92,47 @@ def add_missing(view: View, store: Store) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def _gallery(view: View, some: Shown, quantity: Quantity) -> Gallery:
-    """A line for each image: photo, truth, then each row's picture with its IoU."""
-    have = _paths(view)
-    rows = [r for r in some.rows if some.evals(r, quantity)]
-    lines: list[tuple[str, tuple[Picture, ...]]] = []
-    for example in some.examples:
-        image = example.image
-        line = [_picture(_found(have, some, what, image), f"{what} of {image}") for what in (IMAGE, TRUTH)]
-        for row in rows:
-            path = have.get((row.keys[0], picture_path(row.keys[0], quantity.target, image)))
-            value = example.by_eval.get(some.evals(row, quantity)[0])
-            sub = "" if value is None else f"{100 * value:.1f}"
-            line.append(replace(_picture(path, f"{quantity_name(quantity)} of {image} by {row.title}"), sub=sub))
-        lines.append((f"{example.why}: {image}", tuple(line)))
-    notes = ["chosen by the mean IoU of an image's classes over all rows at the last target; numbers: that IoU in %"]
-    if lost := sum(not p.source for _, line in lines for p in line):
+def _galleries(view: View, some: Shown, have: Paths) -> list[Block]:
+    """What was chosen and is lacking in words, then a gallery for each image; none where there is no picture at all."""
+    made = [_gallery(some, example, have) for example in some.examples]
+    chosen = ", ".join(f"{e.why} {e.image} ({100 * e.mean:.1f} %)" for e in some.examples)
+    told = [f"{some.title}: {chosen}; chosen by the mean IoU of an image's classes at the last target over all rows, "
+            "which stands below each picture in %"]  # fmt: skip
+    if some.left_out:
+        told.append(f"the first {len(some.rows)} rows of the leaderboard; {some.left_out} more are not shown")
+    # Photo and truth stand in every line of a gallery.
+    pictures = [p for g in made for n, (_, line) in enumerate(g.rows) for p in (line[1:-1] if n else line) if p.title]
+    if lost := sum(not p.source for p in pictures):
         again = command("reports.page", store=view.store, pictures="true")
-        notes.append(f"{lost} of {len(lines) * (len(rows) + 2)} pictures are not in the store: {again} predicts them "
-                     "once, from weights that runs kept (keep=last)")  # fmt: skip
-    columns = (IMAGE, TRUTH, *(row.title for row in rows))
-    title = f"{quantity_name(quantity)} · {some.title}"
-    return Gallery(title, columns, tuple(lines), tuple(notes), metric=quantity.id)
+        told.append(f"{lost} of {len(pictures)} pictures are not in the store: {again} predicts them once, from "
+                    "weights that runs kept (keep=last)")  # fmt: skip
+    return [Words(tuple(told)), *(made if lost < len(pictures) else [])]
 
 
-def _paths(view: View) -> Mapping[tuple[str, str], Path]:
+def _gallery(some: Shown, example: Example, have: Paths) -> Gallery:
+    """What every row makes of an image: photo, each target that the row has with its IoU, truth."""
+    image = example.image
+    photo, truth = (_picture(_found(have, some, what, image), f"{what} of {image}") for what in (IMAGE, TRUTH))
+    kinds = {row.supervision for row in some.rows}
+    names = [f"{row.title} · {row.supervision}" if len(kinds) > 1 else row.title for row in some.rows]
+    made = [tuple(_of_row(some, example, row, q, have) for q in some.quantities) for row in some.rows]
+    columns = (IMAGE, *(quantity_name(q) for q in some.quantities), TRUTH)
+    lines = tuple((name, (photo, *line, truth)) for name, line in zip(names, made, strict=True))
+    return Gallery(f"{example.why}: {image}", columns, lines)
+
+
+def _of_row(some: Shown, example: Example, row: Row, quantity: Quantity, have: Paths) -> Picture:
+    """A row's picture of a target; one without a title where it makes no such thing."""
+    evals = some.evals(row, quantity)
+    if not evals:
+        return Picture("", "")
+    key, value = row.keys[0], example.by_eval.get(evals[0])
+    path = have.get((key, picture_path(key, quantity.target, example.image)))
+    shown = _picture(path, f"{quantity_name(quantity)} of {example.image} by {row.title}")
+    return replace(shown, sub="" if value is None else f"{100 * value:.1f}")
+
+
+def _paths(view: View) -> Paths:
     """The pictures that the store holds, by run and name."""
     if view.store is None:
         return {}
@@ -125,11 +146,11 @@ def _new(store: Store, key: str) -> Iterator[tuple[tuple[str, str], Path]]:
         yield (key, f"pictures/{key}/{path.name}"), path
 
 
-def _lacking(have: Mapping[tuple[str, str], Path], key: str, what: str, ids: list[str]) -> list[str]:
+def _lacking(have: Paths, key: str, what: str, ids: list[str]) -> list[str]:
     return [i for i in ids if (key, picture_path(key, what, i)) not in have]
 
 
-def _found(have: Mapping[tuple[str, str], Path], some: Shown, what: str, image_id: str) -> Path | None:
+def _found(have: Paths, some: Shown, what: str, image_id: str) -> Path | None:
     """Photo and truth are kept by one run for all."""
     keys = (row.keys[0] for row in some.rows)
     return next((p for k in keys if (p := have.get((k, picture_path(k, what, image_id)))) is not None), None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import command
+from harness.store.pretraining import UNKNOWN, Pretraining
 from reports.format.html import Block
 from reports.format.table import Cell, Column, Section
 from reports.page.view import View, board_name
@@ -15,7 +16,6 @@ from reports.rows.row import Row
 
 DIGITS = 8
 """Of a digest, on the page."""
-UNKNOWN = "not known"
 SPLITS = ("train", "tune", "report", "images", "weak")
 LEAD = (
     "Rows of this harness see their training images, their labels and their pretraining, and nothing else: what words "
@@ -27,7 +27,7 @@ NO_WORDS = ("plan", "rows", "dry_run", "address", "ray", "store", "mlflow")
 
 def ledger(view: View) -> list[Block]:
     """For each board what its rows learned from."""
-    return [Section("What each row learned from", _LEDGER, tuple(_learned(view, row) for row in board.group.rows),
+    return [Section("What each row learned from", _LEDGER, tuple(_learned(row) for row in board.group.rows),
                     caption=board_name(board), kind="ledger") for board in view.boards]  # fmt: skip
 
 
@@ -37,20 +37,25 @@ def provenance(view: View) -> list[Block]:
 
 
 _LEDGER = (
-    Column("method", "method"), Column("labels", "labels"), Column("pretraining", "pretraining"),
-    Column("extra", "extra data"), Column("backbone", "backbone"), Column("decoder", "decoder"),
-    Column("iterations", "iterations", right=True), Column("words", "words of the data"),
+    Column("method", "method"), Column("labels", "labels"), Column("weights", "weights"),
+    Column("pretraining", "pretrained on"), Column("extra", "extra data"), Column("backbone", "backbone"),
+    Column("decoder", "decoder"), Column("iterations", "iterations", right=True), Column("words", "words of the data"),
 )  # fmt: skip
 
 
-def _learned(view: View, row: Row) -> dict[str, Cell]:
-    runs = [view.runs[k] for k in row.keys if k in view.runs]
-    pretraining = _all(run["pretraining"] for run in runs) or (UNKNOWN if row.foreign else "none")
+def _learned(row: Row) -> dict[str, Cell]:
+    every = {"": row.pretraining, **row.pretraining.networks}
     return {
-        "method": row.title, "labels": row.labels, "pretraining": pretraining,
-        "extra": UNKNOWN if row.foreign else "none", "backbone": row.backbone, "decoder": row.decoder,
+        "method": row.title, "labels": row.labels, "weights": _by_network(every, "weights"),
+        "pretraining": _by_network(every, "learned"), "extra": _by_network(every, "extra"),
+        "backbone": row.backbone, "decoder": row.decoder,
         "iterations": _all(row.iterations), "words": " ".join(f"data.{k}={v}" for k, v in row.data.options) or None,
     }  # fmt: skip
+
+
+def _by_network(every: Mapping[str, Pretraining], what: str) -> str:
+    """Of the first network, and of those that started from other weights."""
+    return "; ".join(f"{name} {getattr(one, what) or UNKNOWN}".strip() for name, one in every.items())
 
 
 def _origin(view: View, board: Board) -> Section:

@@ -13,7 +13,9 @@ from reports.rows.ranking import Counts
 
 @dataclass(frozen=True)
 class Example:
-    """An image, why it was chosen, and what every row scored on it: mean IoU of its classes, shares of 1."""
+    """An image, why it was chosen, and what every row scored on it: mean IoU of its classes, shares of 1.
+
+    `mean` is over the evals that it was chosen by, `by_eval` holds further ones too."""
 
     image: str
     why: str
@@ -21,10 +23,11 @@ class Example:
     by_eval: Mapping[str, float]
 
 
-def choose(evals: Sequence[str], counts: Counts) -> list[Example]:
+def choose(evals: Sequence[str], counts: Counts, further: Sequence[str] = ()) -> list[Example]:
     """The best, the median and the worst image by mean IoU over these evals, and the one where they differ most.
 
-    The evals are of the same images. An image stands there once; of equals the first by name.
+    The evals are of the same images, and `further` ones, which choose nothing. An image stands there once; of equals
+    the first by name.
     """
     if not evals:
         return []
@@ -40,7 +43,10 @@ def choose(evals: Sequence[str], counts: Counts) -> list[Example]:
         wide = [i for i in spread.sort("spread", "image", descending=[True, False])["image"] if i not in picked]
         picked |= {wide[0]: "largest spread"} if wide else {}
     means = dict(spread.select("image", "mean").iter_rows())
-    found = table.filter(pl.col("image").is_in(list(picked)))
+    chosen = pl.col("image").is_in(list(picked))
+    found = table.filter(chosen)
+    if further:
+        found = found.vstack(per_image(further, {e: counts[e].filter(chosen) for e in further}))
     scores: dict[str, dict[str, float]] = {}
     for name, image, value in found.select("eval", "image", "iou").iter_rows():
         scores.setdefault(image, {})[name] = value

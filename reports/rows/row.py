@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.api.vocabulary import TARGETS
+from harness.store.pretraining import Pretraining
 from reports.rows.data import Data
 
 USUAL_TAGS = {"cam": "truth", "pseudo": "truth", "segmentation": "none"}
@@ -101,6 +102,8 @@ class Row:
     foreign: bool = False
     """Trained by another program: nobody here knows its protocol and its budget."""
     data: Data = field(default_factory=Data)
+    pretraining: Pretraining = field(default_factory=Pretraining)
+    """What its networks had learned from before, and the extra data in that."""
     spent: tuple[str, ...] = ()
     """Keys of all runs of the study, by the same code on the same data."""
 

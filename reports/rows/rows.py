@@ -11,6 +11,7 @@ import polars as pl
 
 from harness.api.vocabulary import TARGETS
 from harness.store import Results
+from harness.store.pretraining import pretraining_of
 from reports.rows.data import Data, data_of, from_json, pixels_unknown
 from reports.rows.row import Filters, Row, Scored, ScoringOptions, Setting
 from reports.rows.studies import Runs, StoredStudy, by_key, chosen_runs, hours, studies_of, untimed, widest
@@ -131,6 +132,7 @@ def _row(
         family=str(config.get("family") or ""),
         foreign=bool({"foreign", "published"} & set(config)),
         data=data,
+        pretraining=pretraining_of(run["pretraining"]),
         spent=study.spent,
     )
 

@@ -13,6 +13,7 @@ from harness.errors import first_line
 from harness.plan.config import migrated
 from harness.plan.studies import preference
 from harness.store import Results, latest_runs
+from harness.store.pretraining import pretraining_of
 from harness.store.rows import phase_seconds
 from reports.rows.data import data_of, from_json
 from reports.rows.row import Failure, Filters
@@ -108,7 +109,7 @@ def _made_of(run: Mapping[str, Any], images: str = "") -> tuple[object, ...]:
     """Code, data and pretrained weights: runs that differ here are no seeds of one row. `images` stands for unknown
     pixels."""
     data = data_of(run)
-    return run["versions"], *data.labels, data.images or images, run["pretraining"]
+    return run["versions"], *data.labels, data.images or images, pretraining_of(run["pretraining"]).weights
 
 
 def _study(group: pl.DataFrame, runs: Runs) -> StoredStudy | None:

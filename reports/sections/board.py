@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from harness.store.pretraining import NONE, UNKNOWN
 from reports.format.table import Amount, Cell, Column, Rank, Score, Section
 from reports.rows.ranking import BELOW, ORACLE, OTHER_RULE, Board, Quantity
 from reports.rows.row import RULES, Failure, Row
@@ -155,6 +156,8 @@ def _caption(board: Board) -> str:
     parts.append(f"{_plural(worst, 'class', 'classes')} excluded (absent from prediction and truth)")
     scorings = {str(r.inference) for r in rows}
     parts += [f"segmentation scored at {next(iter(scorings))}"] if len(scorings) == 1 else []
+    before = {_learned(r) for r in rows}
+    parts += [text for text in before if text and len(before) == 1]
     decoders = {r.decoder for r in rows if r.decoder}
     parts += [f"decoder {next(iter(decoders))}"] if len(decoders) == 1 else []
     return "; ".join(parts)
@@ -167,6 +170,11 @@ def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
         notes.append(f"rank by {NAMES[board.main.target]}: 1 + number of rows significantly better (paired, Holm); "
                      "= shared")  # fmt: skip
     notes += one_seed(rows)
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        told.setdefault(_learned(row) or "pretraining not known", []).append(display_name(row))
+    if len(told) > 1:
+        notes.append("not alike: " + "; ".join(f"{', '.join(names)}: {what}" for what, names in told.items()))
     marks = "".join(s.mark for cells in board.scores for s in cells.values())
     if ORACLE in marks or any(p.rule == "oracle" for p in board.quantities):
         notes.append(f"{ORACLE} oracle: chosen on the split that is reported")
@@ -184,6 +192,16 @@ def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
     if thresholds and not any(p.rule in RULES for p in board.quantities):
         notes.append("no target here has thresholds")
     return tuple(notes)
+
+
+def _learned(row: Row) -> str:
+    """Data and supervision of the pretraining of its networks, and the extra data in that; empty where unknown."""
+    every = [row.pretraining, *row.pretraining.networks.values()]
+    if not any(one.data for one in every):
+        return ""
+    extra = dict.fromkeys(one.extra or UNKNOWN for one in every if one.extra != NONE)
+    more = f"extra data {', '.join(extra)}" if extra else "no extra data"
+    return f"pretrained on {' and '.join(dict.fromkeys(one.learned for one in every))}, {more}"
 
 
 def _hours(row: Row) -> Cell:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from harness.api.registry import registry
 from harness.cli.parsing import parse
@@ -16,6 +19,7 @@ from harness.errors import BadInput
 from harness.plan import pretrained as module
 from harness.plan.build import build_method
 from harness.plan.plan import make_plan
+from harness.store.pretraining import named, pretraining_of
 
 TINY = "vit_tiny_patch16_224"
 SMALL = [
@@ -60,6 +64,37 @@ def test_wrapped_and_distilled_weights_of_this_very_network_are_read(tmp_path: P
     assert torch.equal(nets["dist"]["blocks.0.attn.qkv.weight"], distilled["blocks.0.attn.qkv.weight"])
     grid = timm.layers.resample_abs_pos_embed(distilled["pos_embed"][:, 2:], [4, 4], [14, 14], num_prefix_tokens=0)
     assert nets["dist"]["pos_embed"].shape == grid.shape
+
+
+def test_what_a_file_was_trained_on_is_what_it_says_else_what_its_name_tells(tmp_path: Path, vit) -> None:
+    told = json.dumps({"data": "ImageNet-1k", "supervision": "self-supervised", "extra": "none"})
+    said = {"says": told, "short": "glyphs", "vit.in21k": None, "mine": None}
+    found = {}
+    for name, metadata in said.items():
+        path = tmp_path / f"{name}.safetensors"
+        save_file(vit, path, {"pretraining": metadata} if metadata else None)
+        made = plan("methods=cam", "crop=64", f"backbone.weights={path}")
+        (study,) = made.studies
+        row = made.resolve(study.study, {}, 0).row("done")
+        found[name] = pretraining_of(row["pretraining"])
+        assert found[name].weights == path.name
+    assert found["says"].kind == ("ImageNet-1k", "self-supervised", "none")
+    assert found["short"].kind == ("glyphs", "labels", "none")
+    assert found["vit.in21k"].kind == ("ImageNet-21k (by its name)", "labels", "none")
+    assert found["mine"].kind == ("", "", "")
+    save_file(vit, tmp_path / "odd.safetensors", {"pretraining": '{"data": 3}'})
+    with pytest.raises(BadInput, match=r"odd.safetensors: pretraining .* are texts"):
+        plan("methods=cam", "crop=64", f"backbone.weights={tmp_path}/odd.safetensors")
+
+
+def test_what_weights_were_trained_on_is_no_part_of_a_key(tmp_path: Path, vit) -> None:
+    save_file(vit, tmp_path / "mine.safetensors")
+    (one,) = (made := plan("methods=cam", "crop=64", f"backbone.weights={tmp_path}/mine.safetensors")).studies
+    other = dataclasses.replace(one, pretrained=dataclasses.replace(one.pretrained, pretraining=named("glyphs")))
+    again = dataclasses.replace(made, studies=(other,), by_id={})
+    before, after = (m.resolve(one.study, {}, 0) for m in (made, again))
+    assert before.key == after.key
+    assert before.row("done")["pretraining"] != after.row("done")["pretraining"]
 
 
 def test_a_file_of_another_network_is_refused_before_anything_starts(tmp_path: Path) -> None:

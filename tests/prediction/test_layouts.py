@@ -30,6 +30,7 @@ from harness.plan.pretrained import RANDOM
 from harness.prediction.layouts import competition, problems_of, write
 from harness.prediction.outputs import encoded
 from harness.prediction.photos import Labels, Photo, Photos, listed
+from harness.store.pretraining import named
 
 LABELS_HW = np.array([[0, 1, 1], [2, 2, 0]], np.uint8)
 TRAINED = {"pretraining": "none", "dataset": "voc", "masks": None, "labels": "tags", "tags": "Annotations"}
@@ -69,6 +70,8 @@ def test_voc_is_one_archive_with_index_pngs_in_the_folder_of_the_competition(tmp
     [
         ({}, 5, "random initialisation"),
         ({"pretraining": "timm deit_base"}, 6, "pretrained: timm deit_base"),
+        ({"pretraining": named("none").stored()}, 5, "random"),
+        ({"pretraining": named("timm deit_base.fb_in1k").stored()}, 6, "timm deit_base.fb_in1k: ImageNet-1k, labels"),
         ({"tags": None}, 6, "SBD"),
         ({"masks": "SegmentationClass", "labels": "masks", "tags": None}, 5, "random"),
         ({"masks": "SegmentationClassAug", "labels": "masks"}, 6, "SBD"),

@@ -8,6 +8,7 @@ import pytest
 from fixture_store import ToyStore, swapped_miou
 
 from harness.store import load
+from harness.store.pretraining import named
 from reports.format.table import Score
 from reports.rows.row import Filters, Row
 from reports.rows.rows import rows_of
@@ -94,6 +95,15 @@ def test_runs_of_other_data_or_weights_under_one_study_are_two_rows(toy: ToyStor
         for line in s.rows
     )
     assert lines == [pytest.approx((swapped_miou(n + 1), swapped_miou(n))) for n in (14, 10)]
+
+
+def test_a_name_and_the_json_that_it_stands_for_are_the_same_weights(toy: ToyStore) -> None:
+    name = "timm deit_tiny_patch16_224.fb_in1k"
+    for seed, text in enumerate((name, named(name).stored())):
+        tried(toy, f"s{seed}", 0, 0.1, 0.4, roles=("final",), swaps=10, seed=seed, pretraining=text)
+    (row,) = rows_of(load(toy.root), Filters())
+    assert row.seeds == (0, 1)
+    assert row.pretraining.kind == ("ImageNet-1k", "labels", "none")
 
 
 def test_single_runs_on_other_data_are_rows_of_their_own(toy: ToyStore) -> None:

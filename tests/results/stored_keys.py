@@ -32,6 +32,7 @@ from harness.plan.payload import Payload
 from harness.plan.plan import Plan, make_plan
 from harness.plan.versions import versions
 from harness.store import Results, latest_runs, load
+from harness.store.pretraining import pretraining_of
 from reports.ablations import AblationWords, plan_of
 from reports.papers.claims import declared_papers
 
@@ -121,7 +122,7 @@ def _stored(store: str, results: Results, plans: list[Plan]) -> Iterator[Row]:
     beside = {study.run.labels: study for plan in plans for study in plan.studies}
     for stored in runs_of(results).values():
         like = beside[stored["supervision"]]
-        if (stored["status"], stored["pretraining"]) != ("done", like.pretrained.label):
+        if (stored["status"], pretraining_of(stored["pretraining"]).weights) != ("done", like.pretrained.label):
             raise ValueError(f"{store}, run {stored['key']}: {stored['status']}, weights {stored['pretraining']}; "
                              f"expected done, {like.pretrained.label}")  # fmt: skip
         config = json.loads(stored["config"])

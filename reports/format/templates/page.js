@@ -63,6 +63,9 @@ if (box) box.oninput = () => filter(box.value);
 if (every) every.onchange = () => document.body.classList.toggle("every", every.checked);
 if (document.body.dataset.metric) choose(document.body.dataset.metric);
 
+// A picture that stands in several places is held once.
+$("img[data-of]").forEach(image => { image.src = document.getElementById(image.dataset.of).src; });
+
 // Charts: drawn when they come near, in the colours of the page.
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 function look() {

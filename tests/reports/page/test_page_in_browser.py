@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,10 @@ from pathlib import Path
 import pytest
 from chromium import Page, needs_chromium, page
 from many_runs import many_runs
+from PIL import Image
 
+from reports.format.html import Chapter, Gallery, Picture, page_html
+from reports.format.html import Page as HtmlPage
 from reports.page.__main__ import run
 
 METHODS = '[...document.querySelector("table.board").tBodies[0].rows].map(r => r.cells[1].textContent.trim())'
@@ -116,6 +121,18 @@ def test_it_is_dark_where_the_reader_prefers_that(file: Path, tab: Page) -> None
     assert tab.run(ground) == "rgb(19, 22, 26)"
     tab.size(1280, 900, dark=False)
     assert tab.run(ground) == "rgb(255, 255, 255)"
+
+
+def test_a_picture_of_several_places_is_seen_in_each(tab: Page, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "PNG")
+    dot = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    lines = tuple((name, (Picture(dot, "image"), Picture("", ""))) for name in "ab")
+    file = tmp_path / "gallery.html"
+    file.write_text(page_html(HtmlPage("t", (Chapter("c", "C", (Gallery("g", ("image", "CAM"), lines),)),))))
+    show(tab, file)
+    tab.wait("[...document.images].length === 2 && [...document.images].every(i => i.naturalWidth === 1)")
+    assert tab.problems == []
 
 
 def test_it_prints(file: Path, tab: Page) -> None:
