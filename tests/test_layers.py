@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("harness", "methods", "search_spaces", "reports", "benchmarks")
-ROOF = {f"harness.{name}" for name in ("sweep", "train", "evaluate", "predict", "data", "store.__main__")}
+ROOF = {f"harness.{name}" for name in ("sweep", "train", "evaluate", "predict", "data", "cluster", "store.__main__")}
 """Modules that are run with `-m`: they may import everything, and nothing imports them."""
 LAYERS = (
     ("harness.errors",),
@@ -24,7 +24,7 @@ LAYERS = (
     ("methods.parts.stages",),
     ("harness.datasets", "methods.*"),
     ("harness.datasets.tools", "harness.store"),
-    ("harness.scoring",),
+    ("harness.scoring", "harness.clusters"),
     ("harness.cli",),
     ("harness.plan",),
     ("harness.engine",),

@@ -1,4 +1,4 @@
-"""Files that travel with the harness: its plans, and the example of a cluster's configuration."""
+"""Files that travel with the harness: its plans, and the examples of clusters."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ def plans() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def cluster_file() -> Path:
-    """The example for `ray up`."""
-    return (_WHEEL if _WHEEL.is_dir() else _CHECKOUT) / "cluster.yaml"
+def cluster_files() -> list[Path]:
+    """The examples for clusters: `ray up` on AWS and on machines of one's own, SLURM, and what nodes run."""
+    wheel = _WHEEL.is_dir()
+    folder = _WHEEL / "cluster" if wheel else _CHECKOUT / "docs" / "cluster"
+    return [(_WHEEL if wheel else _CHECKOUT) / "cluster.yaml", *sorted(p for p in folder.iterdir() if p.is_file())]

@@ -12,7 +12,7 @@ from harness.cli.packaged import plans
 from harness.errors import Problem
 
 ROWS = "rows"
-WHOLE_SWEEP = ("store", "mlflow", "address", "ray", "retry", "dry_run", "gpus", "plan")
+WHOLE_SWEEP = ("store", "mlflow", "address", "ray", "retry", "dry_run", "gpus", "cluster", "plan")
 """Words that hold for a sweep as a whole: no row may set them."""
 
 

@@ -142,7 +142,11 @@ class Words:
     )  # fmt: skip
     store: str = word("results", "folder of results")
     mlflow: str | None = word(None, "tracking URI; default a local SQLite file in the store; off for none", "sweep")
-    address: str | None = word(None, "Ray cluster address; default a local Ray", "sweep")
+    address: str | None = word(None, "Ray cluster address, auto on its head; default a local Ray", "sweep")
+    cluster: str | None = word(
+        None, "file of the cluster at address=, which says what its machines have; default ~/ray_bootstrap_config.yaml",
+        "sweep", example="cluster=cluster.yaml",
+    )  # fmt: skip
     ray: bool = word(True, "off: everything in this process", *TRAINING)
     retry: str | None = word(None, "failed: run failed rows again", *TRAINING, choices=("failed",))
     dry_run: bool = word(False, "print plan, resolved configs, what is done, estimated time and disk")

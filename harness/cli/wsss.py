@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.cli.helping import wants_help
-from harness.cli.packaged import cluster_file, plans
+from harness.cli.packaged import cluster_files, plans
 from harness.cli.parsing import main as answer
 from harness.cli.parsing import subcommand
 from harness.errors import EXIT_DONE
@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "score a run again, published weights, or another program's masks",
     "predict": "masks of photos",
     "data": "check a dataset, derive weak labels, import CAMs and tags",
+    "cluster": "check the file of a Ray cluster, make and remove what it keeps on AWS",
     "store": "look after a folder of results, export masks and MLflow",
 }
 FILES = "files"
@@ -56,7 +57,7 @@ def _run(argv: list[str]) -> int:
     known = {**{name: f"harness.{name}" for name in COMMANDS}, **{name: f"reports.{name}" for name in reports()}}
     name, rest = subcommand(argv, "wsss", [*known, FILES])
     if name == FILES:
-        print("\n".join(map(str, (*plans().values(), cluster_file()))))
+        print("\n".join(map(str, (*plans().values(), *cluster_files()))))
         return EXIT_DONE
     # What the command prints of itself, and what it starts, is what `python -m` would have.
     sys.argv = [known[name], *rest]
@@ -70,4 +71,4 @@ def _run(argv: list[str]) -> int:
 def _help() -> str:
     lines = ["usage: wsss COMMAND [words]   each word is key=value; wsss COMMAND --help explains them", ""]
     lines += [f"  {name:<14} {text}" for name, text in {**COMMANDS, **reports()}.items()]
-    return "\n".join([*lines, f"  {FILES:<14} where the plans and the example of cluster.yaml lie"])
+    return "\n".join([*lines, f"  {FILES:<14} where the plans and the examples of clusters lie"])

@@ -123,7 +123,7 @@ def _used(dataset: Dataset) -> tuple[str, ...]:
 
 
 def gpus_per_worker(words: Words, problems: list[Problem]) -> float:
-    """GPUs per worker: as asked for, or 1 where this machine has one. Asking for more than there are is a problem.
+    """GPUs per worker on this machine: as asked for, or 1 where it has one. More than there are is a problem.
 
     Where problems are known already, nothing will run, and torch, which takes seconds to import, is not asked: the
     system's devices say then whether there are too few.
@@ -132,7 +132,7 @@ def gpus_per_worker(words: Words, problems: list[Problem]) -> float:
         return 0.0
     found, seen = _gpu_devices() if problems else _gpus_of_torch()
     each = (1.0 if found else 0.0) if words.gpus is None else words.gpus
-    if each * words.workers > found and not words.address:
+    if each * words.workers > found:
         problems.append(
             Problem(
                 "gpus",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.api.dataset import Dataset
 from harness.cli.run_words import Words
+from harness.clusters.file import ClusterFile
 from harness.datasets.splits import SplitPlan
 from harness.errors import Problem
 from harness.plan.config import Machine, RunConfig
@@ -37,6 +38,9 @@ class PlanRow:
     warnings: tuple[Problem, ...] = ()
     """What is odd about the data, though it can be trained on."""
     gpus: float = 0.0
+    """Of each worker."""
+    cluster: ClusterFile | None = None
+    """Where the runs go, where `address=` names a cluster whose file is known."""
 
     def data(self, labels: str) -> PlannedData:
         """The data of a run that reads these labels."""

@@ -28,6 +28,7 @@ from harness.plan.inputs import (
     threads_per_worker,
 )
 from harness.plan.knobs import knob_problems
+from harness.plan.on_cluster import gpus_of_cluster, planned_cluster, too_large
 from harness.plan.one_study import study_of
 from harness.plan.payload import PlannedData
 from harness.plan.planned import PlannedStudy, PlanRow
@@ -70,8 +71,11 @@ def plan_part(
     broken: list[Problem] = registry().left_out() if takes_all(words) else problems
     if found is not None and not problems:
         runs = _runs(parsed, chosen, labels, found[0], problems, broken)
-    gpus = gpus_per_worker(words, problems)
+    cluster = planned_cluster(words, problems)
+    elsewhere = words.ray and words.address is not None
+    gpus = gpus_of_cluster(words, cluster, problems) if elsewhere else gpus_per_worker(words, problems)
     threads = threads_per_worker(words, gpus, problems)
+    problems.extend(too_large(words, cluster, threads, gpus) if cluster is not None else ())
     if found is None or problems:
         raise BadInput(problems)
     dataset, splits, all_data = found
@@ -107,6 +111,7 @@ def plan_part(
         notes=tuple(notes),
         warnings=(*data_warnings(dataset, splits, {run.labels for run in runs}), *odd),
         gpus=gpus,
+        cluster=cluster,
     )
     studies = []
     for run in fitting:

@@ -71,6 +71,7 @@ def _part_lines(part: PlanRow) -> list[str]:
     return [
         f"  train {len(splits.train)} images, tuned on {splits.tune_name or 'nothing'} ({len(splits.tune)}), "
         f"reported on {splits.report_name} ({len(splits.report)}), protocol {part.words.protocol}",
+        *_machine_lines(part),
         *(
             f"  labels {kind}: {label_source(part.dataset, kind)}, {part.densities[kind]}"
             for kind in part.weak_fingerprints
@@ -78,6 +79,15 @@ def _part_lines(part: PlanRow) -> list[str]:
         *(f"  note: {note}" for note in part.notes),
         *(f"  warning: {warning}" for warning in part.warnings),
     ]
+
+
+def _machine_lines(part: PlanRow) -> list[str]:
+    """On a cluster: what runs ask for, and what its file says that the machines have."""
+    if part.words.address is None or not part.words.ray:
+        return []
+    asked = f"{part.words.workers} worker(s) with {part.machine.threads} CPU(s) and {part.gpus:g} GPU(s) each"
+    known = part.cluster is not None and bool(part.cluster.types)
+    return [f"  cluster: a run asks for {asked}; machines: {part.cluster if known else 'not known'}"]
 
 
 def runs_left(planned: PlannedStudy, trials: pl.DataFrame, done: Collection[str]) -> int:
@@ -100,8 +110,10 @@ def time_text(lengths: Sequence[tuple[int, float, int]]) -> str:
 
 
 def _at_once(planned: PlannedStudy) -> int:
-    """Runs of a study that this machine's cores hold at a time."""
-    study = planned.study
+    """Runs of a study that this machine's cores hold at a time, or the cluster that its file describes."""
+    study, cluster = planned.study, planned.part.cluster
+    if cluster is not None and cluster.types:
+        return max(1, cluster.holds(study.workers, study.cores_per_run, study.gpus))
     return 1 if study.gpus else max(1, int((os.cpu_count() or 1) / max(1.0, study.threads * study.workers)))
 
 

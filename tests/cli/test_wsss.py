@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness.cli.packaged import cluster_file, plans
+from harness.cli.packaged import cluster_files, plans
 from harness.cli.plan_files import read_plan_file
 from harness.cli.wsss import COMMANDS, main, reports
 
@@ -39,7 +39,7 @@ def test_it_names_all_commands_and_answers_unknown_ones(capsys):
 def test_plans_are_found_by_name_and_files_say_where(capsys):
     assert main(["files"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == [*map(str, plans().values()), str(cluster_file())]
+    assert printed == [*map(str, plans().values()), *map(str, cluster_files())]
     problems: list = []
     assert read_plan_file("tags", problems) == read_plan_file(str(plans()["tags"]), problems)
     assert not problems

@@ -58,4 +58,4 @@ def test_a_run_that_this_machine_cannot_hold_is_refused_before_ray_starts(monkey
     with pytest.raises(BadInput, match="4 with 1 thread"):
         plan("methods=cam", "workers=4", "batch=8", "group=2")
     assert plan("methods=cam", "threads=3", "ray=off").machine.threads == 3
-    assert plan("methods=cam", "threads=3", "address=ray://head:10001").machine.threads == 3
+    assert plan("methods=cam", "threads=3", "gpus=0", "address=ray://head:10001").machine.threads == 3

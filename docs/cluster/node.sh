@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# What a node of a cluster needs, step by step; each step may be run again.
+#   node.sh shared ID      mount the file system ID (EFS) of this machine's region at /shared, now and at every boot
+#   node.sh environment    uv, and the environment of the project by its lock file
+#   node.sh shell          its commands and the token's mode in every login and in `ray exec`
+#   node.sh head           start Ray here, as the head
+#   node.sh worker HEAD    start Ray here, for the head at the address HEAD
+# Token: ~/.ray/auth_token, the same file on every node.
+set -euo pipefail
+project=$(cd "$(dirname "$0")/../.." && pwd)
+port=6379
+
+install_packages() { # name of a command, names of its packages
+  command -v "$1" > /dev/null || sudo test -x "/sbin/$1" && return
+  shift
+  # A machine that has just booted may still be installing its own updates.
+  sudo apt-get -o DPkg::Lock::Timeout=600 update -qq
+  sudo apt-get -o DPkg::Lock::Timeout=600 install -y -qq "$@"
+}
+
+metadata() { # of this machine, by the second version of the cloud's service
+  local at=http://169.254.169.254/latest key
+  key=$(curl -sSf -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$at/api/token")
+  curl -sSf -m 5 -H "X-aws-ec2-metadata-token: $key" "$at/meta-data/$1"
+}
+
+mount_shared() {
+  case $1 in fs-FILL-IN) echo "no file system: write the id that \`wsss cluster prepare\` prints into cluster.yaml" >&2; exit 1 ;; esac
+  local region line
+  region=$(metadata placement/region)
+  install_packages mount.nfs4 nfs-common
+  line="$1.efs.$region.amazonaws.com:/ /shared nfs4 nfsvers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport,_netdev 0 0"
+  sudo mkdir -p /shared
+  grep -qxF "$line" /etc/fstab || echo "$line" | sudo tee -a /etc/fstab > /dev/null
+  mountpoint -q /shared || sudo mount /shared
+  sudo install -d -o "$(id -u)" -g "$(id -g)" /shared/results /shared/data
+}
+
+environment() {
+  local uv
+  uv=$(command -v uv || echo "$HOME/.local/bin/uv")
+  if ! "$uv" --version > /dev/null 2>&1; then
+    # Pythons of Debian and Ubuntu are managed by apt; below the home folder pip may install all the same.
+    python3 -m pip --version > /dev/null 2>&1 || install_packages pip3 python3-pip
+    PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --user --quiet uv
+    uv=$HOME/.local/bin/uv
+  fi
+  (cd "$project" && "$uv" sync --frozen --extra cluster)
+}
+
+shell() {
+  local line
+  for line in "export PATH=$project/.venv/bin:\$HOME/.local/bin:\$PATH" 'export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0'; do
+    grep -qxF "$line" ~/.bashrc 2> /dev/null || echo "$line" >> ~/.bashrc
+  done
+}
+
+start_ray() {
+  local ray=$project/.venv/bin/ray
+  [ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] || { echo "no token: \`ray get-auth-token --generate\` where \`ray up\` is run" >&2; exit 1; }
+  chmod 600 "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
+  export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+  "$ray" stop > /dev/null
+  ulimit -n 65536 2> /dev/null || true
+  "$ray" start "$@" --disable-usage-stats
+}
+
+case ${1:-} in
+  shared) mount_shared "${2:?id of the file system}" ;;
+  environment) environment ;;
+  shell) shell ;;
+  head) start_ray --head --port=$port --autoscaling-config="$HOME/ray_bootstrap_config.yaml" ;;
+  worker) start_ray --address="${2:?address of the head}:$port" ;;
+  *) sed -n 2,8p "$0"; exit 2 ;;
+esac
