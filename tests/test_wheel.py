@@ -67,7 +67,8 @@ def test_it_holds_plans_weights_and_printed_numbers_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     plans = sorted(p.name for p in (ROOT / "docs" / "plans").glob("*.yaml"))
     assert sorted(n.rpartition("/")[2] for n in names if n.startswith("harness/packaged/plans/")) == plans
-    assert {"harness/packaged/cluster.yaml", "harness/packaged/cluster/node.sh", "methods/parts/nets/weights/shapes_vit.safetensors"} <= set(names)
+    clusters = {"harness/packaged/cluster.yaml", *(f"harness/packaged/cluster/{n}" for n in ("local.yaml", "node.sh"))}
+    assert clusters | {"methods/parts/nets/weights/shapes_vit.safetensors"} <= set(names)
     published = {f"reports/published/{p.name}" for p in (ROOT / "reports/published").iterdir() if p.is_file()}
     assert published <= set(names)
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "docs/"))]
