@@ -40,7 +40,10 @@ class GatedCrfConfig(SparseKnobs):
         True, "padding is no neighbour", unit="bool", source="sparse_baselines.md 3.2, code: source mask"
     )
     crf_start: float = knob(
-        0.005, "the gated CRF loss starts after this", unit="share of T", source="sparse_baselines.md 3.2, code"
+        0.005,
+        "the gated CRF loss starts after this; 0: with the first step",
+        unit="share of T",
+        source="sparse_baselines.md 3.2, code",
     )
 
     def problems(self) -> list[Problem]:

@@ -41,7 +41,7 @@ class GatedCrf(SparseSegmenter):
         logits_BKhw = self.net.logits(group.views["view1"]).float()
         log_probs_BKHW = self.at_size(logits_BKhw, label_BHW.shape[-2:]).log_softmax(1)
         losses = {"seg": self.partial_cross_entropy(log_probs_BKHW, label_BHW)}
-        if config.w_crf > 0 and progress.fraction >= config.crf_start:
+        if config.w_crf > 0 and self.started(progress):
             losses["crf"] = config.w_crf * gated_crf_loss(
                 logits_BKhw,
                 group.views["plain"],
@@ -51,6 +51,10 @@ class GatedCrf(SparseSegmenter):
                 target_BHW=label_BHW == IGNORE if config.gate_labelled else None,
             )
         return self.output(losses, label_BHW)
+
+    def started(self, progress: Progress) -> bool:
+        """Whether the loss is on: behind `crf_start`, at it not yet, as published (step 451 of 90,000); for 0 always."""
+        return self.config.crf_start == 0 or progress.fraction > self.config.crf_start
 
     @property
     def kernels(self) -> list[Kernel]:

@@ -54,6 +54,16 @@ def test_labels_of_a_hand_made_grid():
     assert confident_labels(ties, torch.ones(1, 2), 0.6, 0.1).flatten().tolist() == [0, 0, 255]
 
 
+@pytest.mark.parametrize("labels", [2, 21, 81])
+def test_equal_scores_go_to_the_lower_label(labels):
+    scores = torch.full((1, labels, 3, 3), 0.9)
+    present = torch.ones(1, labels)
+    assert not confident_labels(scores, present, 0.6, 0.0).any()
+    present[0, 0] = 0.0
+    assert bool((confident_labels(scores, present, 0.6, 0.0) == 1).all())
+    assert bool((confident_labels(scores, torch.ones(1, labels), 0.6, 0.1) == 255).all())
+
+
 def test_loss_by_hand():
     likelihood_NK = torch.tensor([[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0], [-7.0, -7.0, -1.0]], requires_grad=True)
     label_N = torch.tensor([1, 255, 0])

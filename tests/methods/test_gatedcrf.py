@@ -23,6 +23,18 @@ def test_golden_curve(variant):
     assert curve["seg"][-1] < curve["seg"][0]
 
 
+def test_it_starts_behind_half_a_percent_of_the_run():
+    """sparse_baselines.md 3.2: progress > .005 is step 451 of 90,000, counted from 0."""
+    method = sparse.make("gatedcrf")
+    steps = {90_000: (0, 450, 451), 200: (0, 1, 2), 300: (0, 1, 2)}
+    found = {total: [method.started(Progress(step, total)) for step in at] for total, at in steps.items()}
+    assert found == {total: [False, False, True] for total in steps}
+    data = sparse.batch(method)
+    assert list(method.step(data, Progress(1, 200)).losses) == ["seg"]
+    assert list(method.step(data, Progress(2, 200)).losses) == ["seg", "crf"]
+    assert list(sparse.make("gatedcrf", crf_start=0.0).step(data, Progress(0, 200)).losses) == ["seg", "crf"]
+
+
 @pytest.mark.parametrize(
     ("knobs", "gated"), [({}, (True, False)), ({"gate_padding": False, "gate_labelled": True}, (False, True))]
 )

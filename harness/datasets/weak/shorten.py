@@ -19,7 +19,8 @@ def shorten(polyline_N2: ArrayLike, ratio: float, *, released: bool = False) -> 
 
     A ratio of 0, and a line of one point or without length, give the single point in the middle; shorter strokes are
     parts of longer ones. `released` is the class of GatedCRF's code, which loses the vertex before the upper cut, an
-    upper cut that lies on the first segment, and lines of one point. Raises ValueError for no point or a ratio outside.
+    upper cut on the segment of the lower one, and lines of one point; a lower cut on a vertex has it twice, and a ratio
+    of 1 leaves the line alone. Raises ValueError for no point or a ratio outside.
     """
     points_N2 = np.asarray(polyline_N2, np.float64)
     if points_N2.ndim != 2 or points_N2.shape[1:] != (2,) or not len(points_N2):
@@ -28,7 +29,7 @@ def shorten(polyline_N2: ArrayLike, ratio: float, *, released: bool = False) -> 
     at_N = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_N2, axis=0), axis=1))])
     low, high = (1.0 - ratio) * at_N[-1] / 2.0, (1.0 + ratio) * at_N[-1] / 2.0
     if released:
-        return _released(points_N2, at_N, low, high)
+        return points_N2 if ratio == 1.0 else _released(points_N2, at_N, low, high)
     if len(points_N2) == 1 or low >= high:
         return _along(points_N2, at_N, [at_N[-1] / 2.0])
     between = points_N2[(at_N > low) & (at_N < high)]
@@ -55,14 +56,16 @@ def _check(ratio: float) -> None:
 def _released(
     points_N2: NDArray[np.float64], at_N: NDArray[np.float64], low: float, high: float
 ) -> NDArray[np.float64]:
-    if len(points_N2) == 1:
-        return np.empty((0, 2))
-    # Segments, by the vertex at their start, on which the two cuts lie.
-    first, last = (min(int(np.searchsorted(at_N, cut, "right")) - 1, len(points_N2) - 2) for cut in (low, high))
-    cuts_22 = _along(points_N2, at_N, [low, high])
-    if first == last:
-        return cuts_22[:1]
-    return np.concatenate([cuts_22[:1], points_N2[first + 1 : last], cuts_22[1:]])
+    """Segment by segment, by where its ends lie: a segment gives a cut, its first vertex, or nothing."""
+    kept: list[NDArray[np.float64]] = []
+    for vertex, start, end in zip(points_N2, at_N, at_N[1:], strict=False):
+        if start < low <= end:
+            kept.append(_along(points_N2, at_N, [low])[0])
+        elif low <= end <= high:
+            kept.append(vertex)
+        elif low <= start <= high:
+            kept.append(_along(points_N2, at_N, [high])[0])
+    return np.reshape(kept, (-1, 2))
 
 
 def _along(points_N2: NDArray[np.float64], at_N: NDArray[np.float64], wanted: Sequence[float]) -> NDArray[np.float64]:

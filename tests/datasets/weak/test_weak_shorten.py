@@ -29,6 +29,19 @@ def test_self_check_2_a_straight_line_and_a_point():
     assert shorten([(7, 8), (7, 8)], 1.0).tolist() == [[7, 8]]
 
 
+def test_the_published_class_where_cuts_meet_vertices():
+    """GatedCRF's ScribblesShrink: a lower cut on a vertex has it twice, an upper one on the lower's own segment counts
+    where that begins the segment, and a ratio of 1 changes nothing."""
+    stairs = [(0, 0), (10, 0), (30, 0), (40, 0)]
+    assert shorten(stairs, 0.5, released=True).tolist() == [[10, 0], [10, 0], [30, 0]]
+    assert shorten(stairs, 0.5).tolist() == [[10, 0], [30, 0]]
+    assert shorten([(0, 0), (10, 0), (40, 0)], 0.5, released=True).tolist() == [[10, 0], [30, 0]]
+    assert shorten([(0, 0), (30, 0), (40, 0)], 0.5, released=True).tolist() == [[10, 0], [30, 0]]
+    assert shorten([(5, 5), (5, 5), (25, 5)], 0.5, released=True).tolist() == [[10, 5]]
+    for line in (BENT, stairs, [(7, 8)]):
+        assert shorten(line, 1.0, released=True).tolist() == [list(map(float, p)) for p in line]
+
+
 def test_self_check_3_a_path_of_cells():
     assert list(middle(range(10), 0.5)) == [2, 3, 4, 5, 6]
     assert list(middle(range(10), 0.3)) == [3, 4, 5]
