@@ -185,13 +185,14 @@ def distances(features_BDhw: Tensor, centroids_BkD: Tensor, how: str = "l1") -> 
     cells_BnD = features_BDhw.float().flatten(2).transpose(1, 2)
     centres_BkD = centroids_BkD.float()
     channels = cells_BnD.shape[2]
-    if how == "l1":
-        d_Bnk = torch.cdist(cells_BnD.contiguous(), centres_BkD.contiguous(), p=1.0) / channels
-    elif how == "l2":
-        squares_Bnk = cells_BnD.square().sum(-1, keepdim=True) + centres_BkD.square().sum(-1)[:, None]
-        d_Bnk = (squares_Bnk - 2.0 * cells_BnD @ centres_BkD.transpose(1, 2)).clamp(min=0.0) / channels
-    elif how == "cosine":
-        d_Bnk = 1.0 - F.normalize(cells_BnD, dim=-1) @ F.normalize(centres_BkD, dim=-1).transpose(1, 2)
-    else:
-        raise ValueError(f"distance {how!r}, one of {', '.join(DISTANCES)} expected")
+    with full_precision(features_BDhw):
+        if how == "l1":
+            d_Bnk = torch.cdist(cells_BnD.contiguous(), centres_BkD.contiguous(), p=1.0) / channels
+        elif how == "l2":
+            squares_Bnk = cells_BnD.square().sum(-1, keepdim=True) + centres_BkD.square().sum(-1)[:, None]
+            d_Bnk = (squares_Bnk - 2.0 * cells_BnD @ centres_BkD.transpose(1, 2)).clamp(min=0.0) / channels
+        elif how == "cosine":
+            d_Bnk = 1.0 - F.normalize(cells_BnD, dim=-1) @ F.normalize(centres_BkD, dim=-1).transpose(1, 2)
+        else:
+            raise ValueError(f"distance {how!r}, one of {', '.join(DISTANCES)} expected")
     return d_Bnk.transpose(1, 2).unflatten(2, features_BDhw.shape[-2:])

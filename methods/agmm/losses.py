@@ -21,13 +21,13 @@ def class_loss(logits_BKHW: Tensor, tags_BK: Tensor, content_BHW: Tensor) -> Ten
 
     `tags_BK` in {0,1}, with background, of the image before it was cropped. 0 where no pixel is real.
     """
-    with full_precision(logits_BKHW):
-        return class_loss_of(logits_BKHW.float().log_softmax(1), tags_BK, content_BHW)
+    return class_loss_of(logits_BKHW.float().log_softmax(1), tags_BK, content_BHW)
 
 
 def class_loss_of(log_probs_BKHW: Tensor, tags_BK: Tensor, content_BHW: Tensor) -> Tensor:
     """As `class_loss`, from float32 log-probabilities, which the other losses read too."""
-    return _Unlikely.apply(log_probs_BKHW, 1.0 - tags_BK.float(), content_BHW.bool())
+    with full_precision(log_probs_BKHW):
+        return _Unlikely.apply(log_probs_BKHW, 1.0 - tags_BK.float(), content_BHW.bool())
 
 
 class _Unlikely(torch.autograd.Function):

@@ -150,7 +150,7 @@ class Agmm(SparseSegmenter):
         """Centres (B,K,D) that the maps are drawn around: each image's own, or the group's, or the moving average."""
         if self.config.pooling == "image":
             return own_BKD
-        sum_KD, count_K = torch.einsum("bkd,bk->kd", own_BKD, presence_BK), presence_BK.sum(0)
+        sum_KD, count_K = (own_BKD * presence_BK[..., None]).sum(0), presence_BK.sum(0)
         mean_KD = sum_KD / count_K.clamp(min=1.0)[:, None]
         if self.config.pooling == "ema":
             stats |= {"centre_sum": sum_KD.detach(), "centre_count": count_K}

@@ -15,7 +15,7 @@ from methods.brnf.knobs import BrnfConfig
 from methods.brnf.losses import bank_contrast
 from methods.brnf.pixels import one_hot
 from methods.brnf.sampling import density_weights, sample_features
-from methods.parts.tensors import at_slots
+from methods.parts.tensors import at_slots, full_precision
 
 
 class Bank(nn.Module):
@@ -119,5 +119,6 @@ def regions(
         member_BKN = (told_BhwK.permute(0, 3, 1, 2) * valid_BKhw).flatten(2)
         count_BK = member_BKN.sum(dim=2)
         valid_BK = present_BK & (structural_BKhw.sum((2, 3)) >= least) & (count_BK > 0)
-    mean_BKD = torch.bmm(member_BKN, v_BDhw.flatten(2).transpose(1, 2)) / count_BK.clamp(min=1)[:, :, None]
-    return F.normalize(mean_BKD, dim=2), valid_BK
+    with full_precision(v_BDhw):
+        mean_BKD = torch.bmm(member_BKN, v_BDhw.flatten(2).transpose(1, 2)) / count_BK.clamp(min=1)[:, :, None]
+        return F.normalize(mean_BKD, dim=2), valid_BK

@@ -19,6 +19,7 @@ from methods.brnf.knobs import BrnfConfig
 from methods.brnf.mixture import ClassFlow
 from methods.brnf.pixels import DROPPED, balanced_pixels, one_hot
 from methods.brnf.seeds import gated_seed, likelihood_gate
+from methods.parts.tensors import full_precision
 
 
 class Pixels(NamedTuple):
@@ -168,7 +169,8 @@ class SeedGate(Density):
     def moments(self, score_N: Tensor, front_N: Tensor) -> Tensor:
         """Number, sum and sum of squares of each class's scores: (3,K)."""
         powers_3N = torch.stack([torch.ones_like(score_N), score_N, score_N.square()])
-        return powers_3N @ one_hot(front_N, self.labels)
+        with full_precision(score_N):
+            return powers_3N @ one_hot(front_N, self.labels)
 
     @torch.no_grad()
     def gated(self, seed_BKhw: Tensor, score_N: Tensor, front_N: Tensor, ramp: float, out: StepOutput) -> Tensor:

@@ -47,8 +47,8 @@ def confident_labels(proto_BKhw: Tensor, present_BK: Tensor, tau: float, margin:
     """Label values int64 (B,h,w): the best present class where it reaches `tau` and leads the second by `margin`, else
     255 (brnf.md 2.3).
 
-    `proto_BKhw` in [0,1]; `present_BK` holds background too. A class alone in its image leads; none present is 255. With
-    a margin of 0 equal scores go to the lower label.
+    `proto_BKhw` in [0,1]; `present_BK` holds background too. A class alone in its image leads; none present is 255.
+    Equal scores go to the lower label.
     """
     scores_BKhw = proto_BKhw.float().masked_fill(~present_BK.bool()[:, :, None, None], -torch.inf)
     best_Bhw, second_Bhw = scores_BKhw.topk(2, dim=1).values.unbind(dim=1)

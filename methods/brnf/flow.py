@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.parts.tensors import full_precision
+
 ARCTAN = 0.636
 """About 2/pi, as FrEIA rounds it: the soft clamp lies within +-clamp."""
 INIT_STD = 0.05
@@ -97,20 +99,22 @@ class Flow(nn.Module):
             parameter.normal_(std=INIT_STD)
 
     def forward(self, a_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent vectors z (N,D) and log|det J| (N,), nats."""
-        total_N = a_ND.new_zeros(a_ND.shape[:-1])
-        for k in range(self.blocks):
-            a_ND, logdet_N = self.get_submodule(f"block{k}")(a_ND)
-            a_ND = a_ND[..., self.get_buffer(f"perm{k}")]
-            total_N = total_N + logdet_N
-        return a_ND, total_N
+        """Latent vectors z (N,D) and log|det J| (N,), nats; in the parameters' precision under autocast too."""
+        with full_precision(a_ND):
+            total_N = a_ND.new_zeros(a_ND.shape[:-1])
+            for k in range(self.blocks):
+                a_ND, logdet_N = self.get_submodule(f"block{k}")(a_ND)
+                a_ND = a_ND[..., self.get_buffer(f"perm{k}")]
+                total_N = total_N + logdet_N
+            return a_ND, total_N
 
     def inverse(self, z_ND: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` maps to z (N,D), and the inverse's own log|det J| (N,): minus that of `forward`."""
-        total_N = z_ND.new_zeros(z_ND.shape[:-1])
-        for k in reversed(range(self.blocks)):
-            block = self.get_submodule(f"block{k}")
-            assert isinstance(block, CouplingBlock)
-            z_ND, logdet_N = block.inverse(z_ND[..., self.get_buffer(f"perm{k}").argsort()])
-            total_N = total_N + logdet_N
-        return z_ND, total_N
+        with full_precision(z_ND):
+            total_N = z_ND.new_zeros(z_ND.shape[:-1])
+            for k in reversed(range(self.blocks)):
+                block = self.get_submodule(f"block{k}")
+                assert isinstance(block, CouplingBlock)
+                z_ND, logdet_N = block.inverse(z_ND[..., self.get_buffer(f"perm{k}").argsort()])
+                total_N = total_N + logdet_N
+            return z_ND, total_N

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from methods.brnf.density import class_likelihood, class_posterior
 from methods.brnf.flow import Flow
-from methods.parts.tensors import full_precision
 
 MEANS = ("normal", "orthogonal")
 
@@ -50,8 +49,7 @@ class ClassFlow(nn.Module):
 
     def latent(self, a_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Latent vectors (N,D) and log|det J| (N,), nats."""
-        with full_precision(a_ND):
-            z_ND, logdet_N = self.flow(a_ND.float())
+        z_ND, logdet_N = self.flow(a_ND.float())
         return z_ND, logdet_N
 
     def log_weights(self) -> Tensor | None:

@@ -53,7 +53,7 @@ class GatedCrf(SparseSegmenter):
         return self.output(losses, label_BHW)
 
     def started(self, progress: Progress) -> bool:
-        """Whether the loss is on: behind `crf_start`, at it not yet, as published (step 451 of 90,000); for 0 always."""
+        """Whether the loss is on: behind `crf_start`, not at it, as published (step 451 of 90,000); always for 0."""
         return self.config.crf_start == 0 or progress.fraction > self.config.crf_start
 
     @property

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from methods.agmm.gaussian import VARIANCES, centroids, distances, gaussian, presence, presence_of
+from methods.agmm.gaussian import DISTANCES, VARIANCES, centroids, distances, gaussian, presence, presence_of
 
 K, D = 4, 6
 
@@ -151,6 +151,20 @@ def test_distances_by_hand():
     assert found == pytest.approx([1.5, 4.5, 0.2], abs=1e-6)
     with pytest.raises(ValueError, match="'chord', one of l1, l2, cosine"):
         distances(features, centre, "chord")
+
+
+@pytest.mark.parametrize("how", DISTANCES)
+def test_autocast_changes_no_bit(case, how):
+    features, label, content = case
+    _, present = presence(label, K)
+
+    def made():
+        centre = centroids(features, label, K)
+        return centre, distances(features, centre, how), gaussian(features, centre, present, content, distance=how)
+
+    plain = made()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(torch.equal(one, other) for one, other in zip(plain, made(), strict=True))
 
 
 @pytest.mark.parametrize("variance", VARIANCES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from methods.agmm.gaussian import centroids, presence
-from methods.agmm.losses import class_loss, gmm_losses, separation_loss
+from methods.agmm.losses import class_loss, class_loss_of, gmm_losses, separation_loss
 
 
 def logits_of(*probabilities):
@@ -97,6 +97,31 @@ def test_the_gradient_of_the_class_loss_is_that_of_autograd():
     torch.testing.assert_close(ours, plain)
     grads = [torch.autograd.grad(2.5 * loss, logits)[0] for loss in (ours, plain)]
     torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-7)
+
+
+def test_autocast_changes_no_bit():
+    """Of the losses, and of the class loss as a step reads it."""
+    rng = torch.Generator().manual_seed(0)
+    logits, features = torch.randn(2, 4, 9, 9, generator=rng), torch.rand(2, 6, 5, 5, generator=rng)
+    label = torch.randint(0, 6, (2, 9, 9), generator=rng)
+    content, tags = torch.rand(2, 9, 9, generator=rng) < 0.8, torch.tensor([[1.0, 0, 1, 0], [0, 1, 1, 1]])
+    _, present = presence(label, 4)
+
+    def losses() -> torch.Tensor:
+        centre = centroids(features, label, 4)
+        maps = logits.sigmoid()
+        return torch.stack(
+            [
+                class_loss(logits, tags, content),
+                class_loss_of(logits.log_softmax(1), tags, content),
+                *gmm_losses(logits, maps, label, present, content),
+                separation_loss(centre, present),
+            ]
+        )
+
+    plain = losses()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(losses(), plain)
 
 
 def test_a_sure_wrong_prediction_stays_finite():

@@ -21,6 +21,7 @@ from methods.brnf.knobs import BrnfConfig
 from methods.brnf.method import Brnf
 from methods.brnf.mixture import ClassFlow
 from methods.brnf.pixels import balanced_pixels
+from methods.brnf.sampling import sample_features
 
 INFO = BuildInfo(
     num_classes=3,
@@ -301,6 +302,33 @@ def test_regions_are_means_of_sure_pixels() -> None:
     assert valid.tolist() == [[False, True]], "the background has one seed"
     assert found[0, 1].tolist() == pytest.approx([4 / 17**0.5, 1 / 17**0.5])
     assert torch.autograd.grad(found[0, 1].sum(), v)[0][0, :, 1].abs().sum() == 0
+
+
+def test_densities_gate_and_regions_do_not_see_autocast() -> None:
+    """In eight bits a deviation of .1 around a mean of -1.3 would drown: every number is that of single precision."""
+    torch.manual_seed(0)
+    method = built()
+    v, valid = torch.randn(2, method.dim, 8, 8), torch.ones(2, 4, 8, 8)
+    proto, seeds = torch.rand(2, 4, 8, 8), torch.ones(2, 4, 8, 8)
+    pixels = pixels_of(v, valid, torch.ones(2, 3), method.config)
+    score, label = -1.3 + 0.1 * torch.randn(128), torch.arange(128) % 4
+
+    def made() -> list[torch.Tensor]:
+        flow = method.f1.density.flow
+        samples = sample_features(flow, method.f1.density.mean_KD, torch.ones(4, 3, method.dim), 0.5, 2)
+        return [
+            *flow(pixels.a_ND),
+            *flow.inverse(pixels.a_ND),
+            *samples,
+            method.f1.posterior(pixels),
+            method.f2.scores(pixels, label),
+            method.f2.moments(score, label),
+            regions(v, proto, seeds, valid, tau=0.5, least=1)[0],
+        ]
+
+    plain = made()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(torch.equal(one, other) for one, other in zip(plain, made(), strict=True))
 
 
 def test_pixels_are_balanced_at_a_fixed_size() -> None:
