@@ -28,7 +28,7 @@ from harness.plan.build import build_network
 from harness.plan.config import Machine, RunConfig
 from harness.plan.folders import folder_changes, given_folders
 from harness.plan.payload import Origin, PlannedData
-from harness.plan.recipes import knobs_of, run_of
+from harness.plan.recipes import knobs_of, run_of, whole_recipe
 from harness.store import Store
 
 
@@ -177,6 +177,11 @@ class Context:
     def reader(self, artefact: str) -> ExtraReader:
         """Reads of each image what travels with it from an earlier stage's files or a user's."""
         return ExtraReader(self.files_of(artefact), self.dataset.num_classes)
+
+    @cached_property
+    def read(self) -> frozenset[str]:
+        """Names of what any stage of the whole recipe reads, whether or not this run goes as far."""
+        return frozenset(name for stage in whole_recipe(self.run).stages for name in stage.reads)
 
     @cached_property
     def given(self) -> Mapping[str, GivenFolder]:

@@ -12,7 +12,7 @@ from harness.api.spec import MethodConfig, MethodSpec, resolve
 from harness.datasets.splits import SplitPlan
 from harness.errors import Problem, nearest
 from harness.plan.config import INFERENCE_FIELDS, RunConfig
-from harness.plan.knobs import typed_knobs
+from harness.plan.knobs import plain, typed_knobs
 
 SCORING_FIELDS = INFERENCE_FIELDS | {"cam_threshold"}
 """Config fields that no stage reads: a run that differs in them alone takes the training that is there.
@@ -39,12 +39,23 @@ def full_recipe(
     return recipe
 
 
-def recipe_of(run: RunConfig) -> Recipe:
-    """The stages that a run has, as far as its word `until` goes. Raises BadInput as `full_recipe` and `until` do."""
+def whole_recipe(run: RunConfig) -> Recipe:
+    """The stages of a run's method with the run's knobs, all of them. Raises BadInput as `full_recipe` does."""
     chosen = run.chosen
     info = RecipeInfo(targets=chosen.targets, variant=run.variant, tier=run.tier, labels=run.labels)
-    recipe = full_recipe(chosen, run.knobs, run.base_knobs, info)
+    return full_recipe(chosen, run.knobs, run.base_knobs, info)
+
+
+def recipe_of(run: RunConfig) -> Recipe:
+    """The stages that a run has, as far as its word `until` goes. Raises BadInput as `full_recipe` and `until` do."""
+    recipe = whole_recipe(run)
     return recipe if run.until is None else recipe.until(run.until)
+
+
+def usual_recipe(run: RunConfig) -> Recipe:
+    """The whole recipe of a run's method with the defaults of its knobs."""
+    defaults = {name: plain(f.default) for name, f in run.chosen.spec.config.knobs().items()}
+    return whole_recipe(dataclasses.replace(run, knobs=defaults))
 
 
 def spec_of(run: RunConfig, stage: Stage | Given) -> MethodSpec:
@@ -134,6 +145,12 @@ def knobs_read(run: RunConfig, stage: Stage) -> dict[str, Any]:
         for name, value in knobs_of(run, stage).items()
         if not (stages := known[name].metadata.get("stages", ())) or own_name(stage) in stages
     }
+
+
+def unread_knobs(run: RunConfig) -> frozenset[str]:
+    """The knobs of a run's own method that no stage of the run reads."""
+    own = [stage for stage in recipe_of(run).stages if stage.owner == "own"]
+    return frozenset(run.knobs) - {name for stage in own for name in knobs_read(run, stage)}
 
 
 def image_ids(which: Collection[str], splits: SplitPlan) -> list[str]:

@@ -46,8 +46,6 @@ MADE = {"train": "network", "write-cams": "cams", "refine": "ir-labels", "train-
 
 
 def payload_of(store: Path, *more: str, words: Sequence[str] = WORDS) -> Payload:
-    early = any(word.startswith("until=") for word in more)
-    words = [word for word in words if not (early and word.startswith("segmenter."))]
     plan = make_plan(parse([*words, f"store={store}", *more], Words, "train", registry().names()), single=True)
     study = dataclasses.replace(plan.studies[0].study, trials=1, space=None)
     return plan.resolve(study, {}, study.seeds[0])

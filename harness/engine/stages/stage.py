@@ -83,14 +83,15 @@ def _work(work: Callable[[Path], None], context: Context, folder: Path) -> None:
 def kept(context: Context, name: str, file: str) -> bool:
     """Whether `keep` names this output, a file or folder; the curve of losses goes with the weights.
 
-    What later stages read stays as well: trials that differ in a later stage begin there; gc drops what is idle.
+    What later stages read stays as well, those after `until` too: trials that differ in a later stage, and runs that go
+    further, begin there; gc drops what is idle.
     """
     keep = set(context.machine.keep)
     if "none" in keep:
         return False
     if kind_of(file) != "files":
         return bool(keep & {"last", "best"})
-    return "maps" in keep or any(name in stage.reads for stage in context.recipe.stages)
+    return "maps" in keep or name in context.read
 
 
 def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:

@@ -198,6 +198,27 @@ def test_a_recipe_ends_early_with_the_target_made_so_far(undisturbed: tuple[Path
         payload_of(tmp_path, "affinity.iterations=3")
 
 
+def test_what_a_run_ends_with_early_is_there_for_those_who_go_further(tmp_path: Path) -> None:
+    """Maps that no stage of the early run reads: the next run takes network and maps, and only trains the second."""
+    early, whole = payload_of(tmp_path, "until=write-cams"), payload_of(tmp_path)
+    again = payload_of(tmp_path, "until=write-cams", "scales=1,1.5")
+    spent, names = {}, {"early": early, "whole": whole, "again": again}
+    for name, payload in names.items():
+        execute(payload, LocalSession())
+        spent[name] = {phase for phase, seconds in run_row(tmp_path, payload)["seconds"].items() if seconds > 0}
+        folders = sorted(p.parent.name for p in tmp_path.glob("cache/*/done.json"))
+        assert len(folders) == (2 if name == "early" else 3), name
+    first = {"start", "build", "data", "views", "method", "engine", "checkpoint", "stages", "score"}
+    assert spent["early"] == first
+    assert spent["whole"] == (first | {"reused"}) - {"stages"}
+    assert spent["again"] == {"start", "build", "score", "reused"}, "nothing is trained or written"
+    kinds = harness.store.load(tmp_path).artifacts.filter(pl.col("key") == early.key)["kind"]
+    assert set(kinds) == {"weights", "maps-cams", "example"}
+    nothing = payload_of(tmp_path / "none", "until=write-cams", "keep=none")
+    execute(nothing, LocalSession())
+    assert not list((tmp_path / "none" / "cache").glob("*/files")), "keep=none keeps nothing"
+
+
 def miou_of(results: Any, eval_id: str) -> float:
     from harness.scoring.metrics import miou
 

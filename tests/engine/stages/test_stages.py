@@ -26,7 +26,7 @@ class Place:
     run: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(total=3))
     machine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(keep=("none",)))
     in_use: ExitStack = field(default_factory=ExitStack)
-    recipe: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(stages=()))
+    read: frozenset[str] = frozenset()
 
     def report_progress(self, stage: str, step: int, total: int) -> None:
         self.told.append(stage)
