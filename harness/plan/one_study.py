@@ -18,7 +18,7 @@ from harness.plan.config import RunConfig
 from harness.plan.knobs import knob_from_text
 from harness.plan.planned import SINGLE, PlannedStudy, PlanRow
 from harness.plan.pretrained import find
-from harness.plan.recipes import judged, recipe_of
+from harness.plan.recipes import idle_knobs, judged, recipe_of
 from harness.plan.studies import Study
 from harness.plan.versions import versions
 
@@ -31,6 +31,9 @@ def study_of(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Pla
     words, chosen = part.words, run.chosen
     preset = chosen.preset(part.dataset.family, run.tier, run.variant)
     space = None if single else _space(chosen, run, parsed)
+    if space is not None and words.protocol != "fixed":
+        # What no stage of this run reads would change nothing but the key.
+        space = space.without(*idle_knobs(run))
     searched = words.protocol != "fixed" and space is not None and bool(space.knobs)
     trials = (words.trials or preset.trials) if searched and not single else 1
     seeds = tuple(range(words.seed, words.seed + (1 if single else words.seeds or preset.seeds)))

@@ -20,6 +20,7 @@ from harness.plan.payload import Origin, Payload
 from harness.plan.planned import SINGLE, PlannedStudy, PlanRow
 from harness.plan.recipes import recipe_of
 from harness.plan.row import OpenDatasets, plan_part
+from harness.plan.stage_words import StageWords
 from harness.plan.studies import Study
 
 __all__ = ["Plan", "PlanRow", "PlannedStudy", "make_plan"]
@@ -126,19 +127,21 @@ def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False, stored
     Raises BadInput with every problem of words, methods, knobs, data, weights and machine at once.
     """
     given = [parsed] if isinstance(parsed, Parsed) else list(parsed)
-    opened = OpenDatasets()
+    opened, stage_words = OpenDatasets(), StageWords()
     problems = unread_knobs(given, single)
     parts: list[PlanRow] = []
     studies: dict[str, PlannedStudy] = {}
     for one in given:
         try:
-            part, planned = plan_part(one, opened, single=single, stored=stored)
+            part, planned = plan_part(one, opened, stage_words, single=single, stored=stored)
         except BadInput as e:
             problems.extend(p for p in e.problems if p not in problems)
             continue
         parts.append(part)
         for study in planned:
             _add(studies, study)
+    if stage_words.rows == len(given):
+        problems += stage_words.problems()
     if problems:
         raise BadInput(problems)
     fingerprints = [dict(f) for f in dict.fromkeys(tuple(sorted(p.fingerprints.items())) for p in parts)]

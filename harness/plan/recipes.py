@@ -147,7 +147,7 @@ def knobs_read(run: RunConfig, stage: Stage) -> dict[str, Any]:
     }
 
 
-def unread_knobs(run: RunConfig) -> frozenset[str]:
+def idle_knobs(run: RunConfig) -> frozenset[str]:
     """The knobs of a run's own method that no stage of the run reads."""
     own = [stage for stage in recipe_of(run).stages if stage.owner == "own"]
     return frozenset(run.knobs) - {name for stage in own for name in knobs_read(run, stage)}

@@ -14,8 +14,8 @@ from harness.cli.run_words import NETWORK_WORDS, Words
 from harness.errors import BadInput, Problem
 from harness.plan.ablations import overrides
 from harness.plan.config import RunConfig
-from harness.plan.knobs import knob_from_text, plain, preset_knobs, typed_knobs
-from harness.plan.recipes import SIZES, own_network, recipe_of, stage_problems
+from harness.plan.knobs import knob_from_text, preset_knobs, typed_knobs
+from harness.plan.recipes import SIZES, own_network, stage_problems, usual_recipe, whole_recipe
 from harness.scoring.crf import crf_problems
 
 
@@ -84,7 +84,6 @@ def resolve_run(
     if problems:
         raise BadInput(problems)
     run = _with_networks(run, words, chosen, preset, family, problems)
-    problems.extend(_size_rules(run, words))
     if problems:
         raise BadInput(problems)
     return run
@@ -94,11 +93,11 @@ def _with_networks(
     run: RunConfig, words: Words, chosen: Chosen, preset: Preset, family: str, problems: list[Problem]
 ) -> RunConfig:
     """The run as far as the word `until` goes, with the sizes of the further networks that it trains then."""
-    whole = recipe_of(run)
-    defaults = {name: plain(f.default) for name, f in chosen.spec.config.knobs().items()}
-    default = recipe_of(dataclasses.replace(run, knobs=defaults))
-    problems.extend(stage_problems(chosen.spec, whole, default))
-    recipe = whole if words.until is None else whole.until(words.until)
+    whole = whole_recipe(run)
+    problems.extend(stage_problems(chosen.spec, whole, usual_recipe(run)))
+    # A method that has no such stage runs to its end (`StageWords`).
+    early = words.until is not None and any(stage.name == words.until for stage in whole.stages)
+    recipe = whole.until(words.until) if early else whole
     problems.extend(_missing_crf(recipe))
     last = recipe.stages[-1] is whole.stages[-1]
     given = {name: dataclasses.asdict(getattr(words, name)) for name in NETWORK_WORDS}
@@ -117,13 +116,6 @@ def _with_networks(
         if "group" not in asked:
             own["group"] = min(own["group"], own["batch"])
         sizes[name] = {size: own[size] for size in SIZES}
-    # One that `until` or a knob leaves out may be named all the same: rows of one plan share the words of the line.
-    known = {stage.network for stage in (*whole.training, *default.training)}
-    unread = [name for name in NETWORK_WORDS if any(v is not None for v in given[name].values()) and name not in known]
-    problems.extend(
-        Problem(name, f"{chosen.name} trains no network of this name", f"it trains: {', '.join(sizes) or 'one alone'}")
-        for name in unread
-    )
     return dataclasses.replace(run, networks=sizes, until=None if last else words.until)
 
 
@@ -145,7 +137,8 @@ def check_words(words: Words) -> list[Problem]:
     return problems
 
 
-def _size_rules(run: RunConfig, words: Words) -> list[Problem]:
+def size_problems(run: RunConfig, words: Words) -> list[Problem]:
+    """Batches of a run's networks that do not divide into groups, or groups that do not divide over its workers."""
     problems = []
     own = {"": {"batch": run.batch, "group": run.group}}
     for prefix, sizes in {**own, **{f"{name}.": of for name, of in run.networks.items()}}.items():

@@ -32,7 +32,8 @@ from harness.plan.on_cluster import gpus_of_cluster, planned_cluster, too_large
 from harness.plan.one_study import study_of
 from harness.plan.payload import PlannedData
 from harness.plan.planned import PlannedStudy, PlanRow
-from harness.plan.resolve import check_words, resolve_run
+from harness.plan.resolve import check_words, resolve_run, size_problems
+from harness.plan.stage_words import StageWords
 
 
 class OpenDatasets:
@@ -54,9 +55,16 @@ class OpenDatasets:
 
 
 def plan_part(
-    parsed: Parsed, opened: OpenDatasets, *, single: bool = False, stored: RunConfig | None = None
+    parsed: Parsed,
+    opened: OpenDatasets,
+    stage_words: StageWords,
+    *,
+    single: bool = False,
+    stored: RunConfig | None = None,
 ) -> tuple[PlanRow, list[PlannedStudy]]:
     """The studies of one set of words; with `stored`, the one run of that config.
+
+    `stage_words` is told what the set's methods read of words that only some recipes have.
 
     Raises BadInput with every problem of words, methods, knobs, data, weights and machine at once.
     """
@@ -71,6 +79,9 @@ def plan_part(
     broken: list[Problem] = registry().left_out() if takes_all(words) else problems
     if found is not None and not problems:
         runs = _runs(parsed, chosen, labels, found[0], problems, broken)
+        if not problems:
+            notes += stage_words.add(words, parsed.knobs, runs)
+        problems.extend(dict.fromkeys(p for run in runs for p in size_problems(run, words)))
     cluster = planned_cluster(words, problems)
     elsewhere = words.ray and words.address is not None
     gpus = gpus_of_cluster(words, cluster, problems) if elsewhere else gpus_per_worker(words, problems)
