@@ -192,7 +192,7 @@ def test_a_recipe_ends_early_with_the_target_made_so_far(undisturbed: tuple[Path
     with pytest.raises(BadInput, match="nothing can be scored after train") as caught:
         payload_of(tmp_path, "until=train")
     assert "write-cams, train-segmenter" in caught.value.problems[0].fix
-    with pytest.raises(BadInput, match="stage 'masks'"):
+    with pytest.raises(BadInput, match="until=masks"):
         payload_of(tmp_path, "until=masks")
     with pytest.raises(BadInput, match="affinity"):
         payload_of(tmp_path, "affinity.iterations=3")
