@@ -96,8 +96,8 @@ def _with_networks(
     whole = whole_recipe(run)
     problems.extend(stage_problems(chosen.spec, whole, usual_recipe(run)))
     # A method that has no such stage runs to its end (`StageWords`).
-    early = words.until is not None and any(stage.name == words.until for stage in whole.stages)
-    recipe = whole.until(words.until) if early else whole
+    until = next((stage.name for stage in whole.stages if stage.name == words.until), None)
+    recipe = whole if until is None else whole.until(until)
     problems.extend(_missing_crf(recipe))
     last = recipe.stages[-1] is whole.stages[-1]
     given = {name: dataclasses.asdict(getattr(words, name)) for name in NETWORK_WORDS}
@@ -116,7 +116,7 @@ def _with_networks(
         if "group" not in asked:
             own["group"] = min(own["group"], own["batch"])
         sizes[name] = {size: own[size] for size in SIZES}
-    return dataclasses.replace(run, networks=sizes, until=None if last else words.until)
+    return dataclasses.replace(run, networks=sizes, until=None if last else until)
 
 
 def _missing_crf(recipe: Recipe) -> list[Problem]:
