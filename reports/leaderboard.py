@@ -8,10 +8,11 @@ from typing import Any
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, word
 from harness.errors import EXIT_DONE, BadInput, Problem, nearest
-from harness.store import Results, load
+from harness.store import Results
 from reports.format.output import ALL_FORMATS, NETWORKS, OUT_TEXT, STORE_TEXT, WEIGHTS_TEXT, deliver, output_problems
 from reports.format.render import FORMATS
-from reports.rows.rows import TABLES
+from reports.rows.row import Filters
+from reports.rows.rows import load_rows
 from reports.sections.leaderboard import build
 
 ABOUT = """Prints method, variant, supervision, backbone, CAM / pseudo-mask / segmentation mIoU with 95 % interval,
@@ -37,6 +38,7 @@ class LeaderboardWords:
     dataset: str | None = word(None, "one dataset; default all")
     tier: str | None = word(None, "one tier; default all")
     split: str | None = word(None, "the reported split; default test where it was scored, else val")
+    intervals: bool = word(True, "false: scores alone, at once; nothing is ranked")
 
 
 def run(argv: list[str]) -> int:
@@ -49,10 +51,12 @@ def run(argv: list[str]) -> int:
     problems = [*parsed.problems, *output_problems(words)]
     if problems:
         raise BadInput(problems)
-    results = load(words.store, TABLES)
+    filters = Filters(words.sweep, words.dataset, words.tier, words.weights, words.split)
+    results = load_rows(words.store, filters, trials=words.thresholds)
     _check_found(words, results)
     board = build(results, sweep=words.sweep, dataset=words.dataset, tier=words.tier, weights=words.weights,
-                  split=words.split, thresholds=words.thresholds, by_class=words.per_class)  # fmt: skip
+                  split=words.split, thresholds=words.thresholds, by_class=words.per_class,
+                  intervals=words.intervals)  # fmt: skip
     deliver(words, board.table, board.per_class)
     return EXIT_DONE
 

@@ -6,14 +6,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.api.dataset import Dataset
-from harness.datasets.splits import SplitPlan
 from harness.errors import Problem
 from harness.files import digest_of
 from harness.plan.config import Machine, RunConfig
 from harness.store.rows import run_row
+
+if TYPE_CHECKING:
+    # Reports name payloads too, and datasets import much.
+    from harness.api.dataset import Dataset
+    from harness.datasets.splits import SplitPlan
 
 GENERATED = "generated"
 """Stands for the digest of pixels that the fingerprint of the labels decides."""

@@ -232,11 +232,11 @@ def _common_images(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _counts(frame: pl.DataFrame, images: tuple[str, ...], labels: int) -> csr_array:
     """Counts (3K,I) of one seed, by class tp, fp, fn; sparse, as an image shows few of many classes."""
-    if frame.select(pl.struct("image", "class").is_duplicated().any()).item():
-        raise ValueError("counts hold an image and class twice: more than one eval")
     index = pl.DataFrame({"image": images, "at": np.arange(len(images))})
     at = frame.select("image").join(index, on="image", how="left", maintain_order="left")["at"].to_numpy()
     first = 3 * frame["class"].to_numpy().astype(np.int64)
+    if len(np.unique(first * len(images) + at)) < len(at):
+        raise ValueError("counts hold an image and class twice: more than one eval")
     values = [frame[name].to_numpy().astype(np.float64) for name in ("tp", "fp", "fn")]
     where = np.concatenate([first + n for n in range(3)]), np.tile(at, 3)
     return csr_array((np.concatenate(values), where), shape=(3 * labels, len(images)))

@@ -21,7 +21,7 @@ from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.files import TMP_SUFFIX, Lease, local_root, plain_words
 from harness.store.files import list_files, why_left_out
 from harness.store.merging import merge, take_out
-from harness.store.reading import Damaged, find_damaged, latest_runs, load, scan_files, set_damaged_aside
+from harness.store.reading import Damaged, examine, latest_runs, load, set_damaged_aside
 from harness.store.schema import SCHEMAS
 
 _ALWAYS = frozenset({"example"})
@@ -117,16 +117,13 @@ def verify(path: str | Path) -> Report:
     """Read every file of the store and change nothing."""
     root = local_root(path)
     files = sum(len(list_files(root, table)) for table in SCHEMAS)
-    damaged = [item for table in SCHEMAS for item in find_damaged(root, table)]
-    bad = {item.path for item in damaged}
-    left_out = {file: why for file in _files(root) if file not in bad and (why := why_left_out(file))}
-    bad |= set(left_out)
-    evals, counts = (
-        scan_files(table, [f for f in list_files(root, table) if f not in bad]) for table in ("evals", "counts")
-    )
-    scored = counts.select("eval").unique().collect()
-    lost = evals.filter(pl.col("images") > 0).select("eval").collect().join(scored, on="eval", how="anti")
-    return Report(files, tuple(damaged), tuple(sorted(lost["eval"])), tuple(left_out.values()))
+    kept = {"evals": ("eval", "images"), "counts": ("eval",)}
+    tables = {table: examine(root, table, kept.get(table, ())) for table in SCHEMAS}
+    damaged = tuple(item for found in tables.values() for item in found.damaged)
+    left_out = tuple(why for found in tables.values() for why in found.left_out.values())
+    scored = tables["evals"].rows.filter(pl.col("images") > 0)
+    lost = scored.join(tables["counts"].rows, on="eval", how="anti")
+    return Report(files, damaged, tuple(sorted(lost["eval"])), left_out)
 
 
 def _files(root: Path) -> list[Path]:

@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -217,37 +217,41 @@ def _scan_one(root: Path, table: str, name: str) -> pl.LazyFrame:
 
 def find_damaged(root: Path, table: str) -> list[Damaged]:
     """Read every file of a table; those that cannot be read."""
-    files = list_files(root, table)
-    pieces = (files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER))
-    return [damaged for piece in pieces if not _sound(table, piece) for damaged in _damaged(table, piece)]
+    return examine(root, table).damaged
 
 
-def _sound(table: str, files: list[Path]) -> bool:
-    """Whether all of these files can be read, found out together; which one cannot is another question."""
-    try:
-        readable = [file for file in files if not why_left_out(file)]
-        for file in readable:
-            members(file)
-        read_files(table, readable)
-    except (pl.exceptions.PolarsError, OSError):
-        return False
-    return True
+@dataclass(frozen=True)
+class Examined:
+    """The files of a table after each was read: those that cannot be, those that are left out and why, the rest."""
+
+    damaged: list[Damaged]
+    left_out: dict[Path, str]
+    rows: pl.DataFrame
+    """Different rows of the columns that were asked for."""
 
 
-def _damaged(table: str, files: list[Path]) -> list[Damaged]:
-    damaged = []
-    for file in files:
+def examine(root: Path, table: str, columns: Sequence[str] = ()) -> Examined:
+    """Read every file of a table once, and keep what is in some `columns`."""
+    found = Examined([], {}, empty(table).select(columns))
+    files, parts = list_files(root, table), [found.rows]
+    pieces = [files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER)]
+    while pieces:
+        piece = pieces.pop(0)
         try:
-            if not why_left_out(file):
+            left_out = {file: why for file in piece if (why := why_left_out(file))}
+            readable = [file for file in piece if file not in left_out]
+            for file in readable:
                 members(file)
-                read_files(table, [file])
-        except pl.exceptions.PolarsError as error:
-            damaged.append(Damaged(file, _first_line(error)))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StoreError(f"{file} cannot be read: {plain_words(error)}") from error
-    return damaged
+            parts.append(read_files(table, readable).select(columns).unique())
+            found.left_out.update(left_out)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            if len(piece) > 1:
+                pieces = [[file] for file in piece] + pieces
+            elif isinstance(error, pl.exceptions.PolarsError):
+                found.damaged.append(Damaged(piece[0], _first_line(error)))
+            elif not isinstance(error, FileNotFoundError):
+                raise StoreError(f"{piece[0]} cannot be read: {plain_words(error)}") from error
+    return replace(found, rows=pl.concat(parts).unique())
 
 
 def set_damaged_aside(root: Path, table: str) -> list[Damaged]:

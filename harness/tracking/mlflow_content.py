@@ -24,6 +24,7 @@ from harness.tracking.mlflow_names import (
     FORMAT,
     STATUS,
     TAGS,
+    facts_of,
     fingerprint,
     params_of,
     percent,
@@ -238,5 +239,6 @@ def source_tags(runs: Rows, words: Sequence[Mapping[str, str]] = ()) -> dict[str
 
 def common_facts(runs: Rows) -> dict[str, str]:
     """The facts in which runs agree; those that are a run's own (seed) only where it stands alone."""
-    found = {name: {str(r[name]) for r in runs if r.get(name) is not None} for name in FACTS if name != "seed"}
+    facts = [facts_of(run) for run in runs]
+    found = {name: {f[name] for f in facts if name in f} for name in FACTS if name != "seed"}
     return {name: next(iter(values)) for name, values in found.items() if len(values) == 1}

@@ -70,11 +70,15 @@ def legal(name: str) -> str:
     return _ILLEGAL.sub("_", name)
 
 
+def facts_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """What the store says of a run in FACTS, as texts; its pretraining in words."""
+    facts = {name: str(run[name]) for name in FACTS if run.get(name) is not None}
+    return facts | ({"pretraining": pretraining_of(run["pretraining"]).text} if run.get("pretraining") else {})
+
+
 def params_of(run: Mapping[str, Any], knobs: pl.DataFrame) -> dict[str, str]:
     """Facts of the run and its knobs as texts."""
-    out = {name: str(run[name]) for name in FACTS if run.get(name) is not None}
-    if before := run.get("pretraining"):
-        out["pretraining"] = pretraining_of(before).text
+    out = facts_of(run)
     for row in knobs.sort("knob").to_dicts():
         out[legal(f"{run['method']}.{row['knob']}")] = _knob_text(row)
     return {k: v[:PARAM_LIMIT] for k, v in out.items()}

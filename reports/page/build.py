@@ -18,7 +18,7 @@ from reports.page import examples, provenance
 from reports.page.charts import classes, cost, thresholds, training, tuning
 from reports.page.view import View, quantities_of, quantity_name
 from reports.rows.row import Filters
-from reports.rows.rows import TABLES
+from reports.rows.rows import load_rows
 from reports.rows.studies import by_key, chosen_runs, hours
 from reports.sections import leaderboard
 from reports.sections.leaderboard import Leaderboard
@@ -62,7 +62,7 @@ def page_of(store: str | Path, *, sweep: str | None = None, dataset: str | None 
 
 def view_of(store: str | Path, filters: Filters) -> View:
     """What the page of a store is made from. Raises StoreError as `harness.store.load`."""
-    results = load(store, (*TABLES, "artifacts"))
+    results = load_rows(store, filters, trials=True, further=("artifacts",))
     board = _leaderboard_of(results, filters)
     # The two long tables: only what the page draws.
     rows = [row for b in board.boards for row in b.group.rows]

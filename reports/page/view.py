@@ -52,7 +52,8 @@ class View:
     @cached_property
     def classes(self) -> pl.DataFrame:
         """IoU in [0,1] of every class of every eval that a row shows: eval, class, iou; absent classes are out."""
-        counts = list(self.leaderboard.counts.values())
+        shown = dict.fromkeys(e for row in self.rows for s in row.scores.values() for e in s.evals)
+        counts = [self.leaderboard.counts[e] for e in shown if e in self.leaderboard.counts]
         return iou(pl.concat(counts)) if counts else iou(self.results.counts.clear())
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from harness.api.vocabulary import TARGETS
 from harness.errors import StoreError
-from harness.scoring.intervals import Interval, NotPaired, Resampled, resample
+from harness.scoring.intervals import DRAWS, Interval, NotPaired, Resampled, resample
 from harness.scoring.metrics import all_background, mious
 from reports.format.table import Score
 from reports.rows.data import differences, sorted_apart
@@ -91,6 +91,8 @@ class Board:
     """What `rank` and the order of rows go by: the last target."""
     dice: tuple[Mapping[Quantity, Score], ...] = ()
     """Mean Dice of the foreground classes of each row and, last, of the baseline; empty where papers have none."""
+    intervals: bool = True
+    """Whether scores have their intervals; without them nothing is ranked."""
 
 
 def groups_of(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
@@ -120,22 +122,26 @@ def _by_data(rows: Sequence[Row], counts: Counts) -> list[RankingGroup]:
     ]
 
 
-def score(group: RankingGroup, counts: Counts, *, thresholds: bool = False) -> Board:
-    """All scores of a group, in percent with 95 % intervals, ranked quantity by quantity, best rows first."""
+def score(group: RankingGroup, counts: Counts, *, thresholds: bool = False, intervals: bool = True) -> Board:
+    """All scores of a group, in percent with 95 % intervals, ranked quantity by quantity, best rows first.
+
+    Without `intervals` they are scores alone: the same values in a part of the time.
+    """
+    draws = DRAWS if intervals else 0
     quantities = group.quantities(thresholds=thresholds)
     main = next((p for p in reversed(quantities) if p.rule in (None, group.head.protocol)), quantities[-1])
     scores: list[dict[Quantity, Score]] = [{} for _ in group.rows]
     baseline: dict[Quantity, Score] = {}
     for quantity in quantities:
         cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := quantity.setting(r)) is not None}
-        found, baseline[quantity] = _scores(group, quantity, cells, counts)
+        found, baseline[quantity] = _scores(group, quantity, cells, counts, draws)
         for i, value in found.items():
             scores[i][quantity] = value
     best_first = [(-cells[main].value if main in cells else 1.0) for cells in scores]
     order = sorted(range(len(group.rows)), key=lambda i: (best_first[i], group.rows[i].method))
     ordered = replace(group, rows=tuple(group.rows[i] for i in order))
-    dice = _dice(ordered, quantities, counts) if reports_dice(group.head) else ()
-    return Board(ordered, quantities, tuple(scores[i] for i in order), baseline, main, dice)
+    dice = _dice(ordered, quantities, counts, draws) if reports_dice(group.head) else ()
+    return Board(ordered, quantities, tuple(scores[i] for i in order), baseline, main, dice, intervals)
 
 
 def reports_dice(row: Row) -> bool:
@@ -155,17 +161,16 @@ def resampled(
     classes: bool = False,
     extra: Sequence[pl.DataFrame] = (),
     measure: str = "iou",
+    draws: int = DRAWS,
 ) -> Resampled:
     """Rows, and further rows of one seed, resampled together.
 
     Raises StoreError naming an eval without its counts, and two rows that differ in images or true pixels.
     """
-    lost = [e for r in rows for e in r.evals if e not in counts]
-    if lost:
-        raise StoreError(f"the store has no counts of eval {lost[0]}; see python -m harness.store verify")
+    _check_there(rows, counts)
     frames = [[counts[e] for e in r.evals] for r in rows] + [[frame] for frame in extra]
     try:
-        return resample(frames, classes=classes, measure=measure)
+        return resample(frames, draws=draws, classes=classes, measure=measure)
     except NotPaired as error:
         names = [r.name for r in rows] + [f"further row {n}" for n in range(len(extra))]
         raise StoreError(f"{names[error.a]} and {names[error.b]} cannot be paired: {error.why}") from error
@@ -173,34 +178,54 @@ def resampled(
         raise StoreError(f"evals {' '.join(e for r in rows for e in r.evals)}: {error}") from error
 
 
+def _check_there(rows: Iterable[Scored], counts: Counts) -> None:
+    lost = [e for r in rows for e in r.evals if e not in counts]
+    if lost:
+        raise StoreError(f"the store has no counts of eval {lost[0]}; see python -m harness.store verify")
+
+
 def _scores(
-    group: RankingGroup, quantity: Quantity, cells: Mapping[int, Scored], counts: Counts
+    group: RankingGroup, quantity: Quantity, cells: Mapping[int, Scored], counts: Counts, draws: int
 ) -> tuple[dict[int, Score], Score]:
     """Scores of the rows that stand at a quantity, and of the baseline on the same images."""
+    _check_there(cells.values(), counts)
     first = counts[next(iter(cells.values())).evals[0]]
     baseline = all_background(first, has_background=group.head.has_background)
-    drawn = resampled(list(cells.values()), counts, extra=[baseline])
-    ranked = [n for n, i in enumerate(cells) if not group.rows[i].retried]
+    drawn = resampled(list(cells.values()), counts, extra=[baseline], draws=draws)
+    ranked = [n for n, i in enumerate(cells) if draws and not group.rows[i].retried]
     quantities = dict(zip(ranked, _subset(drawn, ranked).ranks(), strict=True)) if ranked else {}
+    excluded = _excluded([(group.rows[i], scored) for i, scored in cells.items()], counts)
     out = {}
-    for n, (i, scored) in enumerate(cells.items()):
-        row = group.rows[i]
+    for n, i in enumerate(cells):
         above = drawn.difference(n, len(cells))
-        mark = _mark(row, quantity) + (BELOW if above.value <= 0 or above.p >= 0.05 else "")
-        frames = pl.concat([counts[e] for e in scored.evals])
-        excluded = max(mious(frames, num_labels(row))["excluded"].to_list())
-        out[i] = _percent(drawn.interval(n), quantities.get(n), excluded, mark)
-    excluded = int(mious(baseline, num_labels(group.head))["excluded"][0])
-    return out, _percent(drawn.interval(len(cells)), None, excluded, "")
+        below = above.value <= 0 or (draws > 0 and above.p >= 0.05)
+        mark = _mark(group.rows[i], quantity) + (BELOW if below else "")
+        out[i] = _percent(drawn.interval(n), quantities.get(n), excluded[n], mark)
+    absent = int(mious(baseline, num_labels(group.head))["excluded"][0])
+    return out, _percent(drawn.interval(len(cells)), None, absent, "")
 
 
-def _dice(group: RankingGroup, quantities: Sequence[Quantity], counts: Counts) -> tuple[Mapping[Quantity, Score], ...]:
+def _excluded(cells: Sequence[tuple[Row, Scored]], counts: Counts) -> list[int]:
+    """Of each row the most classes that one of its seeds leaves out."""
+    by_labels: dict[int | None, list[str]] = {}
+    for row, scored in cells:
+        by_labels.setdefault(num_labels(row), []).extend(scored.evals)
+    of: dict[tuple[int | None, str], int] = {}
+    for labels, evals in by_labels.items():
+        table = mious(pl.concat([counts[e] for e in dict.fromkeys(evals)]), labels)
+        of |= {(labels, name): number for name, number in table.select("eval", "excluded").iter_rows()}
+    return [max(of[num_labels(row), e] for e in scored.evals) for row, scored in cells]
+
+
+def _dice(
+    group: RankingGroup, quantities: Sequence[Quantity], counts: Counts, draws: int
+) -> tuple[Mapping[Quantity, Score], ...]:
     """Dice of every row, then of the baseline, quantity by quantity; in percent with 95 % intervals."""
     out: list[dict[Quantity, Score]] = [{} for _ in range(len(group.rows) + 1)]
     for quantity in quantities:
         cells = {i: r.scores[s] for i, r in enumerate(group.rows) if (s := quantity.setting(r)) is not None}
         baseline = all_background(counts[next(iter(cells.values())).evals[0]], has_background=group.head.has_background)
-        drawn = resampled(list(cells.values()), counts, extra=[baseline], measure="dice")
+        drawn = resampled(list(cells.values()), counts, extra=[baseline], measure="dice", draws=draws)
         for n, i in enumerate([*cells, len(group.rows)]):
             out[i][quantity] = _percent(drawn.interval(n), None, 0, "")
     return tuple(out)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from harness.api.vocabulary import TARGETS
-from harness.store import Results
+from harness.store import Results, load
 from harness.store.pretraining import pretraining_of
+from harness.store.reading import load_of
 from reports.rows.data import Data, data_of, from_json, pixels_unknown
 from reports.rows.row import Filters, Row, Scored, ScoringOptions, Setting
 from reports.rows.studies import Runs, StoredStudy, by_key, chosen_runs, hours, studies_of, untimed, widest
@@ -24,6 +26,26 @@ _LOOK = (
 
 TABLES = ("runs", "trials", "evals", "counts")
 """The tables that rows are made of: what a report loads."""
+
+
+def load_rows(store: str | Path, filters: Filters, *, trials: bool = False, further: Sequence[str] = ()) -> Results:
+    """The tables that reports of these rows read, and `further` ones; of `counts` the evals of the rows alone, with
+    `trials` also those of every trial of their studies. Raises StoreError as `harness.store.load`.
+
+    A store of thousands of runs has gigabytes of counts, of which a leaderboard shows the finals.
+    """
+    results = load(store, ("runs", "trials", "evals", *further))
+    rows = rows_of(results, filters)
+    evals = [e for row in rows for scored in row.scores.values() for e in scored.evals]
+    keys = [k for row in rows for k in row.keys]
+    if trials:
+        keys = list(dict.fromkeys([*keys, *(k for row in rows for k in row.spent)]))
+        evals += results.evals.filter(pl.col("key").is_in(keys))["eval"].to_list()
+    counts = load_of(store, ("counts",), keys=keys, evals=dict.fromkeys(evals)).counts
+    if not set(evals) <= set(counts["eval"].unique()):
+        # Lost, or in files that are called by neither run nor eval.
+        counts = load(store, ("counts",), only={"counts": pl.col("eval").is_in(evals)}).counts
+    return results.with_tables(counts=counts)
 
 
 def rows_of(results: Results, filters: Filters) -> list[Row]:

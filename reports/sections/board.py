@@ -166,10 +166,12 @@ def _caption(board: Board) -> str:
 def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
     rows = board.group.rows
     notes = []
-    if len(rows) > 1:
+    if not board.intervals:
+        notes.append("scores without intervals: nothing is ranked, and no difference is one until they are there")
+    elif len(rows) > 1:
         notes.append(f"rank by {NAMES[board.main.target]}: 1 + number of rows significantly better (paired, Holm); "
                      "= shared")  # fmt: skip
-    notes += one_seed(rows)
+    notes += one_seed(rows) if board.intervals else ()
     told: dict[str, list[str]] = {}
     for row in rows:
         told.setdefault(_learned(row) or "pretraining not known", []).append(display_name(row))
@@ -181,7 +183,7 @@ def _notes(board: Board, *, thresholds: bool) -> tuple[str, ...]:
     if OTHER_RULE in marks:
         notes.append(f"{OTHER_RULE} at the preset's fixed threshold: no eval with the row's own rule")
     if BELOW in marks:
-        notes.append(f"{BELOW} not significantly above {baseline_name(board.group.head)}")
+        notes.append(f"{BELOW} not {'significantly ' * board.intervals}above {baseline_name(board.group.head)}")
     if any(r.retried for r in rows):
         notes.append("not ranked: an out-of-memory retry changed a normaliser")
     if old := dict.fromkeys(r.method for r in rows if r.pixels_unknown):

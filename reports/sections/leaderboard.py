@@ -46,20 +46,21 @@ class Leaderboard:
 
 def build(results: Results, *, sweep: str | None = None, dataset: str | None = None, tier: str | None = None,
           weights: str = "student", split: str | None = None, thresholds: bool = False,
-          by_class: bool = False) -> Leaderboard:  # fmt: skip
-    """The leaderboard of a store's tables, optionally of one sweep, dataset, tier or split only.
+          by_class: bool = False, intervals: bool = True) -> Leaderboard:  # fmt: skip
+    """The leaderboard of a store's tables, optionally of one sweep, dataset, tier or split only; without `intervals`
+    scores alone, unranked.
 
     Raises StoreError where counts of a shown eval are missing.
     """
     filters = Filters(sweep, dataset, tier, weights, split)
     rows = rows_of(results, filters)
     counts = results.counts_by_eval
-    boards = tuple(score(g, counts, thresholds=thresholds) for g in groups_of(rows, counts))
+    boards = tuple(score(g, counts, thresholds=thresholds, intervals=intervals) for g in groups_of(rows, counts))
     sections: list[Section] = []
     for board in boards:
         if not has_host(board, boards):
             sections.append(section(board, guests=guests_of(board, boards), thresholds=thresholds))
-        sections += plugins.sections(board, counts)
+        sections += plugins.sections(board, counts) if intervals else []
         if thresholds:
             sections += choices.sections(board, results, filters)
         if by_class:

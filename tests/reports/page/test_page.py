@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 from fixture_store import ToyStore, frame, swapped_miou
-from many_runs import many_runs
 from plotly.offline import get_plotlyjs
 from rasters import rasters
 
+from benchmarks.many_runs import many_runs
 from harness.cli.parsing import main
 from reports.page.__main__ import run
 from reports.page.build import page_of

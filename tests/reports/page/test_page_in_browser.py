@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from chromium import Page, needs_chromium, page
-from many_runs import many_runs
 from PIL import Image
 
+from benchmarks.many_runs import many_runs
 from reports.format.html import Chapter, Gallery, Picture, page_html
 from reports.format.html import Page as HtmlPage
 from reports.page.__main__ import run
