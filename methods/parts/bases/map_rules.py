@@ -18,7 +18,7 @@ from torch import Tensor
 from methods.parts.bases.boundary_trainer import fitted_radius
 from methods.parts.bases.recipe_knobs import RecipeKnobs
 from methods.parts.ops.confident_labels import LabelCrf
-from methods.parts.ops.random_walk import random_walk
+from methods.parts.ops.random_walk import random_walks
 
 VERSION = 1
 """Raised when anything here computes something else."""
@@ -84,14 +84,22 @@ class MapRules(ABC):
         """Radius of a step in cells of stride 4."""
         return fitted_radius(self.config.rw_radius, self.crop)
 
-    @torch.no_grad()
     def walk(self, maps: Sequence[Tensor], edge_hw: Tensor, size: tuple[int, int]) -> Tensor:
         """Maps (n,h,w) after the random walk along boundary probabilities (h,w) of stride 4."""
+        return self.walks([maps], [edge_hw], [size])[0]
+
+    @torch.no_grad()
+    def walks(
+        self, maps: Sequence[Sequence[Tensor]], edges: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> list[Tensor]:
+        """`walk` of several images, in fewer calls."""
         config = self.config
-        start = self.start(maps, size, (int(edge_hw.shape[0]), int(edge_hw.shape[1]))) ** config.rw_power
-        return random_walk(
-            start,
-            edge_hw,
+        return random_walks(
+            [
+                self.start(of, size, (int(edge.shape[0]), int(edge.shape[1]))) ** config.rw_power
+                for of, edge, size in zip(maps, edges, sizes, strict=True)
+            ],
+            edges,
             radius=self.walk_radius,
             beta=config.rw_beta,
             exp_times=config.rw_steps,

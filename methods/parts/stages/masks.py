@@ -5,9 +5,12 @@ Axes: n maps of an image, h w cells of stride 4, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.api.images import ImageInfo, ImageInput
 from methods.parts.bases.boundary_trainer import BoundaryTrainer
@@ -28,6 +31,8 @@ class MaskWorker:
     labels, 255 where unsure.
     """
 
+    batch = 16
+
     def __init__(self, rules: MapRules, info: ImageInfo):
         self.rules, self.info = rules, info
         self.refine = rules.config.refine
@@ -37,23 +42,40 @@ class MaskWorker:
             (self.boundary,) = info.networks.values()
 
     @torch.no_grad()
+    def many(self, images: Sequence[ImageInput]) -> list[NDArray[np.uint8]]:
+        """The masks of several images: networks see them one by one, so that no mask depends on the others; walks,
+        which are thousands of small steps, are made together."""
+        found = self._plain(images) if self.boundary is None else self._walked(images, self.boundary)
+        return [one.to(torch.uint8).cpu().numpy() for one in found]
+
     def __call__(self, image: ImageInput) -> NDArray[np.uint8]:
         """The mask of one image."""
-        rules, pixels, device = self.rules, image.image_HW3, self.info.device
-        maps, labels_n = maps_of(image, device)
-        size = (int(pixels.shape[0]), int(pixels.shape[1]))
-        if self.boundary is not None:
-            edge_hw = self.boundary.boundaries(normalised(image, self.boundary, device))[0].float()
-            found = rules.mask(rules.walk(maps, edge_hw, size), labels_n, size)
-        elif self.refine == "crf":
-            found = rules.confident(maps, labels_n, size, image=pixels, crf=self.crf)
-        else:
+        return self.many([image])[0]
+
+    def _walked(self, images: Sequence[ImageInput], boundary: BoundaryTrainer) -> list[Tensor]:
+        rules, device, sizes = self.rules, self.info.device, [_size(one) for one in images]
+        maps, labels = zip(*(maps_of(one, device) for one in images), strict=True)
+        edges = [boundary.boundaries(normalised(one, boundary, device))[0].float() for one in images]
+        walked = rules.walks(maps, edges, sizes)
+        return [rules.mask(*one) for one in zip(walked, labels, sizes, strict=True)]
+
+    def _plain(self, images: Sequence[ImageInput]) -> list[Tensor]:
+        rules, config, device = self.rules, self.rules.config, self.info.device
+        found = []
+        for image in images:
+            maps, labels_n = maps_of(image, device)
+            pixels, size = image.image_HW3, _size(image)
+            if self.refine == "crf":
+                found.append(rules.confident(maps, labels_n, size, image=pixels, crf=self.crf))
+                continue
             full_nHW = rules.full(maps, size)
             if self.refine == "par" and len(full_nHW):
                 image_13HW = torch.from_numpy(pixels.copy()).to(device).permute(2, 0, 1)[None]
-                config = rules.config
-                full_nHW = refined_scores(
-                    image_13HW, full_nHW[None], None, config.par_iterations, config.par_dilations
-                )[0]
-            found = rules.decided(full_nHW, labels_n)
-        return found.to(torch.uint8).cpu().numpy()
+                how = config.par_iterations, config.par_dilations
+                full_nHW = refined_scores(image_13HW, full_nHW[None], None, *how)[0]
+            found.append(rules.decided(full_nHW, labels_n))
+        return found
+
+
+def _size(image: ImageInput) -> tuple[int, int]:
+    return int(image.image_HW3.shape[0]), int(image.image_HW3.shape[1])

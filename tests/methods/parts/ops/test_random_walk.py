@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from methods.parts.ops import random_walk as module
 from methods.parts.ops.pixel_pairs import paths
-from methods.parts.ops.random_walk import random_walk, walked_masks
+from methods.parts.ops.random_walk import random_walk, random_walks, walked_masks
 
 
 def transition(edge_HW: torch.Tensor, radius: float, beta: float) -> torch.Tensor:
@@ -71,6 +72,22 @@ def test_images_of_a_batch_walk_apart():
     both = random_walk(maps, edge, exp_times=4)
     for b in range(2):
         assert torch.allclose(both[b], random_walk(maps[b], edge[b], exp_times=4), atol=1e-6)
+
+
+@pytest.mark.parametrize("cells", [1, 100, 1 << 14])
+def test_walks_of_many_images_are_those_one_by_one_to_the_last_bit(monkeypatch, cells):
+    """Sizes and numbers of maps differ, one image has none; so few cells walk together that some go alone."""
+    monkeypatch.setitem(module._CELLS, "cpu", cells)
+    generator = torch.Generator().manual_seed(3)
+    sizes, counts = [(5, 7), (9, 4), (5, 7), (5, 7), (9, 4), (5, 7)], [2, 1, 4, 0, 3, 1]
+    edges = [torch.rand(size, generator=generator) for size in sizes]
+    maps = [torch.rand(n, *size, generator=generator) for n, size in zip(counts, sizes, strict=True)]
+    how = {"radius": 3, "beta": 6.0, "exp_times": 3, "damp": False}
+    found = random_walks(maps, edges, **how)
+    assert [tuple(one.shape) for one in found] == [tuple(one.shape) for one in maps]
+    for walked, one, edge in zip(found, maps, edges, strict=True):
+        assert torch.equal(walked, random_walk(one, edge, **how))
+    assert random_walks([], []) == []
 
 
 def test_a_constant_map_without_damping_stays_constant():

@@ -173,6 +173,16 @@ def test_walked_masks_are_those_of_walk_and_rule(rules) -> None:
     assert np.array_equal(found, rules.mask(rules.walk(of, edge, (50, 70)), labels_n, (50, 70)).numpy())
     assert edge.shape == (13, 18)
     assert len(np.unique(found)) > 1
+    # In a batch, beside the image turned (another size), mirrored, and without classes, it has the same mask.
+    worker = MaskWorker(rules, dataclasses.replace(INFO, networks={"affinity": boundary}))
+    turned = dataclasses.replace(one, image_HW3=one.image_HW3.transpose(1, 0, 2).copy())
+    mirrored = dataclasses.replace(one, image_HW3=one.image_HW3[:, ::-1].copy())
+    bare = with_maps([m[:1] if own else m[:0] for m in maps], [BACKGROUND] if own else [])
+    together = worker.many([turned, one, mirrored, bare])
+    assert np.array_equal(together[1], found)
+    assert np.array_equal(together[0], worker(turned))
+    assert np.array_equal(together[2], worker(mirrored))
+    assert not together[3].any()
 
 
 def test_maps_over_their_maximum_are_what_files_are_fused_to() -> None:
