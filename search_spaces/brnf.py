@@ -1,8 +1,9 @@
-"""What is searched for `brnf`: brnf.md section 6, but for knobs that change cost, widths or stages."""
+"""What is searched for `brnf`: brnf.md section 6, but for knobs that change cost, widths or stages; and of what follows
+its CAM network the knobs that are searched for `sipe`, whose recipe it is (sipe.md section 6)."""
 
 from __future__ import annotations
 
-from harness.api.space import Choice, Float, Gap, Space
+from harness.api.space import Choice, Float, Gap, Int, Space
 
 SPACE = Space(
     {
@@ -22,5 +23,10 @@ SPACE = Space(
         "sample_t": Float(0.0, 1.0),
         "nce_tau": Float(0.05, 0.3, log=True),
         "f2_prior": Choice("classes", "single"),
+        "label_factor": Float(0.3, 0.8),
+        "rw_power": Float(1, 2),
+        "rw_beta": Float(4, 16),
+        "rw_steps": Int(4, 8),
+        "seg_lr_factor": Float(0.3, 3, log=True),
     }
 )

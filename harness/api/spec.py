@@ -80,6 +80,9 @@ class Preset:
     `harness.api.inference.PROTOCOLS`."""
     trials: int = 2
     seeds: int = 1
+    search_from: str = ""
+    """Stage of the recipe from which on knobs are searched: trials share the stages before it. Empty, and where a run
+    ends before it: all of the search space."""
     knobs: Mapping[str, Any] = field(default_factory=dict)
     networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of each further network of a recipe, by name: backbone, decoder, crop, batch, group, iterations, where they

@@ -18,7 +18,7 @@ from harness.plan.config import RunConfig
 from harness.plan.knobs import knob_from_text
 from harness.plan.planned import SINGLE, PlannedStudy, PlanRow
 from harness.plan.pretrained import find
-from harness.plan.recipes import idle_knobs, judged, recipe_of
+from harness.plan.recipes import early_knobs, idle_knobs, judged, recipe_of
 from harness.plan.studies import Study
 from harness.plan.versions import versions
 
@@ -33,7 +33,7 @@ def study_of(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Pla
     space = None if single else _space(chosen, run, parsed)
     if space is not None and words.protocol != "fixed":
         # What no stage of this run reads would change nothing but the key.
-        space = space.without(*idle_knobs(run))
+        space = space.without(*idle_knobs(run), *early_knobs(run, preset.search_from))
     searched = words.protocol != "fixed" and space is not None and bool(space.knobs)
     trials = (words.trials or preset.trials) if searched and not single else 1
     seeds = tuple(range(words.seed, words.seed + (1 if single else words.seeds or preset.seeds)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from harness.api.recipe import BASE, NETWORK, Given, Recipe, RecipeInfo, Stage, Train, own_name
@@ -149,8 +149,18 @@ def knobs_read(run: RunConfig, stage: Stage) -> dict[str, Any]:
 
 def idle_knobs(run: RunConfig) -> frozenset[str]:
     """The knobs of a run's own method that no stage of the run reads."""
-    own = [stage for stage in recipe_of(run).stages if stage.owner == "own"]
-    return frozenset(run.knobs) - {name for stage in own for name in knobs_read(run, stage)}
+    return frozenset(run.knobs) - _read_by(run, recipe_of(run).stages)
+
+
+def early_knobs(run: RunConfig, name: str) -> frozenset[str]:
+    """The knobs of a run's own method that stages before the one of this name read; none where it has no such stage."""
+    stages = recipe_of(run).stages
+    names = [stage.name for stage in stages]
+    return _read_by(run, stages[: names.index(name)]) if name in names else frozenset()
+
+
+def _read_by(run: RunConfig, stages: Sequence[Stage]) -> frozenset[str]:
+    return frozenset(name for stage in stages if stage.owner == "own" for name in knobs_read(run, stage))
 
 
 def image_ids(which: Collection[str], splits: SplitPlan) -> list[str]:

@@ -18,6 +18,8 @@ COCO: dict[str, Any] = {"refine": "crf"}
 SMALL: dict[str, Any] = {"flow_lr": 3e-3, "density_pixels": 200, "region_min": 2, "cam_scales": (1.0,)}
 """Hundreds of steps on grids of a hundred cells: flows that learn faster, regions and classes of fewer of them."""
 SHAPES: dict[str, Any] = {"lr": 0.02, "label_crf": False}
+SMOKE: dict[str, Any] = {"lr": 0.1, "rw_steps": 4}
+"""Of tier smoke on `shapes`: rate and walk of `sipe`, whose network and pictures these are."""
 LAB: dict[str, Any] = {
     "optimiser": "adamw", "lr": 4e-5, "head_lr_scale": 20.0, "weight_decay": 0.01, "warmup": 0.05, "label_crf": False,
 }  # fmt: skip
@@ -31,7 +33,9 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     values: dict[str, Any] = {}
     if is_small(family, tier):
         knobs |= SMALL | (SHAPES if family == "shapes" else LAB)
+        knobs |= SMOKE if family == "shapes" and tier == "smoke" else {}
         values["cam_threshold"] = 0.5
     else:
         values["card_iterations"] = knobs["card_iterations"] = STEPS[card][0]
-    return recipe_preset(family, tier, knobs, steps=STEPS, smoke_iterations=60, **values)
+    smoke = 80 if family == "shapes" else 60
+    return recipe_preset(family, tier, knobs, steps=STEPS, smoke_iterations=smoke, shapes_iterations=60, **values)

@@ -72,12 +72,18 @@ def card_knobs(family: str) -> dict[str, Any]:
 
 
 def sized_preset(
-    family: str, tier: str, knobs: Mapping[str, Any], *, smoke_iterations: int, lab_iterations: int
+    family: str,
+    tier: str,
+    knobs: Mapping[str, Any],
+    *,
+    smoke_iterations: int,
+    lab_iterations: int,
+    shapes_iterations: int | None = None,
 ) -> Preset:
     """A preset with the sizes that cam, full and fsr share: crop, batch, backbone, iterations, scoring.
 
-    On `shapes` every tier has its crop of 96, batch of 16 and backbone; lab and paper only train longer.
-    Raises ValueError for an unknown tier.
+    On `shapes` every tier has its crop of 96, batch of 16 and backbone; lab and paper only train longer: 4 and 20 times
+    `shapes_iterations`, or what smoke has. Raises ValueError for an unknown tier.
     """
     card = card_family(family)
     common: dict[str, Any] = {
@@ -96,7 +102,7 @@ def sized_preset(
             crop=96,
             batch=16,
             group=16,
-            iterations=smoke_iterations * longer,
+            iterations=smoke_iterations if tier == "smoke" else (shapes_iterations or smoke_iterations) * longer,
             **repeats,
             **common,
         )

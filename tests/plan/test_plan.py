@@ -148,6 +148,23 @@ def test_pinned_knobs_are_not_searched_and_go_with_their_partner():
     assert "mask_ratio" in space.knobs
 
 
+@pytest.mark.parametrize(
+    ("method", "late", "early"),
+    [
+        ("irn", {"mask_background", "rw_steps", "seg_lr_factor"}, {"lr_factor", "conf_fg", "aff_lr"}),
+        ("sipe", {"rw_beta", "rw_steps", "seg_lr_factor"}, {"lr_factor", "w_gsc", "label_factor"}),
+        ("cam+brnf", {"rw_power", "rw_steps", "seg_lr_factor"}, {"lr_factor", "w_gui", "kappa", "label_factor"}),
+    ],
+)
+def test_trials_at_smoke_share_the_stages_before_masks(method, late, early):
+    """A knob that some stage before masks reads stays; tier lab, and runs that end before masks, search all of them."""
+    space = plan(f"methods={method}").studies[0].study.space
+    assert late <= set(space.knobs)
+    assert not early & set(space.knobs)
+    for words in (["tier=lab"], ["until=write-cams"]):
+        assert early | late <= set(plan(f"methods={method}", *words).studies[0].study.space.knobs)
+
+
 def test_protocol_fixed_tunes_nothing():
     study = plan("methods=fsr", "protocol=fixed", "trials=9", "seeds=2").studies[0].study
     assert (study.trials, study.seeds, study.budget) == (1, (0, 1), 1)

@@ -13,6 +13,8 @@ from methods.parts.sizes import card_family, sized_preset
 
 SHAPES_CNN = "shapes_cnn"
 """A classifier on the last stages of a CNN, as the cards have it."""
+LATE = "masks"
+"""Stage from which on tier smoke searches on `shapes`: its few trials share the classifier and its maps."""
 RESNET50 = "resnet50.tv_in1k"
 """The ImageNet weights that the papers start from (irn.md 1, sipe.md 1)."""
 
@@ -29,22 +31,32 @@ def recipe_preset(
     *,
     steps: Mapping[str, tuple[int, int]],
     smoke_iterations: int,
+    shapes_iterations: int | None = None,
     paper_segmenter: bool = False,
     **values: Any,
 ) -> Preset:
     """Sizes of all networks, and `knobs` with the segmenter's; `values` replace further fields of the preset.
 
-    `steps`: T of the first network and of the boundary network at tier paper, by card family. On data other than
-    `shapes` the segmenter has the run's own backbone, so that one word changes all networks; with `paper_segmenter`
-    tier paper has the segmenter's own. Raises ValueError for an unknown tier.
+    `steps`: T of the first network and of the boundary network at tier paper, by card family. At tier smoke and on data
+    other than `shapes` the segmenter has the run's own backbone, so that one word changes all networks; with
+    `paper_segmenter` tier paper has the segmenter's own. Iterations as of `sized_preset`. Raises ValueError for an
+    unknown tier.
     """
     segmenter = segmenter_sizes(family, tier)
-    small = is_small(family, tier)
-    if family != "shapes" and (small or not paper_segmenter):
+    small, smoke = is_small(family, tier), family == "shapes" and tier == "smoke"
+    if smoke or (family != "shapes" and (small or not paper_segmenter)):
         del segmenter["backbone"]
     if small:
         knobs = {**knobs, **segmenter_values(family, tier)}
-        sized = sized_preset(family, tier, knobs, smoke_iterations=smoke_iterations, lab_iterations=300)
+        sized = sized_preset(
+            family,
+            tier,
+            knobs,
+            smoke_iterations=smoke_iterations,
+            lab_iterations=300,
+            shapes_iterations=shapes_iterations,
+        )
+        values["search_from"] = LATE if smoke else ""
         backbone = SHAPES_CNN if family == "shapes" else sized.backbone
         networks = {"segmenter": segmenter, "affinity": {"iterations": max(1, sized.iterations // 3)}}
         return dataclasses.replace(sized, backbone=backbone, networks=networks, **values)
