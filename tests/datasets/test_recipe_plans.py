@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import miniatures
@@ -13,6 +14,8 @@ from harness.cli.parsing import parse_rows
 from harness.cli.run_words import Words
 from harness.datasets import coco, voc
 from harness.plan.plan import Plan, make_plan
+from harness.plan.recipes import recipe_of
+from harness.tuning.describe import plan_text
 
 PLANS = Path(__file__).parents[2] / "docs" / "plans"
 
@@ -51,3 +54,28 @@ def test_sipe_on_coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = next(s.run for s in plan.studies if not s.ablation)
     assert (whole.iterations, set(whole.networks)) == (25650, {"segmenter"})
     assert whole.knobs["refine"] == "crf"
+
+
+def test_irn_on_coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """irn.md 3, sipe.md 2.5: 25,865 steps and no walk by default; the row with the walk has 7,758 of its network."""
+    monkeypatch.setattr(coco, "SIZES", miniatures.COCO_SIZES)
+    plan = plan_of("irn_coco", f"data.root={miniatures.coco(tmp_path)}", "affinity.weights=random")
+    runs = {s.run.knobs["refine"]: s.run for s in plan.studies}
+    assert {name: run.until for name, run in runs.items()} == {"crf": None, "none": "masks", "irn": "masks"}
+    stages = {name: [stage.name for stage in recipe_of(run).stages] for name, run in runs.items()}
+    assert stages == {
+        "crf": ["train", "write-cams", "masks", "train-segmenter"],
+        "none": ["train", "write-cams", "masks"],
+        "irn": ["train", "write-cams", "refine", "train-affinity", "masks"],
+    }
+    whole = runs["crf"]
+    assert (whole.iterations, whole.total, whole.crop) == (25865, 25865 + 100000, 512)
+    assert whole.networks["segmenter"]["backbone"] == whole.backbone
+    assert runs["irn"].total == 25865 + 7758
+    assert [whole.knobs[name] for name in ("conf_fg", "conf_bg", "mask_background")] == [0.35, 0.1, 0.25]
+    assert {len(s.study.seeds) for s in plan.studies} == {3}
+    text = plan_text(plan, full=True)
+    assert len(re.findall("key of trial 0", text)) == 3
+    assert "disk: about" in text
+    # The words of the line name networks that the rows do not train: said, not refused.
+    assert any(note.startswith("segmenter.weights is not read by irn") for note in plan.parts[1].notes)

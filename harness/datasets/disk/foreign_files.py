@@ -31,6 +31,17 @@ def find_files(
 
     Raises BadInput for a folder that is not there and with the ids that have no file; `instead` is another way out.
     """
+    found, problems = files_there(folder, ids, suffixes, word, instead=instead)
+    if problems:
+        raise BadInput(problems)
+    return found
+
+
+def files_there(
+    folder: Path, ids: Iterable[str], suffixes: tuple[str, ...], word: str, *, instead: str = ""
+) -> tuple[dict[str, Path], list[Problem]]:
+    """As `find_files`, of the images that have a file; and what is wrong with the others. Raises BadInput for a folder
+    that is not there."""
     if not folder.is_dir():
         raise BadInput(Problem(word, f"{folder} is no folder", f"give the folder of {' or '.join(suffixes)} files"))
     found, missing = {}, []
@@ -41,12 +52,12 @@ def find_files(
             missing.append(image_id)
         else:
             found[image_id] = path
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        names = ", ".join(missing[:5]) + more
-        fix = f"one {' or '.join(suffixes)} an image, named by its id, / as ~{instead}"
-        raise BadInput(Problem(word, f"{folder} has no file for {len(missing)} images: {names}", fix))
-    return found
+    if not missing:
+        return found, []
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    names = ", ".join(missing[:5]) + more
+    fix = f"one {' or '.join(suffixes)} an image, named by its id, / as ~{instead}"
+    return found, [Problem(word, f"{folder} has no file for {len(missing)} images: {names}", fix)]
 
 
 def read_labels(

@@ -23,6 +23,11 @@ SHIFTS = {
 """What it means where classes fit once they are moved."""
 MOST = 0.5
 """Share of the files that must be wrong in one way for it to be said; single ones differ for other reasons."""
+ORDERED = 0.9
+"""Where classes are in another order: share of the files with a class, or with the one that is written for it, in which
+both are; below `MOST` are with the class itself."""
+FEW = 3
+"""Files with a class from which its order can be told."""
 ASPECT = 0.05
 """How far the aspect of a map may be from its image's, in logarithms, beside the rounding of small maps."""
 
@@ -47,8 +52,8 @@ class MapFile:
 def judge_maps(dataset: Dataset, files: Mapping[str, MapFile]) -> tuple[list[Problem], list[Problem]]:
     """Errors and warnings on map files by image id, of which images without mask or tags are left out.
 
-    Errors: classes that fit the true tags once they are moved by one, maps that fit their images once they are
-    transposed. A warning: classes of most files that are not the true tags.
+    Errors: classes that fit the true tags once they are moved by one or put in another order, maps that fit their
+    images once they are transposed. A warning: classes of most files that are not the true tags.
     """
     tags = _tags(dataset, [i for i, file in files.items() if file.classes])
     errors: list[Problem] = []
@@ -61,6 +66,9 @@ def judge_maps(dataset: Dataset, files: Mapping[str, MapFile]) -> tuple[list[Pro
         fix = f"write them with {abs(shift)} {'less' if shift < 0 else 'more'}, so that class 0 is "
         errors.append(Problem(files[moved[shift][0]].where, found, f"{fix}{_name(dataset, 0)}"))
         return [*errors, *_transposed(dataset, files)], []
+    swapped = _another_order(dataset, files, tags)
+    if swapped:
+        return [*swapped, *_transposed(dataset, files)], []
     lacking = [i for i in wrong if not tags[i] <= set(files[i].classes or ())]
     if len(lacking) > MOST * len(tags):
         first = lacking[0]
@@ -69,6 +77,61 @@ def judge_maps(dataset: Dataset, files: Mapping[str, MapFile]) -> tuple[list[Pro
         fix = "check that the classes are those of this dataset in its order; maps that are not there count as misses"
         warnings.append(Problem(files[first].where, f"{found}{true})", fix))
     return [*errors, *_transposed(dataset, files)], warnings
+
+
+def _another_order(dataset: Dataset, files: Mapping[str, MapFile], tags: Mapping[str, set[int]]) -> list[Problem]:
+    """An error where classes are written under the numbers of others: where one is shown, another one is written."""
+    shows: dict[int, set[str]] = {}
+    written: dict[int, set[str]] = {}
+    for image_id, true in tags.items():
+        for c in true:
+            shows.setdefault(c, set()).add(image_id)
+        for c in files[image_id].classes or ():
+            written.setdefault(c, set()).add(image_id)
+
+    def shared(c: int, k: int) -> float:
+        one, other = shows[c], written.get(k, set())
+        return len(one & other) / len(one | other)
+
+    moved = {}
+    for c in sorted(shows):
+        best = max(written, key=lambda k: shared(c, k), default=c)
+        if len(shows[c]) >= FEW and shared(c, c) < MOST and shared(c, best) >= ORDERED:
+            moved[c] = best
+    if not moved:
+        return []
+    c, k = next(iter(moved.items()))
+    first = min(shows[c] & written[k])
+    found = f"classes are in another order: class {k} is written where {_name(dataset, c)}, class {c}, is shown"
+    found += f", and so are {len(moved) - 1} more" if len(moved) > 1 else ""
+    fix = f"write them in the dataset's order: {', '.join(f'{n} for {_name(dataset, n)}' for n in list(moved)[:4])}"
+    return [Problem(files[first].where, found, fix)]
+
+
+def odd_sizes(dataset: Dataset, files: Mapping[str, MapFile]) -> list[Problem]:
+    """An error where maps have another aspect than their images though most have it; squares may stand for images of
+    any aspect where most files are such squares."""
+    fits, odd = 0, []
+    for image_id, file in files.items():
+        if file.size is None or 0 in file.size:
+            continue
+        (h, w), (height, width) = file.size, dataset.size(image_id)
+        near = ASPECT + 1 / min(h, w)
+        upright = abs(log(h / w) - log(height / width)) <= near
+        # An image that is a square says nothing of whether maps are images squeezed into squares.
+        fits += upright and abs(log(height / width)) > near
+        if not upright:
+            odd.append(image_id)
+    turned = bool(_transposed(dataset, files))
+    squares = fits <= len(odd) and all(files[i].size and len(set(files[i].size or ())) == 1 for i in odd)
+    if not odd or turned or squares:
+        return []
+    (h, w), (height, width) = files[odd[0]].size or (0, 0), dataset.size(odd[0])
+    found = (
+        f"maps of {len(odd)} of {len(files)} files have not the aspect of their image: {h} rows of {w}, the image has "
+    )
+    found += f"{height} of {width} ({some_of(odd, 4)})"
+    return [Problem(files[odd[0]].where, found, "write the maps of the whole image, at any resolution, rows first")]
 
 
 def _tags(dataset: Dataset, ids: list[str]) -> dict[str, set[int]]:

@@ -128,3 +128,52 @@ def test_masks_of_another_size_and_vectors_of_two_lengths(tmp_path: Path, shapes
     np.save(tmp_path / name(ids[0], ".npy"), np.zeros((2, 2)))
     said = problems(GivenFolder(tmp_path, "vectors", shapes, "mine.tokens"), ids[:1])
     assert "an array of shape (2, 2) (float64)" in said
+
+
+def with_maps(folder: Path, dataset: Dataset, ids: tuple[str, ...], order: tuple[int, ...], *, stack: bool) -> None:
+    """Maps of the classes that images show under the numbers of another order, as listed classes or a stack of all."""
+    folder.mkdir()
+    for image_id in ids:
+        classes = np.array([order[c] for c in np.flatnonzero(dataset.tags(image_id))], np.int16)
+        if stack:
+            cam = np.zeros((dataset.num_classes, 4, 4), np.float16)
+            cam[classes] = 0.5
+            np.save(folder / name(image_id, ".npy"), cam)
+        else:
+            np.savez(folder / name(image_id, ".npz"), classes=classes, cam=np.full((len(classes), 4, 4), 0.5))
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_another_order_of_classes_is_an_error(tmp_path: Path, stack: bool):
+    dataset = open_dataset("shapes", options={"n_train": "24", "n_val": "2", "n_test": "2"})
+    ids, count = dataset.ids("train"), dataset.num_classes
+    same, other = tuple(range(count)), (1, 0, *range(2, count))
+    with_maps(tmp_path / "same", dataset, ids, same, stack=stack)
+    assert GivenFolder(tmp_path / "same", "maps", dataset, "mine.seeds").check(ids)[1] == []
+    with_maps(tmp_path / "other", dataset, ids, other, stack=stack)
+    names = [repr(n) for n in dataset.class_names[1:]]
+    said = problems(GivenFolder(tmp_path / "other", "maps", dataset, "mine.seeds"), ids)
+    assert f"classes are in another order: class 1 is written where {names[0]}, class 0, is shown, and so are 1" in said
+    assert f"write them in the dataset's order: 0 for {names[0]}, 1 for {names[1]}" in said
+
+
+def test_all_that_is_wrong_with_seeds_is_said_together(tmp_path: Path):
+    """One file is missing, one is not finite, one is zero everywhere, one is of another aspect."""
+    dataset = open_dataset("shapes", options={"n_train": "8", "n_val": "2", "n_test": "2"})
+    ids = dataset.ids("train")
+    write_maps(tmp_path / "cams", dataset, ids)
+    missing, nan, zero, wide = (tmp_path / "cams" / name(i, ".npz") for i in ids[:4])
+    missing.unlink()
+    for path, image_id, cam in ((nan, ids[1], np.nan), (zero, ids[2], 0.0)):
+        classes = np.flatnonzero(dataset.tags(image_id))
+        np.savez(path, classes=classes, cam=np.full((len(classes), 4, 4), cam, np.float32))
+    seeds = GivenFolder(tmp_path / "cams", "maps", dataset, "mine.seeds")
+    said = problems(seeds, ids)
+    assert f"has no file for 1 images: {ids[0]}" in said
+    assert f"{nan.name}: maps are empty, not finite, or outside [0,1]" in said
+    assert f"{zero.name}: no map has anything above 0, and {ids[2]} has a class" in said
+    classes = np.flatnonzero(dataset.tags(ids[3]))
+    np.savez(wide, classes=classes, cam=np.full((len(classes), 4, 8), 0.5, np.float32))
+    said = problems(seeds, ids)
+    assert "maps of 1 of 7 files have not the aspect of their image: 4 rows of 8, the image has" in said
+    assert f"has no file for 1 images: {ids[0]}" in said
