@@ -103,10 +103,14 @@ class Ema(SparseSegmenter):
         ema_update(self.teacher, self.net, warm_momentum(self.since(progress), self.config.m))
 
     def since(self, progress: Progress) -> int:
-        """Steps since the teacher started (over)."""
+        """Steps since the teacher started (over).
+
+        As published it moves before a step and not behind the last one, so that it copies the student that starts an
+        epoch: with restarts the step behind this one counts.
+        """
         if self.config.teacher_restart <= 0:
             return progress.step
-        return progress.step % max(1, round(self.config.teacher_restart * progress.total))
+        return (progress.step + 1) % max(1, round(self.config.teacher_restart * progress.total))
 
     def describe(self) -> dict[str, object]:
         """Values fitted to this size."""

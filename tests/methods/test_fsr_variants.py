@@ -235,6 +235,8 @@ def test_strict_edges_mask_exactly_the_tokens_that_an_edge_touches():
     assert not mask[1].any()
     with pytest.raises(ValueError, match="no whole 7x7 tokens"):
         edge_tokens(pixels, (7, 7))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(edge_tokens(pixels, (6, 6)).view(2, 6, 6), mask), "numpy reads no eight bits"
     method = golden.make("fsr", **ABLATIONS["unc_edge_strict"])
     assert torch.isfinite(step(method).losses["patch"])
     data = golden.batch(method)

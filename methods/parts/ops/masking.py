@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from methods.parts.tensors import full_precision
+
 VERSION = 1
 GREY = (0.299, 0.587, 0.114)
 """Luma of red, green and blue (ITU-R 601)."""
@@ -77,7 +79,9 @@ def edge_tokens(pixels_B3HW: Tensor, grid: tuple[int, int]) -> Tensor:
     height, width = pixels_B3HW.shape[-2:]
     if height % grid[0] or width % grid[1]:
         raise ValueError(f"an image of {height}x{width} pixels has no whole {grid[0]}x{grid[1]} tokens")
-    luma_BHW = torch.einsum("bchw,c->bhw", pixels_B3HW.float() / 255.0, pixels_B3HW.new_tensor(GREY))
+    pixels = pixels_B3HW.float()
+    with full_precision(pixels):
+        luma_BHW = torch.einsum("bchw,c->bhw", pixels / 255.0, pixels.new_tensor(GREY))
     # A library call per image: Canny follows edges over the whole picture, on the CPU.
     edges_BHW = torch.from_numpy(np.stack([canny(image) for image in luma_BHW.cpu().numpy()]))
     cells_Bhw = edges_BHW.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).any(dim=4).any(dim=2)
