@@ -75,6 +75,26 @@ def test_knobs_sizes_and_variants_are_taken_and_wrong_ones_named() -> None:
         build("cam", "voc", nn.Linear(2, 2), **WORDS)
 
 
+@pytest.mark.parametrize("words", [{}, {"features_only": True, "out_indices": (4,)}])
+def test_a_network_that_gives_no_maps_is_answered(words: dict[str, object]) -> None:
+    net = timm.create_model("resnet18", **words)
+    with pytest.raises(BadInput, match=r"(?s)gives no maps of several strides.*features_only=True"):
+        build("agmm", "voc", net, **WORDS)
+
+
+@pytest.mark.parametrize(
+    ("family", "variant"), [("voc", "released"), ("cityscapes", "released"), ("cityscapes", "default")]
+)
+@pytest.mark.parametrize("name", ["agmm", "gatedcrf"])
+def test_a_given_network_keeps_its_stride_and_dilations(name: str, family: str, variant: str) -> None:
+    """Presets ask for output stride 16 (gatedcrf, released) and multi-grid (Cityscapes) of backbones by name."""
+    net = timm.create_model("resnet10t", features_only=True, output_stride=8)
+    before = [m.dilation for m in net.modules() if isinstance(m, nn.Conv2d)]
+    method = build(name, family, net, **{**WORDS, "variant": variant})
+    assert method.net.encoder.stride == 8
+    assert [m.dilation for m in net.modules() if isinstance(m, nn.Conv2d)] == before
+
+
 def test_equal_calls_give_equal_parameters() -> None:
     states = []
     for _ in range(2):

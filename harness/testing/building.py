@@ -34,6 +34,7 @@ def build(
     """The registered `method` (`base+plug-in` too) with the preset of a dataset family, ready for `step`.
 
     `encoder` stands for the backbone: an `Encoder` or `Pyramid` as they are, or a plain network that one is made of.
+    Its output stride and dilations stay, whatever the preset asks of backbones by name.
     `classes` are C foreground classes, background beside them; `iterations` is T. `knobs` replace those of the preset.
     Parameters are initialised from seed 0. Raises BadInput for unknown methods, variants and knobs, and where encoder,
     crop and knobs clash.

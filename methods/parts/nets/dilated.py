@@ -11,6 +11,7 @@ from typing import Any
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from harness.api.encoders import given_encoder
 from harness.errors import BadInput, Problem
 from methods.parts.nets.backbones import RANDOM_WEIGHTS
 from methods.parts.nets.deeplab import GroupBatchNorm
@@ -36,9 +37,12 @@ def dilated_backbone(
     """The backbone `name` at output stride 8, its last stage multiplied by `multi_grid`: true is the card's 2, 2, 4.
 
     Networks that cannot be dilated keep their stride: an `output_stride` that is not the card's is refused there, as is
-    `multi_grid` without as many blocks in the last stage. Words and errors else as `build_pyramid`.
+    `multi_grid` without as many blocks in the last stage. A network that is given as a module stays as it is. Words and
+    errors else as `build_pyramid`.
     """
     pyramid = build_pyramid(name, weights, crop=crop, drop=drop, output_stride=output_stride)
+    if given_encoder() is not None:
+        return pyramid
     if output_stride not in (CARD_STRIDE, pyramid.stride):
         found = f"{name} has an output stride of {pyramid.stride}, not {output_stride}"
         raise BadInput(Problem("output_stride", found, "leave it out, or for instance backbone=resnet50s"))

@@ -209,13 +209,21 @@ def _ways(
 
 
 def _of_module(net: nn.Module, crop: int, drop: float) -> Pyramid:
-    """A pyramid made of a module (`harness.api.encoders`): one of maps at several strides, or a ViT."""
+    """A pyramid made of a module (`harness.api.encoders`): one of maps at several strides, or a ViT.
+
+    Raises BadInput for any other.
+    """
     if isinstance(net, Pyramid):
         return net
     if isinstance(net, ShapesCNN):
         return ShapesPyramid(net)
     if hasattr(net, "feature_info") and not hasattr(net, "pos_embed"):
-        return TimmPyramid(net, (), crop)
+        try:
+            return TimmPyramid(net, (), crop)
+        except (NoFineMap, AttributeError) as error:
+            found = f"{type(net).__name__} gives no maps of several strides ({first_line(error)})"
+            fix = "a network of timm with features_only=True and a map of stride 4, or a plain ViT"
+            raise BadInput(Problem("backbone.name", found, fix)) from error
     return ViTPyramid(build_encoder("", None, crop=crop, drop=drop))
 
 
