@@ -67,6 +67,8 @@ class Context:
     """Of the stage that is running, in the store: where its checkpoints lie."""
     made: dict[str, Artifact] = field(default_factory=dict)
     """What the stages that are done left, by the name of the network or artefact."""
+    by_stage: dict[str, float] = field(default_factory=dict)
+    """Seconds of this attempt by stage."""
     reused: float = 0.0
     """Seconds that the stages took which this run found done."""
     _live: dict[str, tuple[str, Method]] = field(default_factory=dict)

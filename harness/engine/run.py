@@ -23,7 +23,7 @@ from harness.engine.heartbeat import Heartbeat
 from harness.engine.inference.examples import write_examples
 from harness.engine.inference.score import Tables, score_run
 from harness.engine.parallel import barrier
-from harness.engine.phases import REUSED, Phases
+from harness.engine.phases import BY_STAGE, REUSED, Phases
 from harness.engine.session import Session
 from harness.engine.stages.recipe import run_recipe
 from harness.engine.stages.stage import clean, kept
@@ -140,7 +140,10 @@ def _write(
     wall = earlier + sum(phases.seconds.values())
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     more = {"earlier": earlier, REUSED: context.reused}
-    seconds = {k: round(v, 4) for k, v in phases.seconds.items()} | {k: round(v, 4) for k, v in more.items() if v}
+    seconds: dict[str, Any] = {k: round(v, 4) for k, v in phases.seconds.items()}
+    seconds |= {k: round(v, 4) for k, v in more.items() if v}
+    if len(context.by_stage) > 1:
+        seconds[BY_STAGE] = {k: round(v, 4) for k, v in context.by_stage.items()}
     row = payload.row(
         "done",
         started=started.isoformat(),

@@ -13,8 +13,9 @@ import polars as pl
 
 from harness.errors import StoreError
 
-NO_PHASES = ("reached", "reused", "train_all_attempts")
-"""Beside the phases in the column `seconds`: the share that a stopped run reached, what other runs spent."""
+NO_PHASES = ("reached", "reused", "train_all_attempts", "by_stage")
+"""Beside the phases in the column `seconds`: the share that a stopped run reached, what other runs spent, and the same
+seconds stage by stage."""
 
 
 def run_row(status: str, **columns: Any) -> dict[str, Any]:
@@ -85,6 +86,15 @@ def phase_seconds(row: Mapping[str, Any]) -> dict[str, float]:
     Raises StoreError where the column is no JSON.
     """
     return {k: float(v) for k, v in json_of(row, "seconds").items() if k not in NO_PHASES}
+
+
+def stage_seconds(row: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of a run by stage, where its recipe has several and it was run since these are recorded.
+
+    Raises StoreError where the column is no JSON.
+    """
+    found = json_of(row, "seconds").get("by_stage", {})
+    return {str(name): float(value) for name, value in dict(found).items()}
 
 
 def json_of(row: Mapping[str, Any], column: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from harness.datasets.tools.judging import label_source
-from harness.engine.phases import phase_table
+from harness.engine.phases import BY_STAGE, phase_table
 from harness.errors import StoreError
 from harness.plan.plan import Plan, PlannedStudy, PlanRow
 from harness.scoring.metrics import miou_of
@@ -144,7 +144,7 @@ def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
         except StoreError:
             continue  # one row less to learn from
         if config["crop"] == run.crop and config["batch"] == run.batch:
-            spent = sum(v for k, v in spent_by.items() if k != "train_all_attempts")
+            spent = sum(v for k, v in spent_by.items() if k not in ("train_all_attempts", BY_STAGE))
             per_step.append(spent / max(1, int(row["iterations"])))
     if per_step:
         return sum(per_step) / len(per_step) * run.total

@@ -18,17 +18,19 @@ from harness.plan.recipes import steps_before, target_before
 def run_recipe(context: Context, versions: Mapping[str, int]) -> None:
     """Run what is not done of a run's stages; `context.made` then holds what all of them left.
 
-    `context.reused` gets the seconds of the stages that other runs have made.
+    `context.reused` gets the seconds of the stages that other runs have made, `context.by_stage` those spent here.
     """
     for stage in context.recipe.stages:
         if isinstance(stage, Train):
             _report_end(context, stage)
+        before = context.phases.unscored
         folder = context.store.root / "cache" / stage_key(stage, context, versions)
         if isinstance(stage, Train):
             done = make(train.outputs_of(stage), folder, context, partial(train.train_stage, stage, context))
         else:
             done = make(per_image.outputs_of(stage), folder, context, partial(per_image.write_files, stage, context))
         context.made.update(done.outputs)
+        context.by_stage[stage.name] = context.phases.unscored - before
         if done.run != context.key:
             context.reused += done.seconds
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
-from harness.store.rows import phase_seconds
+from harness.store.rows import phase_seconds, stage_seconds
 from reports.format.html import Block
 from reports.format.table import Score
 from reports.page.charts.style import GREY, PALETTE, Trace, chart, plain
@@ -28,6 +28,10 @@ STAGES = {
     "store": ("writing", PALETTE[9]), "unfinished": ("stopped runs", GREY),
 }  # fmt: skip
 """What the phases of a run are called on the page, and their colours."""
+TRAINING = ("method", "views", "data", "engine", "checkpoint")
+"""Phases of a training stage."""
+AROUND = {"scoring": ("scoring", PALETTE[9]), "other": ("start, build, stopped runs", GREY)}
+"""What lies around the stages of a recipe."""
 PLACES = {"middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1), "bottom center": (0, -1)}
 """Where a name may stand beside its point."""
 
@@ -47,33 +51,45 @@ def score_against_hours(view: View) -> list[Block]:
 
 
 def stages(view: View) -> list[Block]:
-    """Stacked bars: the hours of every study by phase, its failed and pruned runs included."""
+    """Stacked bars: the hours of every study by phase, its failed and pruned runs included; where recipes have several
+    stages, also by stage."""
     blocks: list[Block] = []
     for boards in same_images(view.boards):
         rows = [row for b in boards for row in b.group.rows]
-        spent = [_by_phase(row, view) for row in rows]
-        names = [n for n in STAGES if any(s.get(n, 0.0) > 0 for s in spent)]
-        names += sorted({n for s in spent for n in s} - set(STAGES))
-        looks = [STAGES.get(name, (name, GREY)) for name in names]
-        if not names:
-            continue
-        order = sorted(range(len(rows)), key=lambda i: sum(spent[i].values()))
-        labels = [plain(f"{rows[i].title} · {rows[i].supervision}") for i in order]
-        data: list[Trace] = [
-            {"type": "bar", "orientation": "h", "name": plain(title), "y": list(range(len(order))),
-             "x": [spent[i].get(name, 0.0) for i in order], "marker": {"color": colour},
-             "hovertemplate": "%{fullData.name}: %{x:.3f} h<extra></extra>"}
-            for name, (title, colour) in zip(names, looks, strict=True)
-        ]  # fmt: skip
-        layout = {"barmode": "stack", "bargap": 0.35,
-                  "yaxis": {"tickvals": list(range(len(order))), "ticktext": labels, "showgrid": False}}  # fmt: skip
+        phases = [_hours(row, view, phase_seconds) for row in rows]
+        by_stage = [_hours(row, view, _by_stage) for row in rows]
         head = boards[0].group.head
-        blocks.append(
-            chart(f"{head.dataset} · {head.split} · {head.tier}", data, x="hours of device or cores", layout=layout,
-                  caption="every run of the study, trials and failures too; pointing at a bar says how long it took",
-                  height=150 + 26 * len(order))
-        )  # fmt: skip
+        title = f"{head.dataset} · {head.split} · {head.tier}"
+        names = [n for n in STAGES if any(s.get(n, 0.0) > 0 for s in phases)]
+        names += sorted({n for s in phases for n in s} - set(STAGES))
+        looks = {name: STAGES.get(name, (name, GREY)) for name in names}
+        if names:
+            blocks.append(_bars(title, rows, phases, looks))
+        named = list(dict.fromkeys(n for s in by_stage for n in s if n not in AROUND))
+        if len(named) > 1:
+            looks = {name: (name, PALETTE[n % len(PALETTE)]) for n, name in enumerate(named)}
+            looks |= {name: colour for name, colour in AROUND.items() if any(name in s for s in by_stage)}
+            blocks.append(_bars(f"By stage · {title}", rows, by_stage, looks))
     return blocks
+
+
+def _bars(title: str, rows: Sequence[Row], spent: Sequence[Mapping[str, float]],
+          looks: Mapping[str, tuple[str, str]]) -> Block:  # fmt: skip
+    """A bar for each row, cheapest first; `looks`: what the parts are called, and their colours."""
+    order = sorted(range(len(rows)), key=lambda i: sum(spent[i].values()))
+    labels = [plain(f"{rows[i].title} · {rows[i].supervision}") for i in order]
+    data: list[Trace] = [
+        {"type": "bar", "orientation": "h", "name": plain(name), "y": list(range(len(order))),
+         "x": [spent[i].get(part, 0.0) for i in order], "marker": {"color": colour},
+         "hovertemplate": "%{fullData.name}: %{x:.3f} h<extra></extra>"}
+        for part, (name, colour) in looks.items()
+    ]  # fmt: skip
+    layout = {"barmode": "stack", "bargap": 0.35,
+              "yaxis": {"tickvals": list(range(len(order))), "ticktext": labels, "showgrid": False}}  # fmt: skip
+    return chart(
+        title, data, x="hours of device or cores", layout=layout, height=150 + 26 * len(order),
+        caption="every run of the study, trials and failures too; pointing at a bar says how long it took",
+    )  # fmt: skip
 
 
 def _scatter(view: View, board: Board, quantity: Quantity, points: Sequence[tuple[Row, Score]]) -> Block:
@@ -140,11 +156,20 @@ def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _by_phase(row: Row, view: View) -> dict[str, float]:
-    """Hours of a study by phase: of its devices, or of its cores where it had none."""
+def _by_stage(run: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of a run by stage; one stage trains where a recipe has no others. Scoring and the rest lie around."""
+    phases = phase_seconds(run)
+    stages = stage_seconds(run) or {"train": sum(phases.get(name, 0.0) for name in TRAINING)}
+    scoring = phases.get("score", 0.0)
+    rest = sum(phases.values()) - sum(stages.values()) - scoring
+    return {name: value for name, value in (*stages.items(), ("scoring", scoring), ("other", rest)) if value > 0}
+
+
+def _hours(row: Row, view: View, seconds_of: Callable[[Mapping[str, Any]], Mapping[str, float]]) -> dict[str, float]:
+    """Hours of a study by part: of its devices, or of its cores where it had none."""
     hours: dict[str, float] = {}
     for run in (view.runs[k] for k in row.spent if k in view.runs):
         each = (run["world_size"] or 1) * (1 if (run["gpu_seconds"] or 0.0) > 0 else run["threads"] or 1)
-        for name, seconds in phase_seconds(run).items():
+        for name, seconds in seconds_of(run).items():
             hours[name] = hours.get(name, 0.0) + seconds * each / 3600
     return hours

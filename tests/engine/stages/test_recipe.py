@@ -21,6 +21,7 @@ import harness.store
 from harness.cli.parsing import parse
 from harness.cli.run_words import Words
 from harness.engine.context import Context
+from harness.engine.phases import phase_table
 from harness.engine.run import execute
 from harness.engine.session import LocalSession
 from harness.engine.stages import per_image
@@ -128,6 +129,15 @@ def test_killed_in_any_stage_and_resumed_to_the_same_bytes(
     assert "reused" not in run_row(tmp_path, payload)["seconds"], "its own earlier attempt is no other run"
 
 
+def test_seconds_are_told_by_stage(undisturbed: tuple[Path, Payload]) -> None:
+    seconds = run_row(*undisturbed)["seconds"]
+    by_stage = seconds.pop("by_stage")
+    assert list(by_stage) == ["train", "write-cams", "train-segmenter"]
+    assert all(value > 0 for value in by_stage.values())
+    assert sum(by_stage.values()) < sum(seconds.values()), "start, build and scores lie outside"
+    assert "by stage: train " in phase_table({**seconds, "by_stage": by_stage})
+
+
 def test_a_stage_that_is_done_is_not_run_again(
     undisturbed: tuple[Path, Payload], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +215,8 @@ def test_what_a_run_ends_with_early_is_there_for_those_who_go_further(tmp_path: 
     spent, names = {}, {"early": early, "whole": whole, "again": again}
     for name, payload in names.items():
         execute(payload, LocalSession())
-        spent[name] = {phase for phase, seconds in run_row(tmp_path, payload)["seconds"].items() if seconds > 0}
+        seconds = run_row(tmp_path, payload)["seconds"]
+        spent[name] = {phase for phase in seconds if phase != "by_stage" and seconds[phase] > 0}
         folders = sorted(p.parent.name for p in tmp_path.glob("cache/*/done.json"))
         assert len(folders) == (2 if name == "early" else 3), name
     first = {"start", "build", "data", "views", "method", "engine", "checkpoint", "stages", "score"}

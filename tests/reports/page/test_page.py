@@ -91,6 +91,23 @@ def test_charts_hold_the_numbers_of_the_rows(toy_root: Path) -> None:
     assert {t["name"]: sum(t["x"]) for t in stages["data"]}.keys() == {"method", "scoring"}
 
 
+def test_hours_of_a_recipe_of_several_stages_are_told_stage_by_stage(toy: ToyStore) -> None:
+    spent = {"start": 36.0, "method": 3600.0, "stages": 1800.0, "score": 720.0}
+    by_stage = {"train": 2880.0, "write-cams": 1800.0, "train-segmenter": 720.0}
+    for name, seconds in (("cam", {"method": 1800.0, "score": 360.0}), ("irn", {**spent, "by_stage": by_stage})):
+        toy.trial(toy.run(name, name, seconds=json.dumps(seconds)), name)
+        toy.evaluate(name, "segmentation", 10)
+    found = figures(page_of(toy.root))
+    # Two threads; cam, the cheaper one, first.
+    bars = {t["name"]: t["x"] for t in found["By stage"][0]["data"]}
+    assert bars == {
+        "train": pytest.approx([1.0, 1.6]), "write-cams": pytest.approx([0.0, 1.0]),
+        "train-segmenter": pytest.approx([0.0, 0.4]), "scoring": pytest.approx([0.2, 0.4]),
+        "start, build, stopped runs": pytest.approx([0.0, 0.02]),
+    }  # fmt: skip
+    assert {t["name"]: sum(t["x"]) for t in found["toy"][0]["data"]}["method"] == pytest.approx(3.0)
+
+
 def test_curves_meet_their_points(toy: ToyStore) -> None:
     toy.trial(toy.run("a", "a"), "a")
     for rule, swaps, threshold in (("fixed", 24, 0.5), ("held-out", 20, 0.3), ("oracle", 16, 0.2)):
@@ -100,11 +117,27 @@ def test_curves_meet_their_points(toy: ToyStore) -> None:
         for at, n in ((0.2, 16), (0.3, 20), (0.5, 24)) for c, size in ((0, 80), (1, 40))
     ]  # fmt: skip
     toy.store.write("curves", name, frame("curves", rows))
-    line, *points = figures(page_of(toy.root))["CAM"][-1]["data"]
+    text = page_of(toy.root)
+    line, *points = figures(text)["CAM"][-1]["data"]
     assert line["x"] == [0.2, 0.3, 0.5]
     assert line["y"] == pytest.approx([swapped_miou(n) for n in (16, 20, 24)], rel=1e-3)
     at = {p["x"][0]: p["y"][0] for p in points if p["x"] != [None]}
     assert at == pytest.approx(dict(zip(line["x"], line["y"], strict=True)))
+    price = text.partition("Price of choosing a threshold without the reported split: CAM")[2].partition("</table>")[0]
+    assert f"+{swapped_miou(16) - swapped_miou(20):.1f} <small>" in price
+
+
+def test_loss_terms_are_drawn_as_means_over_seeds(toy: ToyStore) -> None:
+    for seed, shift in enumerate((0.0, 1.0)):
+        toy.trial(toy.run(f"k{seed}", "fsr", seed=seed, study="s"), "s", role="final")
+        toy.evaluate(f"k{seed}", "segmentation", 10)
+        rows = [{"key": f"k{seed}", "stage": "train", "step": step, "name": name, "value": at + shift - step / 10}
+                for name, at in (("cls", 2.0), ("seg", 3.0)) for step in range(4)]  # fmt: skip
+        toy.store.write("steps", f"k{seed}", frame("steps", rows))
+    (chart,) = figures(page_of(toy.root))["fsr"]
+    drawn = {t["name"]: (t["x"], t["y"]) for t in chart["data"]}
+    assert drawn["cls"] == ([0, 1, 2, 3], pytest.approx([2.5, 2.4, 2.3, 2.2]))
+    assert drawn["seg"][1] == pytest.approx([3.5, 3.4, 3.3, 3.2])
 
 
 def test_a_tuned_study_shows_optunas_views(tmp_path: Path) -> None:
