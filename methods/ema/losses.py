@@ -32,8 +32,8 @@ def consistency_loss(
 
     No gradient goes to the teacher (sparse_baselines.md 2.3, 2.1).
     `target`: cross-entropy with the teacher's label (hard), the divergence of the two (kl), or that over K as published
-    (kl_mean). `mask`: pixels where the teacher is surer than `tau` count (threshold), all count times the share of
-    pixels of the group, labelled and padded ones too, where it is (share), or all count (none).
+    (kl_mean). `mask`: pixels where the teacher's probability reaches `tau` count (threshold), all count times the share
+    of pixels of the group, labelled and padded ones too, where it does (share), or all count (none).
     Raises ValueError for another target or mask.
     """
     if target not in TARGETS or mask not in MASKS:

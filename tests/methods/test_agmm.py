@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import golden_curves as golden
 import pytest
@@ -10,6 +11,7 @@ import sparse_batches as sparse
 import torch
 from torch.nn import functional as F
 
+from benchmarks.reference import agmm as reference
 from harness.api.method import Progress
 from methods.agmm.config import ABLATIONS, METHOD
 from methods.agmm.gaussian import centroids, gaussian, presence
@@ -47,6 +49,33 @@ def test_a_step_is_the_sum_of_the_operators():
         "gmm_label": 0.125 * second,
         "sep": 0.7 * separation_loss(centre, present),
     }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_released_step_is_the_published_structure():
+    """agmm.md 7.1, 7.2: logits with aligned corners, all else without, sums of centres; one crop without a label, and
+    one with a single pixel in its corner."""
+    method = sparse.make("agmm", "released")
+    data = sparse.batch(method)
+    label = data.label_BHW.clone()
+    label[2:] = 255
+    label[3, -1, -1] = 2
+    found = method.step(dataclasses.replace(data, label_BHW=label), EARLY).losses
+    features, low = method.net.maps(data.views["view1"])
+    logits = F.interpolate(low, label.shape[-2:], mode="bilinear", align_corners=True)
+    expected = reference.losses(features, logits, label, data.extra[TAGS], data.content_BHW)
+    _, present = presence(label, 4)
+    # The reference has the mean of centres; by the definition of 2.4.4 with their sum:
+    total_KD = centroids(features.detach(), label, 4).sum(0)
+    apart = [
+        float((total_KD[i] - total_KD[j]).abs().mean())
+        for i in range(4)
+        for j in range(i)
+        if present.sum(0)[[i, j]].all()
+    ]
+    expected["sep"] = torch.tensor(sum(math.exp(-d * d) for d in apart) / len(apart))
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)

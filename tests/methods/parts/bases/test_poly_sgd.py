@@ -26,6 +26,20 @@ def test_rates_of_irn():
     assert [0.1 * poly(step, 990) for step in (0, 495, 989)] == pytest.approx([0.1, 0.053589, 0.000201], abs=1e-6)
 
 
+def test_rates_of_the_base_of_fsae():
+    """fsae.md 8.6: 40000 steps of batches of 8 are 30 epochs of 1322; from the last of them on the rate stays."""
+    epoch = 10582 // 8
+    horizon = epoch * (40000 // epoch)
+    assert (epoch, horizon) == (1322, 39660)
+    net = nn.Linear(2, 3)
+    optimizer, factor = poly_sgd(
+        [{"params": net.parameters(), "lr": 0.01}], weight_decay=5e-4, momentum=5e-4, total=horizon
+    )
+    assert factor(19830) == pytest.approx(0.5359, abs=5e-5)
+    assert factor(39660) == factor(39999) == factor(39659) == pytest.approx((1 / 39660) ** 0.9)
+    assert optimizer.param_groups[0]["momentum"] == 5e-4
+
+
 def test_groups_keep_their_rates_and_momentum_can_be_real():
     head, body = nn.Linear(1, 1), nn.Linear(1, 1)
     groups = [{"params": body.parameters(), "lr": 0.01}, {"params": head.parameters(), "lr": 0.1}]
