@@ -27,6 +27,14 @@ class Maps:
     fused: bool = True
     """Whether reading sums the scales at the size that is asked for and divides each class by its own maximum (plus
     1e-5), as the field does; False for maps of one scale in [0,1] already."""
+    grain: int = 1
+    """Maps cover the image's size rounded up to multiples of this, pixels, as those of a network that pads its images
+    do: reading resizes them to that and cuts it."""
+
+
+def covered(size: tuple[int, int], grain: int) -> tuple[int, int]:
+    """An image's size (H,W) rounded up to multiples of `grain` pixels."""
+    return -(-size[0] // grain) * grain, -(-size[1] // grain) * grain
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,6 @@ from torch import Tensor
 from methods.parts.ops.map_fusion import fused_maps, mirrored_sum
 
 
-def strided_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Cells of a map of that stride over an image of (H,W) pixels: (H - 1) // stride + 1, and so for W."""
-    return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
-
-
 @torch.no_grad()
 def fused_cam(
     maps: Sequence[Tensor], tags_C: Tensor, size: tuple[int, int], *, crop: tuple[int, int] | None = None

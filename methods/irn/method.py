@@ -16,6 +16,12 @@ class Irn(StageCam):
 
     config: IrnConfig
 
+    @property
+    def grain(self) -> int:
+        """Stride of the deepest map (irn.md 2.2 high_res: 16); networks that resize their images show no more of
+        them."""
+        return self.net.stages.strides[-1] if self.net.stages.pads else 1
+
     def step(self, group: Batch, progress: Progress) -> StepOutput:
         """Loss of one group."""
         logits_BC = self.net.class_maps(group.views["view1"]).mean((2, 3))

@@ -10,15 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.api.images import covered
 from methods.irn.config import IrnConfig
-from methods.irn.maps import strided_size
 from methods.parts.bases.map_rules import MapRules
 from methods.parts.ops.confident_labels import LabelCrf, confident_labels
 from methods.parts.ops.map_fusion import fused_maps
 from methods.parts.ops.random_walk import decided_labels, walked_masks, walked_scores
-
-FINE = 16
-"""Labels are read at the image's size rounded up to multiples of this (irn.md 2.2 high_res)."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,7 @@ class IrnRules(MapRules):
 
     def full(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """CAMs (n,H,W) at image size, in [0,1)."""
-        rows, columns = strided_size(size, FINE)
-        return fused_maps(maps, (FINE * rows, FINE * columns), crop=size)
+        return fused_maps(maps, covered(size, self.grain), crop=size)
 
     def decided(self, full_mHW: Tensor, labels_n: Tensor) -> Tensor:
         return decided_labels(full_mHW, labels_n, background=self.config.cam_background)

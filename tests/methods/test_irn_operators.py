@@ -6,14 +6,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.irn.maps import fused_cam, strided_size
+from harness.api.images import covered
+from methods.irn.maps import fused_cam
 from methods.parts.nets.boundary import DisplacementHead, EdgeHead
+
+
+def strided_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Cells of a map of that stride."""
+    return tuple(side // stride for side in covered(size, stride))
 
 
 def test_sizes_of_the_card():
     """irn.md 8.1."""
     assert strided_size((375, 500), 4) == (94, 125)
-    assert [16 * side for side in strided_size((375, 500), 16)] == [384, 512]
+    assert covered((375, 500), 16) == (384, 512)
 
 
 def test_cam_of_the_card():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.api.images import BACKGROUND, Maps, Written
+from harness.api.images import BACKGROUND, Maps, Written, covered
 from harness.errors import BadInput, Problem
 
 EPS = 1e-5
@@ -42,6 +42,8 @@ def encoded(written: Written) -> tuple[str, bytes]:
     if isinstance(written, Maps):
         arrays = {f"{name}.{n}": np.asarray(one, np.float16) for name, of in written.scales.items()
                   for n, one in enumerate(of)}  # fmt: skip
+        if written.grain != 1:  # left out, files are those of earlier versions
+            arrays["grain"] = np.array(written.grain, np.int16)
         np.savez_compressed(
             buffer,
             allow_pickle=False,
@@ -78,7 +80,7 @@ def read(folder: Path, image_id: str) -> Any:
             scales: dict[str, list[NDArray[np.floating]]] = {}
             for key in sorted((k for k in f.files if "." in k), key=lambda k: (k.split(".")[0], int(k.split(".")[1]))):
                 scales.setdefault(key.split(".")[0], []).append(f[key])
-            return Maps(f["classes"], scales, bool(f["fused"]))
+            return Maps(f["classes"], scales, bool(f["fused"]), int(f["grain"]) if "grain" in f.files else 1)
     except (OSError, ValueError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile) as e:
         raise BadInput(Problem(str(path), f"cannot be read: {str(e).splitlines()[0]:.150}", FIX)) from e
 
@@ -87,15 +89,18 @@ FIX = "remove the stage's folder and run the same command again: it is written a
 
 
 def fuse(maps: Maps, name: str, size: tuple[int, int]) -> torch.Tensor:
-    """The maps (n,H,W) of an image at `size`, float32 in [0,1], in the order of `classes`.
+    """The maps (n,H,W) of an image at its `size`, float32 in [0,1], in the order of `classes`.
 
-    Each scale is resized (bilinear); sums over scales are divided by their own maximum plus 1e-5 (irn.md 2.2, sipe.md
-    2.4), or taken as they are where `fused` is off.
+    Each scale is resized (bilinear) to the size that the maps cover, and cut; sums over scales are divided by their own
+    maximum plus 1e-5 (irn.md 2.2, sipe.md 2.4), or taken as they are where `fused` is off.
     """
-    total = torch.zeros(len(maps.classes), *size)
+    whole = covered(size, maps.grain)
+    total = torch.zeros(len(maps.classes), *whole)
     if len(maps.classes):
         for one in maps.scales[name]:
-            total += F.interpolate(torch.from_numpy(one).float()[None], size, mode="bilinear", align_corners=False)[0]
+            maps_1nhw = torch.from_numpy(one).float()[None]
+            total += F.interpolate(maps_1nhw, whole, mode="bilinear", align_corners=False)[0]
+    total = total[:, : size[0], : size[1]]
     return total / (total.amax((1, 2), keepdim=True) + EPS) if maps.fused else total
 
 
@@ -139,6 +144,7 @@ class ExtraReader:
         found = self.read(image_id)
         if not isinstance(found, Maps):
             return np.asarray(found)
+        found = replace(found, grain=1)  # what travels with an image stands for the whole of it
         name = next(iter(found.scales))
         size = max((tuple(one.shape[1:]) for one in found.scales[name]), default=(1, 1))
         first = int(BACKGROUND in found.classes)

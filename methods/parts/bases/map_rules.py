@@ -35,6 +35,8 @@ class MapRules(ABC):
     config: RecipeKnobs
     crop: int
     """Side of the training input, by which radii are fitted."""
+    grain: int = 1
+    """What the maps cover, as `Maps.grain` has it."""
 
     @abstractmethod
     def labels(self, tags_C: Tensor) -> Tensor:

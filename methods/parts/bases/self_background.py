@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.api.images import covered
 from methods.parts.bases.map_rules import MapRules
 from methods.parts.ops.confident_labels import LabelCrf, self_background_labels
 from methods.parts.ops.map_fusion import fused_maps
@@ -39,7 +40,7 @@ class SelfBackgroundRules(MapRules):
 
     def full(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps (n,H,W) at image size, in [0,1), background first."""
-        return fused_maps(maps, size)
+        return fused_maps(maps, covered(size, self.grain), crop=size)
 
     def behind_background(self, labels_n: Tensor) -> Tensor:
         """Labels of the maps of `full`, of labels of those that were written."""

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.api.images import covered
 from harness.api.method import BuildInfo, Method, OptimizerPlan, Prediction
 from methods.parts.bases.poly_sgd import poly_sgd
 from methods.parts.bases.recipe_knobs import ClassifierKnobs
@@ -45,6 +46,11 @@ class StageCam(Method):
     def frozen(self, stages: Stages) -> int:
         """How many of the stages nothing trains."""
         return FROZEN
+
+    @property
+    def grain(self) -> int:
+        """Written maps are read at an image's size rounded up to multiples of this, pixels, and cut (`Maps.grain`)."""
+        return 1
 
     @abstractmethod
     def localised(self, pair_2B3HW: Tensor, tags_BC: Tensor | None) -> Tensor:
@@ -117,9 +123,10 @@ class StageCam(Method):
         size = (int(images_B3HW.shape[-2]), int(images_B3HW.shape[-1]))
         total: Tensor | None = None
         for maps in self.scale_maps(images_B3HW, tags_BC):
-            one = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+            one = F.interpolate(maps.float(), covered(size, self.grain), mode="bilinear", align_corners=False)
             total = one if total is None else total.add_(one)
         assert total is not None
+        total = total[..., : size[0], : size[1]]
         cam_BCHW = self.scores(total)
         if tags_BC is not None:
             cam_BCHW = cam_BCHW * tags_BC[:, :, None, None]

@@ -38,6 +38,8 @@ class Stages(nn.Module):
     """Channels of the maps."""
     strides: tuple[int, ...]
     """Pixels per cell of the maps."""
+    pads: bool = True
+    """Whether maps cover whole cells beyond an image that has none; False where the image is resized to whole cells."""
     mean: Floats3
     std: Floats3
 
@@ -94,6 +96,8 @@ class TokenStages(Stages):
     Maps have one stride; images are resized to multiples of it. `shapes_vit` has its convolutions of stride 4 as first
     map, and three runs.
     """
+
+    pads = False
 
     def __init__(self, encoder: Encoder):
         super().__init__()

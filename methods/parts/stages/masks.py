@@ -16,7 +16,7 @@ from harness.api.images import ImageInfo, ImageInput
 from methods.parts.bases.boundary_trainer import BoundaryTrainer
 from methods.parts.bases.map_rules import MapRules
 from methods.parts.ops.pseudo import refined_scores
-from methods.parts.stages.refine import label_crf, maps_of
+from methods.parts.stages.refine import label_crf, maps_of, rules_of
 from methods.parts.stages.write_cams import normalised
 
 VERSION = 1
@@ -60,9 +60,10 @@ class MaskWorker:
         return [rules.mask(*one) for one in zip(walked, labels, sizes, strict=True)]
 
     def _plain(self, images: Sequence[ImageInput]) -> list[Tensor]:
-        rules, config, device = self.rules, self.rules.config, self.info.device
+        config, device = self.rules.config, self.info.device
         found = []
         for image in images:
+            rules = rules_of(self.rules, image)
             maps, labels_n = maps_of(image, device)
             pixels, size = image.image_HW3, _size(image)
             if self.refine == "crf":

@@ -30,6 +30,11 @@ def maps_of(image: ImageInput, device: str) -> tuple[list[Tensor], Tensor]:
     return maps, torch.from_numpy(written.classes.astype(np.int64) + 1).to(device)
 
 
+def rules_of(rules: MapRules, image: ImageInput) -> MapRules:
+    """The rules of an image's maps, by what these cover."""
+    return dataclasses.replace(rules, grain=image.inputs[CAMS].grain)
+
+
 def label_crf(rules: MapRules, crf: Any) -> LabelCrf | None:
     """The dense CRF of hard labels that the harness gives a stage (`ImageInfo.crf`), with the knobs' numbers; None
     where there is none, or the knob `label_crf` is off."""
@@ -51,5 +56,5 @@ class LabelWorker:
         maps, labels_n = maps_of(image, self.info.device)
         pixels = image.image_HW3
         size = (int(pixels.shape[0]), int(pixels.shape[1]))
-        found = self.rules.confident(maps, labels_n, size, image=pixels, crf=self.crf)
+        found = rules_of(self.rules, image).confident(maps, labels_n, size, image=pixels, crf=self.crf)
         return found.to(torch.uint8).cpu().numpy()

@@ -45,7 +45,8 @@ class CamWriter:
         first = int(maps[0].shape[1]) - len(tags_C)
         index_n = torch.cat([torch.arange(first, device=tags_C.device), torch.nonzero(tags_C > 0)[:, 0] + first])
         kept = [one[0, index_n].half().cpu().numpy() for one in maps]
-        return Maps((index_n - first).cpu().numpy().astype(np.int16), {NAME: kept})
+        grain = self.network.grain if isinstance(self.network, StageCam) else 1
+        return Maps((index_n - first).cpu().numpy().astype(np.int16), {NAME: kept}, grain=grain)
 
     def _maps(self, pixels_13HW: Tensor, tags_C: Tensor) -> list[Tensor]:
         if isinstance(self.network, StageCam):

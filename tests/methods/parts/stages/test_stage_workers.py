@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api.images import BACKGROUND, ImageInfo, ImageInput, Maps
 from harness.api.method import BuildInfo
-from harness.datasets.io.image_files import encoded, fuse, read
+from harness.datasets.io.image_files import ExtraReader, encoded, fuse, read
 from harness.engine.stages.fan_out import fanned_out, written_by
 from harness.scoring.crf import PRESETS
 from methods.irn.config import IrnConfig
@@ -73,6 +75,47 @@ def test_maps_are_the_network_s_own_at_its_stride(irn: Irn) -> None:
     cam = irn.predict(pixels[None], torch.tensor([[1.0, 0.0, 1.0]]), want=frozenset({"cam"})).cam_BCHW
     assert cam is not None
     assert torch.allclose(fuse(found, "cam", (50, 70)), cam[0, [0, 2]], atol=2e-3)
+
+
+def test_scores_and_labels_read_a_file_alike_and_its_last_cells_reach_beyond_the_image(irn: Irn, tmp_path) -> None:
+    """irn.md 2.2 high_res: 50 x 70 pixels at stride 8 are 7 x 9 cells, which cover 56 x 72."""
+    one = image()
+    written = writer(IrnConfig(), dataclasses.replace(INFO, networks={"network": irn}))(one)
+    assert written.grain == 8
+    suffix, content = encoded(written)
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    stored = read(tmp_path, "a")
+    assert stored.grain == 8
+    maps = [torch.from_numpy(m).float() for m in stored.scales["cam"]]
+    total = sum(F.interpolate(m[None], (56, 72), mode="bilinear", align_corners=False)[0] for m in maps)[:, :50, :70]
+    expected = total / (total.amax((1, 2), keepdim=True) + 1e-5)
+    assert torch.allclose(fuse(stored, "cam", (50, 70)), expected, atol=1e-6)
+    given = dataclasses.replace(one, inputs={"cams": stored})
+    rules = IrnRules(IrnConfig(label_crf=False), 64)
+    score, best = expected.max(0)
+    sure = torch.where(score > 0.3, torch.tensor([1, 3])[best], torch.where(score > 0.05, 255, 0))
+    assert np.array_equal(LabelWorker(rules, INFO)(given), sure.numpy())
+    assert {255} < set(sure.unique().tolist())
+
+
+def test_maps_beyond_the_image_are_cut_by_hand() -> None:
+    """Two cells of 16 pixels over 24: the last pixel lies 15.5 of 16 pixels behind the first centre."""
+    ramp = np.array([[[0.0, 1.0]]], np.float32)
+    maps = Maps(np.array([0], np.int16), {"cam": [ramp]}, grain=16)
+    row = fuse(maps, "cam", (1, 24))[0, 0]
+    assert row[[0, 7, 8, 23]].tolist() == pytest.approx([0, 0, 0.5 / 15.5, 1], abs=2e-5)
+    with np.load(io.BytesIO(encoded(dataclasses.replace(maps, grain=1))[1])) as f:
+        assert "grain" not in f.files
+    extra = ExtraReader(lambda _: maps, 1)("a")
+    assert extra.tolist() == [[[0.0, pytest.approx(1.0, abs=2e-5)]]]
+
+
+def test_a_network_that_resizes_its_images_shows_them_alone() -> None:
+    torch.manual_seed(0)
+    network = Irn(IrnConfig(), dataclasses.replace(BUILD, backbone="shapes_vit", backbone_weights="random")).eval()
+    found = writer(IrnConfig(cam_scales=(1.0,)), dataclasses.replace(INFO, networks={"network": network}))(image())
+    assert found.grain == 1
+    assert Sipe(SipeConfig(), BUILD).grain == 1, "sipe.md 2.4: straight to the image's size"
 
 
 def test_a_background_of_its_own_is_kept_first() -> None:
@@ -186,7 +229,7 @@ def test_walked_masks_are_those_of_walk_and_rule(rules) -> None:
 
 
 def test_maps_over_their_maximum_are_what_files_are_fused_to() -> None:
-    """The rules read a file as the harness does (irn.md 2.2), but for the multiple of 16 that IRN sums at."""
+    """The rules read a file as the harness does (irn.md 2.2)."""
     written = with_maps(blobs(), [0, 2]).inputs["cams"]
     ours = SipeRules(SipeConfig(), 64).full([torch.from_numpy(m) for m in written.scales["cam"]], (64, 80))
     assert torch.allclose(fuse(written, "cam", (64, 80)), ours, atol=1e-6)
