@@ -10,10 +10,12 @@ from harness.cli.helping import subcommand_help, wants_help
 from harness.cli.parsing import main, parse, subcommand
 from harness.clusters.checking import check_cluster, file_system_of
 from harness.clusters.file import read_cluster_file
+from harness.clusters.token import TOKEN, make_token
 from harness.errors import EXIT_DONE, BadInput, Problem, shown
 
 ABOUT = "The file of a Ray cluster, before `ray up` and after the last `ray down`. docs/cluster.md has the whole way."
 SUBCOMMANDS = {
+    "token": "make ~/.ray/auth_token, which all nodes share, where there is none; for you alone",
     "check": "everything that would stop `ray up`: file, token, credentials, region, images, types, quotas, firewall",
     "prepare": "make on AWS what is kept: shared file system, firewall, role of the head; prints the id to fill in",
     "remove": "delete what prepare made, the file system with all that lies in it",
@@ -27,6 +29,9 @@ def run(argv: list[str]) -> int:
         return EXIT_DONE
     name, rest = subcommand(argv, "harness.cluster", SUBCOMMANDS)
     words: ClusterWords = parse(rest, ClusterWords, name).words
+    if name == "token":
+        print(make_token(Path(TOKEN)))
+        return EXIT_DONE
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     file = read_cluster_file(Path(words.file))
     if name == "check":

@@ -57,7 +57,7 @@ shell() {
 
 start_ray() {
   local ray=$project/.venv/bin/ray
-  [ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] || { echo "no token: \`ray get-auth-token --generate\` where \`ray up\` is run" >&2; exit 1; }
+  [ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] || { echo "no token: \`wsss cluster token\` where \`ray up\` is run" >&2; exit 1; }
   chmod 600 "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
   export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
   "$ray" stop > /dev/null

@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": "score a run again, published weights, or another program's masks",
     "predict": "masks of photos",
     "data": "check a dataset, derive weak labels, import CAMs and tags",
-    "cluster": "check the file of a Ray cluster, make and remove what it keeps on AWS",
+    "cluster": "token and file of a Ray cluster, what it keeps on AWS",
     "store": "look after a folder of results, export masks and MLflow",
 }
 FILES = "files"

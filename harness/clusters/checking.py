@@ -10,13 +10,12 @@ from typing import Any
 
 from harness.clusters import aws
 from harness.clusters.file import LOCAL, ClusterFile
+from harness.clusters.token import MAKE, TOKEN
 from harness.errors import BadInput, Problem
 
 UNFILLED = "FILL-IN"
 """What the examples have where a person writes something."""
 NFS_PORT = 2049
-TOKEN = "~/.ray/auth_token"
-TOKEN_FIX = "`ray get-auth-token --generate > /dev/null`"
 _SHARED = re.compile(r"node\.sh shared (\S+)")
 Mapped = Mapping[str, Any]
 
@@ -107,11 +106,11 @@ def _token(where: str, path: Path) -> list[Problem]:
     try:
         mode, size = path.stat().st_mode, len(path.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError):
-        return [Problem(where, f"{path} is not there or cannot be read", TOKEN_FIX)]
+        return [Problem(where, f"{path} is not there or cannot be read", MAKE)]
     if not size:
-        return [Problem(where, f"{path} is empty", f"rm {path}; {TOKEN_FIX}")]
+        return [Problem(where, f"{path} is empty", f"rm {path}; {MAKE}")]
     if stat.S_IMODE(mode) & 0o077:
-        return [Problem(where, f"{path} can be read by others: whoever has it runs code there", f"chmod 600 {path}")]
+        return [Problem(where, f"{path} can be read by others: whoever has it runs code there", MAKE)]
     return []
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.api.method import Batch, Method, OptimizerPlan, Progress
 from harness.engine import checkpoint
+from harness.engine.leaving import NOTICE, Left
 from harness.engine.parallel import barrier, reduce_gradients, reduce_losses, reduce_stats
 from harness.engine.phases import Phases
 from harness.engine.session import Session
@@ -71,7 +72,7 @@ def train(
 
     `make_loader(start_step)` yields this rank's groups for each further step. At each rung
     (`LoopConfig.rungs`) the objective is reported, which `evaluate(steps done)` finds. Raises NonFiniteLoss with step,
-    term and the saved batch.
+    term and the saved batch; Left, with a checkpoint of the step before, where it is told to leave.
     """
     plans = method.optimizers()
     initial = [[g["lr"] for g in plan.optimizer.param_groups] for plan in plans]
@@ -114,10 +115,12 @@ def train(
         with phases.of("method"):
             method.update(reduced, progress)
         done = step + 1
-        rung, due = done in rungs and evaluate is not None, done < config.total and _due(done, config, saved_at, saving)
+        leaves = done < config.total and session.world_size == 1 and NOTICE.told()
+        due = leaves or (done < config.total and _due(done, config, saved_at, saving))
+        rung = done in rungs and evaluate is not None
         if rung or due:
             settle()
-        if done in rungs and evaluate is not None:
+        if rung and evaluate is not None:
             with phases.of("score"):
                 objective = evaluate(done)
                 method.train()
@@ -129,6 +132,8 @@ def train(
                     checkpoint.save_training(config.folder, method, plans, _meta(done, config, result))
                 saved_at = time.perf_counter()
                 saving = saved_at - began
+        if leaves:
+            raise Left(f"told to leave, it wrote a checkpoint at step {done} of {config.total}: no step is lost")
     settle()
     barrier(session)
     return result

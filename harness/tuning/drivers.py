@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from harness.api.spec import resolve
+from harness.engine.leaving import told_by_sigterm
 from harness.engine.session import LocalSession
 from harness.plan.studies import Hooks, Outcome, Record, Study
-from harness.tuning.faults import Execute, attempt
+from harness.tuning.faults import LEFT, Execute, attempt
 from harness.tuning.progress import ProgressDisplay
 from harness.tuning.scheduler import Job, NoJob, Scheduler
 
@@ -26,21 +27,33 @@ def run_studies(
     address: str | None = None,
     retry: str | None = None,
     parallel: int | None = None,
+    room: Callable[[int, float, float], int] | None = None,
     show: bool = True,
 ) -> list[Record]:
     """Runs all studies through Ray Tune and returns their records in the order of closing.
 
     `execute`: `module:function`, called as `execute(payload, session) -> Outcome` inside the workers.
     `address`: a Ray cluster; None starts one on this machine, unless everything is known already.
-    `retry="failed"` runs failed rows again. `parallel` caps the runs at a time below what resources allow.
-    Raises BadInput for studies that cannot run; KeyboardInterrupt, also for SIGTERM, after a clean stop.
+    `retry="failed"` runs failed rows again. `parallel` caps the runs at a time below what resources allow. `room`: runs
+    of so many workers, each with so many CPUs and GPUs, that the cluster holds once all its machines are there.
+    Raises BadInput for studies that cannot run; KeyboardInterrupt for Ctrl-C, after a clean stop, and for SIGTERM once
+    runs have left with a checkpoint.
     """
     root = Path(store_root)
     scheduler, progress = _opened(studies, hooks, root, retry)
     if not scheduler.idle():
         from harness.tuning.ray_driver import run_on_ray
 
-        run_on_ray(scheduler, progress, execute=execute, store_root=root, address=address, parallel=parallel, show=show)
+        run_on_ray(
+            scheduler,
+            progress,
+            execute=execute,
+            store_root=root,
+            address=address,
+            parallel=parallel,
+            room=room,
+            show=show,
+        )
     return scheduler.records
 
 
@@ -81,10 +94,18 @@ def run_in_process(
     with ExitStack() as stack:
         if show:
             stack.enter_context(progress.watching(scheduler, parallel=lambda: 1))
+        notice = stack.enter_context(told_by_sigterm())
         while (job := scheduler.next()) is not NoJob.FINISHED:
             assert isinstance(job, Job), "with one run at a time nothing can be waited for"
             scheduler.begin(job.id)
-            scheduler.finish(job.id, _run(scheduler, job, function, session))
+            outcome = _run(scheduler, job, function, session)
+            if outcome.error_class == LEFT:
+                scheduler.left(job.id)
+                progress.left(job, str(outcome.error_message))
+            else:
+                scheduler.finish(job.id, outcome)
+            if notice.told():
+                raise KeyboardInterrupt
 
 
 def _run(scheduler: Scheduler, job: Job, execute: Execute, session: LocalSession) -> Outcome:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from harness.engine.leaving import Left
 from harness.engine.session import Session
 from harness.errors import BadInput
 from harness.plan.payload import Payload
@@ -25,6 +26,8 @@ PREEMPTED = "preempted"
 """Process, node, GPU or disk were taken away or full: run again for free, at the latest by the same command."""
 NODE = "node"
 """The whole machine went away: a death that says nothing of the run. Stored as preempted."""
+LEFT = "left"
+"""The run was told to leave and has a checkpoint: never stored, it goes on from there."""
 OOM = "oom"
 """Out of memory: run again once with `low_memory`."""
 BAD_INPUT = "bad_input"
@@ -122,6 +125,8 @@ def attempt(execute: Execute, payload: Payload, session: Session, threads: int =
         clean_process(threads)
         try:
             return finite(execute(payload.with_low_memory() if last else payload, session))
+        except Left as left:
+            return Outcome("failed", None, 0.0, LEFT, str(left))
         except Exception as error:
             # A retry must start after this block: the error's frames hold the tensors that filled the memory.
             outcome = failed(error)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from harness.clusters.token import TOKEN
 from harness.errors import EXIT_FAILED, BadInput, Problem
 
 ANSWER_S = 5.0
@@ -37,6 +38,44 @@ def check_head(address: str) -> None:
     why = silence(place) if place is not None else ""
     if why:
         raise BadInput(Problem("address", f"no Ray head answers at {address} ({why})", START))
+
+
+def check_token(address: str) -> None:
+    """Raises BadInput where the head at an address of Ray refuses this machine's token; Ray itself tries for 47 s.
+
+    A `ray://` address is not asked: its port is another one.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError
+
+    gcs = None if address.startswith("ray://") else canonicalize_bootstrap_address(address)
+    if gcs is None:
+        return
+    try:
+        with quiet():
+            GcsClient(address=gcs)
+    except AuthenticationError as error:
+        mode, path = os.environ.get("RAY_AUTH_MODE", "disabled"), os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN)
+        held = "RAY_AUTH_TOKEN" if "RAY_AUTH_TOKEN" in os.environ else path
+        with_what = "no token (RAY_AUTH_MODE is not token)" if mode != "token" else f"the token of {held}"
+        fix = f"RAY_AUTH_MODE=token, and the token of the cluster: {TOKEN} of its head, copied to {TOKEN} here"
+        raise BadInput(Problem("address", f"the Ray head at {gcs} refuses {with_what}", fix)) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While this lasts nothing reaches the process's standard error, not even from C++."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def silence(place: tuple[str, int], timeout: float = ANSWER_S) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from harness.errors import first_line, shown
 from harness.plan.studies import Record
-from harness.tuning.scheduler import Scheduler
+from harness.tuning.scheduler import Job, Scheduler
 
 DEATHS = {
     "oom": "it was ended for the memory that it took, with smaller groups",
@@ -204,6 +204,11 @@ class ProgressDisplay:
         if self._shown:
             why = DEATHS.get(cause, "its process died")
             self._print(f"{study}  {role} {trial}: {why}, the run starts again from its newest checkpoint")
+
+    def left(self, job: Job, why: str) -> None:
+        """Prints that a run has left, and from where it goes on."""
+        if self._shown:
+            self._print(f"{job.study.id}  {job.planned.role} {job.planned.trial}: {why}")
 
     @contextmanager
     def watching(self, scheduler: Scheduler, parallel: Callable[[], int]) -> Iterator[None]:

@@ -18,8 +18,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from harness.errors import BadInput
 from harness.plan.studies import Outcome
-from harness.tuning.faults import PREEMPTED, death_of
+from harness.tuning.faults import LEFT, PREEMPTED, death_of
+from harness.tuning.nodes import UnfitNode, problem_of
 from harness.tuning.restarts import HUNG, Watch
 from harness.tuning.scheduler import Job, NoJob, Scheduler
 
@@ -39,11 +41,16 @@ class Routing(Searcher):
         message: Callable[[Job], dict[str, Any]],
         limit: Callable[[], int],
         say: Callable[[str, str, int, str], None],
+        left: Callable[[Job, str], None] = lambda job, why: None,
+        leaving: Callable[[], bool] = lambda: False,
     ):
-        """`say(study, role, trial, cause)` hears of runs that start again."""
+        """`say(study, role, trial, cause)` hears of runs that start again, `left` of those that were told to leave.
+
+        Once `leaving()` no further job is handed out, and the Tuner ends with the last that has begun.
+        """
         super().__init__(metric="objective", mode="max")
         self._scheduler, self._only, self._message, self._limit = scheduler, only, message, limit
-        self._say = say
+        self._say, self._left, self.leaving = say, left, leaving
         self._jobs: dict[str, int] = {}
         self.deaths: dict[str, tuple[str, str]] = {}
         """By trial that is about to be told as ended in error: of what it died, and Ray's words."""
@@ -51,7 +58,7 @@ class Routing(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The config of the next trial; None while none can start, FINISHED when all are closed."""
-        if self.error is not None:
+        if self.error is not None or self.leaving():
             return Searcher.FINISHED
         if len(self._jobs) >= self._limit():
             return None
@@ -82,10 +89,21 @@ class Routing(Searcher):
             if error or result is None:
                 if self._scheduler.died(job_id, cause, why):
                     self._say(job.study.id, job.planned.role, job.planned.trial, cause)
+            elif (outcome := self._outcome(job_id, result)).error_class == LEFT:
+                self._scheduler.left(job_id)
+                self._left(job, str(outcome.error_message))
             else:
-                self._scheduler.finish(job_id, self._outcome(job_id, result))
+                self._scheduler.finish(job_id, outcome)
         except Exception as failure:
             self.error = failure
+
+    def end(self, error: Exception) -> None:
+        """Ends the sweep with an error; what had failed before stays the reason."""
+        self.error = self.error or error
+
+    def begun(self) -> bool:
+        """Whether any job is in a process by now."""
+        return any(job.begun for job in self._scheduler.jobs())
 
     def job_of(self, trial_id: str) -> int | None:
         """The job that a trial runs."""
@@ -129,6 +147,9 @@ class Rungs(FIFOScheduler):
         error = pickle.loads(Path(path).read_bytes()) if path and Path(path).is_file() else None
         # Tune's own report asks the dead actor for its place, and takes no death but a plain one for an answer.
         trial._default_result_or_future = None
+        if isinstance(error, RayTaskError) and isinstance(error.cause, UnfitNode):
+            node, _, why = str(error.cause).partition(": ")
+            self._search.end(BadInput(problem_of(node, why)))
         if error is not None:
             self._search.deaths.setdefault(trial.trial_id, (death_of(error), str(error)))
 
@@ -139,7 +160,7 @@ class Rungs(FIFOScheduler):
         try:
             goes_on = self._scheduler.report(trial.config["id"], result["reached"] / 100, result["objective"])
         except Exception as error:
-            self._search.error = self._search.error or error
+            self._search.end(error)
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
@@ -160,7 +181,8 @@ class Abort(Stopper):
 
     def stop_all(self) -> bool:
         """Whether all has to end."""
-        return getattr(self, "_search", None) is not None and self._search.error is not None
+        search = getattr(self, "_search", None)
+        return search is not None and (search.error is not None or (search.leaving() and not search.begun()))
 
 
 class Watchdog(Callback):

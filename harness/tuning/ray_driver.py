@@ -7,22 +7,25 @@ import math
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from harness.clusters.token import TOKEN
 from harness.errors import BadInput, Problem
-from harness.tuning.head import START, check_head, watched_head
+from harness.tuning.head import START, check_head, check_token, watched_head
+from harness.tuning.leaving import Leaving, leaving_by_sigterm
+from harness.tuning.nodes import Home, check_nodes, marked
 from harness.tuning.progress import ProgressDisplay
 from harness.tuning.scheduler import Job, Scheduler
 
 Shape = tuple[int, float, float]
 """Workers, CPUs and GPUs of each."""
+Room = Callable[[int, float, float], int]
+"""Runs of a shape that a cluster holds once all its machines are there."""
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -53,21 +56,27 @@ def run_on_ray(
     store_root: Path,
     address: str | None,
     parallel: int | None,
+    room: Room | None,
     show: bool,
 ) -> None:
     """Run what is left. See `harness.tuning.drivers.run_studies`."""
     shapes: dict[Shape, list[str]] = {}
     for study in (state.study for state in scheduler.states):
         shapes.setdefault((study.workers, study.cores_per_run, study.gpus), []).append(study.id)
-    with _runtime(address), _terminated_is_interrupted():
+    with _runtime(address), leaving_by_sigterm(store_root) as leaving:
         import ray
 
         for shape in shapes:
             _check_fits(shape, ray.cluster_resources(), address)
-        for shape, ids in shapes.items():
-            limit = _limit(shape, address, parallel)
-            with progress.watching(scheduler, limit) if show else nullcontext():
-                _tune(scheduler, ids, shape, execute, store_root, limit, progress)
+        with marked(store_root) if address is not None else nullcontext() as home:
+            if home is not None:
+                check_nodes(home)
+            for shape, ids in shapes.items():
+                limit = _limit(shape, address, parallel, room)
+                with progress.watching(scheduler, limit) if show else nullcontext():
+                    _tune(scheduler, ids, shape, execute, store_root, limit, progress, leaving, home)
+                if leaving.told:
+                    raise KeyboardInterrupt
 
 
 def fits(shape: Shape, resources: Mapping[str, float]) -> int:
@@ -78,13 +87,17 @@ def fits(shape: Shape, resources: Mapping[str, float]) -> int:
     return math.floor(min(by_cpu, by_gpu) + 1e-9)
 
 
-def _limit(shape: Shape, address: str | None, parallel: int | None) -> Callable[[], int]:
-    """How many runs may be in flight now; on a cluster one more than fit, so that it scales up."""
+def _limit(shape: Shape, address: str | None, parallel: int | None, room: Room | None) -> Callable[[], int]:
+    """How many runs may be in flight now; on a cluster more than fit, so that it scales up: as many as it holds with
+    all its machines, one more where that is not known."""
+    whole = room(*shape) if room is not None else 0
 
     def limit() -> int:
         import ray
 
-        now = fits(shape, ray.cluster_resources()) + (address is not None)
+        now = fits(shape, ray.cluster_resources())
+        if address is not None:
+            now = max(now + 1, whole)
         return max(1, now if parallel is None else min(now, parallel))
 
     return limit
@@ -113,6 +126,9 @@ def _runtime(address: str | None) -> Iterator[None]:
         # Ray's ports listen on all interfaces: a token that only this runtime knows, and that no file keeps.
         # Ray reads the mode when it is imported; where that has happened, its own default token file must do.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    if address is not None and (len(chosen - {"RAY_AUTH_MODE"}) or Path(TOKEN).expanduser().is_file()):
+        # Who has a token means to use it; Ray turns it on by itself only once it has told so.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
@@ -127,6 +143,8 @@ def _runtime(address: str | None) -> Iterator[None]:
         if address is not None:
             check_head(address)
         try:
+            if address is not None:
+                check_token(address)
             ray.init(
                 address=address or "local",
                 log_to_driver=False,
@@ -147,19 +165,6 @@ def _runtime(address: str | None) -> Iterator[None]:
             os.environ["PYTHONPATH"] = before
 
 
-@contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that everything is shut down on the way out."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _tune(
     scheduler: Scheduler,
     only: Collection[str],
@@ -168,6 +173,8 @@ def _tune(
     store_root: Path,
     limit: Callable[[], int],
     progress: ProgressDisplay,
+    leaving: Leaving,
+    home: Home | None,
 ) -> None:
     """One Tuner over all studies of one shape. Raises what plan or store raised in the meantime."""
     from harness.tuning.janitor import remove_orphans
@@ -182,14 +189,14 @@ def _tune(
     with _scratch_folders(store_root, workers) as (scratch, shared):
 
         def message(job: Job) -> dict[str, Any]:
-            return JobMessage(
-                job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers, str(shared)
-            ).to_config()
+            own = (job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers)
+            return JobMessage(*own, str(shared), str(leaving.file), home).to_config()
 
-        search = Routing(scheduler, frozenset(only), message, limit, progress.restarted)
+        told = (progress.restarted, progress.left, lambda: leaving.told)
+        search = Routing(scheduler, frozenset(only), message, limit, *told)
         try:
             with every_death_is_told():
-                _tuner(scheduler, search, shape, scratch).fit()
+                _tuner(scheduler, search, shape, scratch, home is not None).fit()
         finally:
             if workers > 1:
                 remove_orphans()
@@ -213,10 +220,13 @@ def _scratch_folders(store_root: Path, workers: int) -> Iterator[tuple[Path, Pat
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tuner(scheduler: Scheduler, search: Any, shape: Shape, scratch: Path) -> Any:
+def _tuner(scheduler: Scheduler, search: Any, shape: Shape, scratch: Path, grows: bool) -> Any:
+    import ray
     from ray import tune
+    from ray.autoscaler.v2.sdk import get_cluster_status
 
     from harness.tuning.janitor import Janitor
+    from harness.tuning.launches import LaunchWatch
     from harness.tuning.ray_adapters import Abort, Rungs, Watchdog
     from harness.tuning.ray_worker import DRIVER_CPU, run_trial
 
@@ -224,6 +234,11 @@ def _tuner(scheduler: Scheduler, search: Any, shape: Shape, scratch: Path) -> An
     nested = workers > 1
     resources = {"CPU": DRIVER_CPU} if nested else {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
     callbacks: list[Any] = [Watchdog(scheduler, search), *([Janitor()] if nested else [])]
+    if grows:
+        head = ray.get_runtime_context().gcs_address
+        callbacks.append(
+            LaunchWatch(lambda: get_cluster_status(head), lambda: fits(shape, ray.cluster_resources()), search.end)
+        )
     return tune.Tuner(
         tune.with_resources(run_trial, resources),
         tune_config=tune.TuneConfig(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 import shutil
+import time
 import traceback
 import uuid
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from harness.api.spec import resolve
 from harness.engine.heartbeat import read_heartbeat
+from harness.engine.leaving import MACHINE, NOTICE
 from harness.engine.session import Session
 from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
@@ -34,6 +37,7 @@ from harness.tuning.faults import (
     leave_without_gpu,
     worst,
 )
+from harness.tuning.nodes import Home, UnfitNode, unfit
 from harness.tuning.restarts import Deaths, Position
 
 Trainer: Any = TorchTrainer
@@ -56,16 +60,23 @@ class JobMessage:
     workers: int
     folder: str
     """Shared folder of this run's Train snapshots, removed afterwards."""
+    notice: str
+    """File that the driver makes when its runs are to leave."""
+    home: Home | None = None
+    """On a cluster: what its nodes must have."""
 
     def to_config(self) -> dict[str, Any]:
         """The Tune config that carries the message."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"id": self.id, "message": json.dumps({**values, "payload": self.payload.to_dict()})}
+        values["payload"] = self.payload.to_dict()
+        values["home"] = None if self.home is None else self.home.to_dict()
+        return {"id": self.id, "message": json.dumps(values)}
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> JobMessage:
         """The message of a Tune config."""
         values = json.loads(config["message"])
+        values["home"] = None if values["home"] is None else Home.of(values["home"])
         return cls(**{**values, "rungs": tuple(values["rungs"]), "payload": Payload.from_dict(values["payload"])})
 
     @property
@@ -80,9 +91,29 @@ def run_trial(config: Mapping[str, Any]) -> None:
     leave_without_gpu()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     message = JobMessage.of(config)
+    _refuse_unfit(message.home)
+    _stay_out_of_a_leaving_machine()
+    NOTICE.watch(Path(message.notice), MACHINE)
     outcome = _in_this_actor(message) if message.workers == 1 else _nested(message)
     objective = outcome.objective if outcome.objective is not None else -1.0
     tune.report({"reached": 100 * outcome.reached, "objective": objective, "outcome": json.dumps(outcome.to_dict())})
+
+
+def _refuse_unfit(home: Home | None) -> None:
+    """Raises UnfitNode on a machine that has joined since the sweep began and cannot take its runs."""
+    if home is not None and home.text not in _FIT and (why := unfit(home)):
+        raise UnfitNode(f"{platform.node()}: {why}")
+    _FIT.update({home.text} if home is not None else ())
+
+
+def _stay_out_of_a_leaving_machine() -> None:
+    """Nothing starts on a machine that is about to go: it waits for its end, which costs a run nothing."""
+    while MACHINE.expanduser().exists():
+        time.sleep(1.0)
+
+
+_FIT: set[str] = set()
+"""Marks of the drivers for which this process has looked around already."""
 
 
 def _execute(message: JobMessage, payload: Payload, session: Session) -> Outcome:

@@ -57,7 +57,9 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, pages: Pages | None = Non
             exporter.start()
             stack.callback(exporter.close)
         if words.ray:
-            run_studies(studies, ledger, store_root=store.root, address=words.address, retry=words.retry)
+            cluster = plan.parts[0].cluster
+            room = cluster.holds if cluster is not None and cluster.types else None
+            run_studies(studies, ledger, store_root=store.root, address=words.address, retry=words.retry, room=room)
         else:
             device = "cuda:0" if plan.gpus else "cpu"
             session = LocalSession(device=device)

@@ -138,6 +138,12 @@ class Scheduler:
             self._ready.insert(0, replace(job, payload=payload, begun=False))
             return True
 
+    def left(self, job_id: int) -> None:
+        """Takes back a job that has left its process with a checkpoint; it starts again, for free, when one asks."""
+        with self._lock:
+            job = self.running.pop(job_id)
+            self._ready.insert(0, replace(job, begun=False))
+
     def _heard(self, key: str) -> Mapping[str, Any]:
         return {} if self._root is None else read_heartbeat(self._root, key)
 

@@ -224,6 +224,22 @@ def test_a_token_that_would_not_do_is_said(config, home, spoil, found):
     assert found in said
 
 
+def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert answer(run, ["token"]) == 0
+    token = tmp_path / ".ray/auth_token"
+    made = token.read_text()
+    assert len(made) == 64
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert "a new token" in capsys.readouterr().out
+    token.chmod(0o644)
+    assert answer(run, ["token"]) == 0
+    assert "mode 644; now it is for you alone" in capsys.readouterr().out
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.read_text() == made
+    assert made not in capsys.readouterr().out
+
+
 def test_without_credentials_nothing_else_is_asked(config, home, monkeypatch):
     from botocore.exceptions import NoCredentialsError
 

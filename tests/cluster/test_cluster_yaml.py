@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from harness.clusters.aws import SSM
-from harness.clusters.checking import TOKEN, UNFILLED, file_system_of
+from harness.clusters.checking import UNFILLED, file_system_of
 from harness.clusters.file import read_cluster_file
+from harness.clusters.token import TOKEN
 
 ROOT = Path(__file__).parents[2]
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "docs/cluster/local.yaml"

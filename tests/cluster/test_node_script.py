@@ -109,7 +109,7 @@ def test_ray_starts_with_the_token_and_not_without(node, words, start):
     write(node / "project/.venv/bin/ray", 'echo "$RAY_AUTH_MODE ray $*" >> "$LOG"')
     done, log = run(node, *words)
     assert done.returncode == 1
-    assert "ray get-auth-token --generate" in done.stderr
+    assert "wsss cluster token" in done.stderr
     assert not log
     token = node / ".ray/auth_token"
     token.parent.mkdir()

@@ -1,0 +1,182 @@
+"""`ray up` on three machines, a sweep with a power-off in its middle, `ray down`: `pytest -m cluster tests/cluster`.
+
+The machines are made of this one (`hosts.py`), so it takes root; their environment is that of the tests, seen through
+an overlay. What is typed and what is printed lands in `transcript.txt` in pytest's folder of the test, whose path it
+prints. Minutes on two free cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hosts import Host, Hosts, missing
+
+import harness.store as store
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.prefix) / "bin"
+WORDS = (
+    "methods=pce,ema labels=points data=shapes data.n_train=16 data.n_val=4 data.n_test=4 crop=48 batch=4 group=2 "
+    "iterations=150 checkpoint_every=20 trials=1 seeds=3 threads=2 search=rules gpus=0 mlflow=off"
+)
+SLOW = 10 if os.environ.get("CI") else 40
+"""Seconds of a free machine times this are waited for: hosts share its cores."""
+pytestmark = pytest.mark.cluster
+
+
+class Shell:
+    """The machine that a person types at, and the record of it."""
+
+    def __init__(self, home: Path, record: Path):
+        self.record = record
+        self.env = {
+            "HOME": str(home),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def note(self, text: str) -> None:
+        with self.record.open("a", encoding="utf-8") as file:
+            file.write(text.rstrip() + "\n")
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def end(self, process: subprocess.Popen[str], shown: str, code: int = 0, keep: str = "") -> str:
+        """Waits for a command; records it with those lines that `keep` matches."""
+        said, _ = process.communicate(timeout=60 * SLOW)
+        lines = [line for line in plain(said).splitlines() if not keep or re.search(keep, line)]
+        self.note("\n".join([f"$ {shown}", *lines, ""]))
+        assert process.returncode == code, f"{shown}: rc {process.returncode}\n{said[-6000:]}"
+        return plain(said)
+
+    def run(self, *command: str, code: int = 0, keep: str = "") -> str:
+        return self.end(self.start(*command), " ".join(command).replace(str(BIN) + "/", ""), code, keep)
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\r", "")
+
+
+def wait(what: str, seconds: float, true) -> None:
+    until = time.monotonic() + seconds * SLOW
+    while not true():
+        assert time.monotonic() < until, f"{what}: not within {seconds * SLOW:.0f} s"
+        time.sleep(1.0)
+
+
+def equip(host: Host) -> None:
+    """What a machine of one's own has before `ray up`: Python, uv with its cache, an environment."""
+    lines = [
+        f"export PATH={sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "export UV_OFFLINE=1 UV_LINK_MODE=symlink UV_COMPILE_BYTECODE=0 OMP_NUM_THREADS=1",
+        "export RAY_raylet_start_wait_time_s=600 RAY_gcs_server_request_timeout_seconds=120",
+    ]
+    home = host.root / "root"
+    (home / ".bashrc").write_text("\n".join(lines) + "\n")
+    (home / ".profile").write_text("")
+    (home / ".bash_profile").unlink(missing_ok=True)
+    (home / "wsss-harness").mkdir()
+    (home / "wsss-harness/.venv").symlink_to(sys.prefix)
+
+
+def raylets(hosts: Hosts) -> list[int]:
+    return [h.index for h in hosts.all if h.run("pgrep -x raylet", timeout=120).returncode == 0]
+
+
+def rows(folder: Path) -> list[tuple[str, str]]:
+    if not folder.is_dir():
+        return []
+    return store.load(folder, ["runs"]).runs.select("key", "status").rows()
+
+
+def scores(folder: Path) -> list[tuple[object, ...]]:
+    """Every count of every run."""
+    return sorted(store.load(folder, ["counts"]).counts.rows())
+
+
+@pytest.fixture
+def hosts():
+    if why := missing():
+        pytest.skip(f"hosts cannot be made here: {why}")
+    with Hosts(3) as made:
+        for host in made.all:
+            equip(host)
+        yield made
+
+
+def test_ray_up_a_sweep_with_a_power_off_ray_down(hosts, tmp_path):
+    home, record = tmp_path / "home", tmp_path / "transcript.txt"
+    home.mkdir()
+    shell = Shell(home, record)
+    print(f"transcript: {record}")
+    text = (ROOT / "docs/cluster/local.yaml").read_text()
+    for word, value in {
+        "HEAD-FILL-IN": hosts.all[0].address,
+        "WORKER-1-FILL-IN": hosts.all[1].address,
+        "WORKER-2-FILL-IN": hosts.all[2].address,
+        "USER-FILL-IN": "root",
+        "~/.ssh/id_ed25519": str(hosts.key),
+    }.items():
+        text = text.replace(word, value)
+    file = home / "local.yaml"
+    file.write_text(text)
+    shared = hosts.shared / "results"
+
+    shell.run(str(BIN / "python"), "-m", "harness.cluster", "token")
+    shell.run(str(BIN / "python"), "-m", "harness.cluster", "check", f"file={file}")
+    shell.run(str(BIN / "ray"), "up", "-y", str(file), keep=r"New status|Ray runtime started")
+    wait("Ray on all machines", 30, lambda: raylets(hosts) == [1, 2, 3])
+    shell.note("(Ray runs on all three machines)\n")
+
+    line = f"cd ~/wsss-harness && RAY_AUTH_MODE=token wsss sweep {WORDS} store=/shared/results address=auto"
+    execute = [str(BIN / "ray"), "exec", str(file), line]
+    shown = f"ray exec local.yaml '{line}'"
+
+    hosts.all[1].run("mount -t tmpfs tmpfs /shared", timeout=120)
+    said = shell.end(shell.start(*execute), shown, code=2, keep=r"^(error|    fix)")
+    assert f"node host2 ({hosts.all[1].address}): it does not see the store /shared/results" in said
+    assert len([x for x in said.splitlines() if x.startswith("error:")]) == 1
+    assert rows(shared) == [], "nothing has run"
+    hosts.all[1].run("umount /shared", timeout=120)
+
+    sweep = shell.start(*execute)
+    running: list[str] = []
+
+    def trains_on_a_worker() -> bool:
+        assert sweep.poll() is None, sweep.communicate()[0][-6000:]
+        beats = [json.loads(p.read_text()) for p in shared.glob("work/*/progress.json")]
+        running[:] = [b["host"] for b in beats if b.get("stage") == "train" and 20 <= b.get("step", 0) < 120]
+        return bool(set(running) & {"host2", "host3"})
+
+    wait("a run that trains on a worker", 60, trains_on_a_worker)
+    victim = next(h for h in hosts.all[1:] if f"host{h.index}" in running)
+    victim.kill()
+    shell.note(f"(host{victim.index} is powered off while a run trains on it)\n")
+    said = shell.end(sweep, shown, keep=r"again|died|lost|^ *(pce|ema)|error|failed")
+    done = rows(shared)
+    assert len(done) == len({key for key, _ in done}) == 6, done
+    assert {status for _, status in done} == {"done"}
+
+    shell.run(str(BIN / "ray"), "down", "-y", str(file), keep=r"Destroy|Stopped|stopp|shut|No nodes")
+    alive = [h for h in hosts.all if h is not victim]
+    wait("Ray to be gone", 10, lambda: all(h.run("pgrep -x raylet", timeout=120).returncode for h in alive))
+    shell.note("(no process of Ray is left)")
+
+    again = tmp_path / "undisturbed"
+    own = [str(BIN / "python"), "-m", "harness.sweep", *WORDS.split(), f"store={again}", "ray=off"]
+    shell.run(*own, keep=r"^ *(pce|ema)")
+    assert sorted(rows(again)) == sorted(done)
+    assert scores(again) == scores(shared), "the power-off changed a number"
