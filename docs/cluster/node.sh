@@ -5,6 +5,7 @@
 #   node.sh shell          its commands and the token's mode in every login and in `ray exec`
 #   node.sh head           start Ray here, as the head
 #   node.sh worker HEAD    start Ray here, for the head at the address HEAD
+#   node.sh notice         wait until AWS says that this spot machine goes, then tell the runs on it (worker starts it)
 # Token: ~/.ray/auth_token, the same file on every node.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/../.." && pwd)
@@ -65,11 +66,26 @@ start_ray() {
   "$ray" start "$@" --disable-usage-stats
 }
 
+start_worker() {
+  rm -f ~/.ray/leaving
+  start_ray --address="$1:$port"
+  if grep -qs "Amazon EC2" "${VENDOR:-/sys/devices/virtual/dmi/id/sys_vendor}"; then
+    setsid bash "$project/docs/cluster/node.sh" notice > /dev/null 2>&1 < /dev/null &
+  fi
+}
+
+await_notice() { # AWS says it two minutes before; runs that see the file write a checkpoint and leave
+  [ "$(metadata instance-life-cycle)" = spot ] || return 0
+  until metadata spot/instance-action > /dev/null 2>&1; do sleep "${EVERY:-5}"; done
+  touch ~/.ray/leaving
+}
+
 case ${1:-} in
   shared) mount_shared "${2:?id of the file system}" ;;
   environment) environment ;;
   shell) shell ;;
   head) start_ray --head --port=$port --autoscaling-config="$HOME/ray_bootstrap_config.yaml" ;;
-  worker) start_ray --address="${2:?address of the head}:$port" ;;
-  *) sed -n 2,8p "$0"; exit 2 ;;
+  worker) start_worker "${2:?address of the head}" ;;
+  notice) await_notice ;;
+  *) sed -n 2,9p "$0"; exit 2 ;;
 esac

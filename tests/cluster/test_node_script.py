@@ -25,6 +25,7 @@ def node(tmp_path):
     home, bin_ = tmp_path / "home", tmp_path / "bin"
     (home / "project/docs/cluster").mkdir(parents=True)
     shutil.copy(ROOT / "docs/cluster/node.sh", home / "project/docs/cluster")
+    (home / "vendor").write_text("Somebody Else")
     bin_.mkdir()
     for name, body in STAND_INS.items():
         write(bin_ / name, body)
@@ -40,7 +41,12 @@ def write(path: Path, body: str) -> None:
 def run(home: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     log = home / "log"
     log.unlink(missing_ok=True)
-    env = {"HOME": str(home), "PATH": f"{home.parent / 'bin'}:/usr/bin:/bin", "LOG": str(log)}
+    env = {
+        "HOME": str(home),
+        "PATH": f"{home.parent / 'bin'}:/usr/bin:/bin",
+        "LOG": str(log),
+        "VENDOR": str(home / "vendor"),
+    }
     script = home / "project/docs/cluster/node.sh"
     done = subprocess.run(["bash", script, *words], env=env, capture_output=True, text=True)
     return done, log.read_text().splitlines() if log.exists() else []
@@ -119,6 +125,21 @@ def test_ray_starts_with_the_token_and_not_without(node, words, start):
     assert done.returncode == 0, done.stderr
     assert log == ["token ray stop", f"token ray start {start.format(home=node)} --disable-usage-stats"]
     assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_spot_machine_tells_its_runs_once_aws_says_that_it_goes(node):
+    asked = node / "asked"
+    answers = """case "$*" in *api/token) echo KEY ;; *instance-life-cycle) echo {life} ;;
+*spot/instance-action) echo x >> {asked}; [ "$(wc -l < {asked})" -ge 3 ] || exit 22 ;; *) exit 22 ;; esac"""
+    (node / ".ray").mkdir()
+    write(node.parent / "bin/curl", answers.format(life="on-demand", asked=asked))
+    assert run(node, "notice")[0].returncode == 0
+    assert not (node / ".ray/leaving").exists()
+    write(node.parent / "bin/curl", answers.format(life="spot", asked=asked))
+    write(node.parent / "bin/sleep", "exit 0")
+    assert run(node, "notice")[0].returncode == 0
+    assert (node / ".ray/leaving").exists()
+    assert asked.read_text().count("x") == 3
 
 
 def test_unknown_steps_are_explained(node):

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,20 @@ def equip(host: Host) -> None:
     (home / "wsss-harness/.venv").symlink_to(sys.prefix)
 
 
+def fill_cache(folder: Path) -> None:
+    """Puts into uv's cache what the extra `cluster` needs and the tests' environment lacks: hosts have no network."""
+    uv = [shutil.which("uv") or f"{sys.base_prefix}/bin/uv"]
+    asked = ["export", "--frozen", "--extra", "cluster", "--no-dev", "--no-emit-project", "--no-hashes", "-q"]
+    listed = subprocess.run([*uv, *asked], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    here = {re.sub(r"[-_.]+", "-", d.name).lower() for d in metadata.distributions()}
+    lines = [x for x in listed.splitlines() if "==" in x and x.split("==")[0] not in here]
+    (folder / "lacking.txt").write_text("\n".join(lines))
+    into = ["pip", "install", "-q", "--no-deps", "--python", sys.executable, "--target", str(folder / "lacking")]
+    done = subprocess.run([*uv, *into, "-r", str(folder / "lacking.txt")], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"uv's cache lacks packages and cannot get them: {done.stderr.strip().splitlines()[-1]}")
+
+
 def raylets(hosts: Hosts) -> list[int]:
     return [h.index for h in hosts.all if h.run("pgrep -x raylet", timeout=120).returncode == 0]
 
@@ -108,9 +124,10 @@ def scores(folder: Path) -> list[tuple[object, ...]]:
 
 
 @pytest.fixture
-def hosts():
+def hosts(tmp_path):
     if why := missing():
         pytest.skip(f"hosts cannot be made here: {why}")
+    fill_cache(tmp_path)
     with Hosts(3) as made:
         for host in made.all:
             equip(host)

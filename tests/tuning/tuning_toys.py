@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.api.space import Float, Gap, Space
 from harness.engine.heartbeat import Heartbeat
+from harness.engine.leaving import NOTICE, Left
 from harness.engine.session import Session
 from harness.plan.config import Machine, RunConfig
 from harness.plan.payload import Origin, Payload, PlannedData
@@ -67,6 +68,12 @@ def execute(payload: Payload, session: Session) -> Outcome:
         if not mark.exists():
             mark.write_text("")
             os.kill(os.getpid(), signal.SIGKILL)
+    if act == "leave once" and root is not None and not (root / f"left-{payload.key}").exists():
+        (root / f"stays-{payload.key}").write_text("")
+        while not NOTICE.told():
+            time.sleep(0.05)
+        (root / f"left-{payload.key}").write_text("")
+        raise Left("told to leave at step 3 of 9")
     if act == "die at step 5":
         # Heard at step 5, then gone, as often as it is started.
         Heartbeat(session_root(payload), 0.0).write(key=payload.key, stage="train", step=5, total=9)
