@@ -104,7 +104,9 @@ class Host:
         sh("ip", "netns", "add", self._net)
         sh("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._net)
         sh("ip", "link", "set", self._link, "master", BRIDGE, "up")
-        for words in (f"addr add {self.address}/24 dev eth0", "link set eth0 up", "link set lo up"):
+        # Ray finds a machine's own address by its route to the internet, which leads nowhere here.
+        up = (f"addr add {self.address}/24 dev eth0", "link set eth0 up", "link set lo up")
+        for words in (*up, f"route add default via {NETWORK}.1"):
             sh("ip", "-n", self._net, *words.split())
         options = (
             "PermitRootLogin=yes", "PasswordAuthentication=no", "UsePAM=no", f"ListenAddress={self.address}",
@@ -174,7 +176,7 @@ class Hosts:
     def __enter__(self) -> Hosts:
         try:
             self.shared.mkdir()
-            # sshd of the outer machine need not run, but its folder and keys are those of every host.
+            # No sshd of the outer machine runs, but its folder and keys are those of every host.
             Path("/run/sshd").mkdir(exist_ok=True)
             sh("ssh-keygen", "-A")
             sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
