@@ -60,5 +60,5 @@ METHOD = MethodSpec(
     title="IRN: CAMs walked along learned class boundaries, CVPR 2019, and a segmenter on their masks",
     variants=("default", "released"),
     ablations=ABLATIONS,
-    version=1,
+    version=2,
 )
