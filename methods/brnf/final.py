@@ -16,15 +16,15 @@ from methods.parts.ops.prototypes import background_cam
 
 
 @torch.no_grad()
-def added_maps(method: Brnf, pixels_13HW: Tensor, tags_1C: Tensor, seed_Chw: Tensor | None) -> Tensor:
-    """The maps (K,h,w) in [0,1] that the knob `final` names, of an image and its mirror; absent classes 0.
+def added_maps(method: Brnf, pair: tuple[Tensor, Tensor, Tensor], tags_1C: Tensor, seed_Chw: Tensor | None) -> Tensor:
+    """The maps (K,h,w) in [0,1] that the knob `final` names, of what the network's `maps` gives of an image and its
+    mirror; absent classes 0.
 
     A seed without gate stays as it is. Raises ValueError for `final=seed` without `seed_Chw`.
     """
     config = method.config
     if config.final == "prototype":
         raise ValueError("final=prototype adds nothing")
-    pair = method.net.maps(torch.cat([pixels_13HW, pixels_13HW.flip(-1)]))
     maps_1Chw, side_1Dhw = (one[:1] + one[1:].flip(-1) for one in (pair[0], pair[2]))
     grid = side_1Dhw.shape[-2:]
     valid_1K11 = torch.cat([torch.ones_like(tags_1C[:, :1]), tags_1C], dim=1)[:, :, None, None].float()

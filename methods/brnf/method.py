@@ -21,7 +21,7 @@ from methods.brnf.densities import Classifier, Density, Pixels, SeedGate, pixels
 from methods.brnf.flow_optimiser import FiniteAdam
 from methods.brnf.knobs import SEED, BrnfConfig
 from methods.brnf.losses import calibration_loss, guidance_loss
-from methods.parts.bases.prototype_net import Localised, SipeNet, localise
+from methods.parts.bases.prototype_net import Localised, SipeNet, located
 from methods.parts.bases.schedules import power_adamw
 from methods.parts.bases.stage_cam import StageCam
 from methods.parts.nets.stage_classifier import FROZEN
@@ -237,14 +237,13 @@ class Brnf(StageCam):
         """Prototype CAM (B,K,h,w) of images and mirrors."""
         if tags_BC is None:
             tags_BC = torch.ones(pair_2B3HW.shape[1], self.info.num_classes, device=pair_2B3HW.device)
+        return self.located(self.net.maps(pair_2B3HW.flatten(0, 1)), tags_BC)
+
+    def located(self, pair: tuple[Tensor, Tensor, Tensor], tags_BC: Tensor) -> Tensor:
+        """`localised`, of what the network's `maps` gives of images and, behind them, their mirrors."""
         config = self.config
-        return localise(
-            self.net,
-            pair_2B3HW,
-            tags_BC,
-            seed_features=config.seeds_infer,
-            background_factor=config.background_factor,
-        )[1]
+        how = {"seed_features": config.seeds_infer, "background_factor": config.background_factor}
+        return located(pair, tags_BC, **how)[1]
 
     def scores(self, maps_BLHW: Tensor) -> Tensor:
         """Scores of the classes beside the background's own map."""

@@ -16,7 +16,7 @@ from methods.brnf.final import added_maps
 from methods.brnf.knobs import BrnfConfig
 from methods.brnf.method import Brnf
 from methods.parts.bases.self_background import SelfBackgroundRules
-from methods.parts.ops.map_fusion import fused_maps, rescaled
+from methods.parts.ops.map_fusion import fused_maps, mirrored_pairs, rescaled
 from methods.parts.stages.masks import MaskWorker
 from methods.parts.stages.refine import LabelWorker
 from methods.parts.stages.write_cams import NAME, normalised
@@ -51,12 +51,19 @@ class FinalMaps:
         largest = self.network.config.long_max * self.info.crop
         pixels_13HW = rescaled(pixels_13HW, min(1.0, largest / max(pixels_13HW.shape[2:])))
         index_n = torch.cat([torch.zeros(1, dtype=torch.int64), torch.nonzero(tags_C.cpu() > 0)[:, 0] + 1])
-        maps = [one[0, index_n] for one in self.network.scale_maps(pixels_13HW, tags_C[None])]
+        maps, whole = [], None
+        scales = self.config.cam_scales
+        for scale, pair_213HW in zip(scales, mirrored_pairs(pixels_13HW, scales), strict=True):
+            pair = self.network.net.maps(pair_213HW.flatten(0, 1))
+            whole = pair if scale == 1 else whole
+            maps.append(self.network.located(pair, tags_C[None])[0, index_n])
+        if whole is None:
+            whole = self.network.net.maps(torch.cat([pixels_13HW, pixels_13HW.flip(-1)]))
         grid = (max(int(m.shape[1]) for m in maps), max(int(m.shape[2]) for m in maps))
         total_nhw = sum(F.interpolate(m[None].float(), grid, mode="bilinear", align_corners=False)[0] for m in maps)
         assert isinstance(total_nhw, Tensor)
         seeds = next(iter(image.inputs.values()), None)
-        added_nhw = added_maps(self.network, pixels_13HW, tags_C[None], None if seeds is None else self._seed(seeds))
+        added_nhw = added_maps(self.network, whole, tags_C[None], None if seeds is None else self._seed(seeds))
         scaled = F.interpolate(added_nhw[None, index_n], grid, mode="bilinear", align_corners=False)[0]
         maps.append(self.config.final_weight * total_nhw.amax((1, 2), keepdim=True) * scaled)
         kept = [one.half().cpu().numpy() for one in maps]

@@ -205,18 +205,19 @@ def test_what_is_added_to_written_maps_is_in_range_and_of_the_tags(final: str) -
     method.f1.seen_K.fill_(100)
     method.eval()
     image = seeded(method, 0).views["view1"][:1]
+    pair = method.net.maps(torch.cat([image, image.flip(-1)]))
     seed = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0))
-    found = added_maps(method, image, torch.tensor([[1.0, 0.0, 1.0]]), seed)
+    found = added_maps(method, pair, torch.tensor([[1.0, 0.0, 1.0]]), seed)
     assert found.shape[0] == 4
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     assert not found[2].any()
     assert found[[1, 3]].any()
     if final == "seed":
         method.f2.known_K.zero_()
-        ungated = added_maps(method, image, torch.tensor([[1.0, 0.0, 1.0]]), seed)
+        ungated = added_maps(method, pair, torch.tensor([[1.0, 0.0, 1.0]]), seed)
         assert torch.allclose(ungated[1], over_maximum(seed)[0], atol=1e-5)
         with pytest.raises(ValueError, match="needs the base's maps"):
-            added_maps(method, image, torch.tensor([[1.0, 0.0, 1.0]]), None)
+            added_maps(method, pair, torch.tensor([[1.0, 0.0, 1.0]]), None)
 
 
 @pytest.mark.parametrize("base", ["full", "pce"])

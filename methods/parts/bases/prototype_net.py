@@ -7,7 +7,7 @@ D channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -131,10 +131,16 @@ def _fit(maps_BDhw: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps_BDhw, size, mode="bilinear", align_corners=False)
 
 
+def localise(network: SipeNet, pair_23HW: Tensor, tags_C: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
+    """`located` of one scale of an image, whose mirror is the pair's second (sipe.md 2.4), or of images of one size,
+    (2,B,3,H,W) with tags (B,C)."""
+    with torch.no_grad():
+        return located(network.maps(pair_23HW.reshape(-1, *pair_23HW.shape[-3:])), tags_C, **how)
+
+
 @torch.no_grad()
-def localise(
-    network: SipeNet,
-    pair_23HW: Tensor,
+def located(
+    pair: tuple[Tensor, Tensor, Tensor],
     tags_C: Tensor,
     *,
     background_factor: float = 0.5,
@@ -143,15 +149,14 @@ def localise(
     present_only: bool = False,
     map_factor: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """CAM and IS-CAM, (K,h,w) each, of one scale of an image, whose mirror is the pair's second (sipe.md 2.4); of
-    images of one size, (2,B,3,H,W) with tags (B,C), they are (B,K,h,w).
+    """CAM and IS-CAM, (K,h,w) each, of an image with tags (C), or (B,K,h,w) of images with tags (B,C): of what
+    `SipeNet.maps` gives of images and, behind them, their mirrors.
 
     Class maps and features of both are summed, the mirror's turned back. As published, seeds come from the
     hierarchical features and the CAM is not masked by the tags, so that absent classes may win cells, which then
     are no seeds.
     """
     tags_BC = tags_C[None] if tags_C.ndim == 1 else tags_C
-    pair = network.maps(pair_23HW.reshape(-1, *pair_23HW.shape[-3:]))
     maps, deep, hierarchical = (x[: len(tags_BC)] + x[len(tags_BC) :].flip(-1) for x in pair)
     size = (int(hierarchical.shape[2]), int(hierarchical.shape[3]))
     valid_BK11 = torch.cat([torch.ones_like(tags_BC[:, :1]), tags_BC], dim=1).to(maps.dtype)[:, :, None, None]
