@@ -37,5 +37,4 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         values["cam_threshold"] = 0.5
     else:
         values["card_iterations"] = knobs["card_iterations"] = STEPS[card][0]
-    smoke = 80 if family == "shapes" else 60
-    return recipe_preset(family, tier, knobs, steps=STEPS, smoke_iterations=smoke, shapes_iterations=60, **values)
+    return recipe_preset(family, tier, knobs, steps=STEPS, smoke_iterations=60, shapes_smoke=80, **values)

@@ -11,4 +11,11 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     small = small_knobs(family, tier, tags=True)
     if family == "shapes":
         small |= {"w_seg": 0.2}
-    return sized_preset(family, tier, {**card_knobs(family), **small}, smoke_iterations=140, lab_iterations=300)
+    return sized_preset(
+        family,
+        tier,
+        {**card_knobs(family), **small},
+        smoke_iterations=140,
+        lab_iterations=300,
+        shapes_smoke=100,
+    )

@@ -23,4 +23,4 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     """The knobs of one dataset family and tier, at the sizes of `cam`; there is one variant."""
     small = tier != "paper" or family == "shapes"
     knobs = {**(SMALL if small else {}), **(SHAPES if family == "shapes" else {})}
-    return sized_preset(family, tier, knobs, smoke_iterations=140, lab_iterations=300)
+    return sized_preset(family, tier, knobs, smoke_iterations=140, lab_iterations=300, shapes_smoke=100)

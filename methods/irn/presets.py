@@ -34,8 +34,8 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         tier,
         knobs,
         steps=STEPS,
-        smoke_iterations=160 if family == "shapes" else 80,
-        shapes_iterations=80,
+        smoke_iterations=80,
+        shapes_smoke=160,
         card_iterations=STEPS[card][0],
         cam_threshold=CAM_THRESHOLD,
     )

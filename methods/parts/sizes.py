@@ -18,7 +18,9 @@ SHAPES_DECODER = "deeplabv3plus"
 CARD_ITERATIONS = {"voc": 20000, "coco": 80000}
 """T of the card, by family."""
 SPARSE_SMOKE = 80
-"""Steps of the methods of sparse labels at tier smoke: a run of the slowest, `ema`, takes about 40 core-seconds."""
+"""Steps of the methods of sparse labels at tier smoke."""
+SPARSE_SHAPES_SMOKE = 66
+"""On `shapes`: a run of the slowest, `ema`, takes about 40 core-seconds."""
 CAM_THRESHOLD = {"voc": 0.5, "coco": 0.45}
 PSEUDO_HIGH = {"voc": 0.7, "coco": 0.65}
 WARMUP_STEPS = 1500
@@ -78,12 +80,13 @@ def sized_preset(
     *,
     smoke_iterations: int,
     lab_iterations: int,
-    shapes_iterations: int | None = None,
+    shapes_smoke: int | None = None,
 ) -> Preset:
     """A preset with the sizes that cam, full and fsr share: crop, batch, backbone, iterations, scoring.
 
-    On `shapes` every tier has its crop of 96, batch of 16 and backbone; lab and paper only train longer: 4 and 20 times
-    `shapes_iterations`, or what smoke has. Raises ValueError for an unknown tier.
+    On `shapes` every tier has its crop of 96, batch of 16 and backbone; lab and paper only train longer, 4 and
+    20 times `smoke_iterations`; smoke has `shapes_smoke` of them there, where it is given. Raises ValueError for an
+    unknown tier.
     """
     card = card_family(family)
     common: dict[str, Any] = {
@@ -102,7 +105,7 @@ def sized_preset(
             crop=96,
             batch=16,
             group=16,
-            iterations=smoke_iterations if tier == "smoke" else (shapes_iterations or smoke_iterations) * longer,
+            iterations=(tier == "smoke" and shapes_smoke) or smoke_iterations * longer,
             **repeats,
             **common,
         )
@@ -123,10 +126,13 @@ def sized_preset(
     return Preset(backbone=VIT_TINY, crop=96, batch=16, group=16, iterations=smoke_iterations, **common)
 
 
-def supervised_preset(family: str, tier: str, smoke_iterations: int = 160) -> Preset:
-    """The preset of methods whose one loss is cross-entropy on labelled pixels: sparse labels or masks."""
+def supervised_preset(family: str, tier: str, smoke_iterations: int = 160, shapes_smoke: int | None = None) -> Preset:
+    """The preset of methods whose one loss is cross-entropy on labelled pixels: sparse labels or masks. Iterations as
+    of `sized_preset`."""
     small = small_knobs(family, tier, tags=False)
     if small and family != "shapes":
         small |= LAB_SUPERVISED
     knobs = {"warmup": card_knobs(family)["warmup"], **small}
-    return sized_preset(family, tier, knobs, smoke_iterations=smoke_iterations, lab_iterations=300)
+    return sized_preset(
+        family, tier, knobs, smoke_iterations=smoke_iterations, lab_iterations=300, shapes_smoke=shapes_smoke
+    )

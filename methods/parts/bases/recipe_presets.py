@@ -31,7 +31,7 @@ def recipe_preset(
     *,
     steps: Mapping[str, tuple[int, int]],
     smoke_iterations: int,
-    shapes_iterations: int | None = None,
+    shapes_smoke: int | None = None,
     paper_segmenter: bool = False,
     **values: Any,
 ) -> Preset:
@@ -54,7 +54,7 @@ def recipe_preset(
             knobs,
             smoke_iterations=smoke_iterations,
             lab_iterations=300,
-            shapes_iterations=shapes_iterations,
+            shapes_smoke=shapes_smoke,
         )
         values["search_from"] = LATE if smoke else ""
         backbone = SHAPES_CNN if family == "shapes" else sized.backbone

@@ -14,7 +14,7 @@ from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset, knob
 from harness.errors import Problem
 from methods.parts.knobs import DecoderKnobs, SegmenterKnobs, between, list_of, not_negative, one_of, positive
-from methods.parts.sizes import SPARSE_SMOKE, sized_preset, supervised_preset
+from methods.parts.sizes import SPARSE_SHAPES_SMOKE, SPARSE_SMOKE, sized_preset, supervised_preset
 from methods.parts.views.sparse_knobs import SparseViewKnobs
 
 SPARSE_LABELS = ("points", "scribbles", "clicks20", "clicks50", "clicks100", "blocks", "coarse")
@@ -135,7 +135,14 @@ def sparse_preset(family: str, tier: str) -> Preset:
     Raises ValueError for an unknown tier.
     """
     if family == "shapes" or tier != "paper":
-        small = sized_preset(family, tier, plain_knobs(family, tier), smoke_iterations=SPARSE_SMOKE, lab_iterations=300)
+        small = sized_preset(
+            family,
+            tier,
+            plain_knobs(family, tier),
+            smoke_iterations=SPARSE_SMOKE,
+            lab_iterations=300,
+            shapes_smoke=SPARSE_SHAPES_SMOKE,
+        )
         return dataclasses.replace(small, decoder="deeplabv3plus")
     if family == "cityscapes":
         sizes: dict[str, Any] = {"crop": 721, "batch": 12, "group": 4, "iterations": CITYSCAPES_ITERATIONS}
