@@ -242,8 +242,8 @@ class Brnf(StageCam):
     def located(self, pair: tuple[Tensor, Tensor, Tensor], tags_BC: Tensor) -> Tensor:
         """`localised`, of what the network's `maps` gives of images and, behind them, their mirrors."""
         config = self.config
-        how = {"seed_features": config.seeds_infer, "background_factor": config.background_factor}
-        return located(pair, tags_BC, **how)[1]
+        _, is_cam = located(pair, tags_BC, seed_features=config.seeds_infer, background_factor=config.background_factor)
+        return is_cam
 
     def scores(self, maps_BLHW: Tensor) -> Tensor:
         """Scores of the classes beside the background's own map."""
