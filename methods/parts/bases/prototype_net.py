@@ -7,7 +7,7 @@ D channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -131,11 +131,29 @@ def _fit(maps_BDhw: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps_BDhw, size, mode="bilinear", align_corners=False)
 
 
-def localise(network: SipeNet, pair_23HW: Tensor, tags_C: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
+def localise(
+    network: SipeNet,
+    pair_23HW: Tensor,
+    tags_C: Tensor,
+    *,
+    background_factor: float = 0.5,
+    seed_features: str = "H",
+    mask_cam: bool = False,
+    present_only: bool = False,
+    map_factor: float = 1.0,
+) -> tuple[Tensor, Tensor]:
     """`located` of one scale of an image, whose mirror is the pair's second (sipe.md 2.4), or of images of one size,
     (2,B,3,H,W) with tags (B,C)."""
     with torch.no_grad():
-        return located(network.maps(pair_23HW.reshape(-1, *pair_23HW.shape[-3:])), tags_C, **how)
+        return located(
+            network.maps(pair_23HW.reshape(-1, *pair_23HW.shape[-3:])),
+            tags_C,
+            background_factor=background_factor,
+            seed_features=seed_features,
+            mask_cam=mask_cam,
+            present_only=present_only,
+            map_factor=map_factor,
+        )
 
 
 @torch.no_grad()
