@@ -37,8 +37,6 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
-    # A busy machine needs longer than Ray's 30 s to start its own processes.
-    "RAY_raylet_start_wait_time_s": "180",
     # A stopped trial cleans up before its actor takes the next one.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     # An actor that is used again for trial after trial keeps what each thread's heap once held: glibc's many heaps

@@ -84,7 +84,6 @@ def equip(host: Host) -> None:
     lines = [
         f"export PATH={sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "export UV_OFFLINE=1 UV_LINK_MODE=symlink UV_COMPILE_BYTECODE=0 OMP_NUM_THREADS=1",
-        "export RAY_raylet_start_wait_time_s=600 RAY_gcs_server_request_timeout_seconds=120",
     ]
     home = host.root / "root"
     (home / ".bashrc").write_text("\n".join(lines) + "\n")
