@@ -61,9 +61,15 @@ start_ray() {
   [ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] || { echo "no token: \`wsss cluster token\` where \`ray up\` is run" >&2; exit 1; }
   chmod 600 "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
   export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-  "$ray" stop > /dev/null
   ulimit -n 65536 2> /dev/null || true
-  "$ray" start "$@" --disable-usage-stats
+  local try
+  for try in 1 2 3; do
+    "$ray" stop > /dev/null
+    # Ray gives itself 30 s, which a machine that is busy with its own boot exceeds.
+    "$ray" start "$@" --disable-usage-stats && return
+  done
+  echo "Ray did not start here in three tries: its logs are in /tmp/ray/session_latest/logs" >&2
+  exit 1
 }
 
 start_worker() {

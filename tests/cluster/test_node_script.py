@@ -142,6 +142,21 @@ def test_a_spot_machine_tells_its_runs_once_aws_says_that_it_goes(node):
     assert asked.read_text().count("x") == 3
 
 
+def test_ray_is_started_again_where_its_first_start_takes_too_long(node):
+    (node / ".ray").mkdir()
+    (node / ".ray/auth_token").write_text("a" * 64)
+    body = 'echo "$1" >> "$LOG"; [ "$1" = stop ] || [ "$(grep -c start "$LOG")" -ge {at} ]'
+    write(node / "project/.venv/bin/ray", body.format(at=3))
+    done, log = run(node, "head")
+    assert done.returncode == 0, done.stderr
+    assert log == ["stop", "start"] * 3
+    write(node / "project/.venv/bin/ray", body.format(at=4))
+    done, log = run(node, "head")
+    assert done.returncode == 1
+    assert log == ["stop", "start"] * 3
+    assert "did not start here in three tries" in done.stderr
+
+
 def test_unknown_steps_are_explained(node):
     done, _ = run(node, "sharde")
     assert done.returncode == 2
