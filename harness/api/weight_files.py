@@ -41,7 +41,7 @@ class WeightFile:
 
 
 def read_weights(path: Path, where: str = "weights") -> WeightFile:
-    """The state dict of a `.pth` or safetensors file, whatever holds it. Nothing in it is run.
+    """The state dict of a `.pth` or safetensors file, told by its bytes, whatever holds it. Nothing in it is run.
 
     Raises BadInput, under the word `where`, for a file that is missing, damaged or none of weights, that holds other
     objects than tensors, or several networks of names that are not known.
@@ -51,14 +51,19 @@ def read_weights(path: Path, where: str = "weights") -> WeightFile:
     try:
         with open(path, "rb") as f:
             start = f.read(64)
-        if path.suffix == ".safetensors":
+        safe = _is_safetensors(start, path.stat().st_size)
+        if safe or (path.suffix == ".safetensors" and not start.startswith((_ZIP, _PICKLE))):
             return WeightFile(load_file(path))
         if not start.startswith((_ZIP, _PICKLE)):
             raise BadInput(Problem(where, f"{path} is no weights file: {_what(start)}", "download it again"))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as f:  # by its name torch may take it for something else
+            content = torch.load(f, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         found = f"{path.name} holds more than tensors, which is not run: {_blocked(e)}"
-        fix = "save its state dict alone where you trust it: torch.save(torch.load(path)['state_dict'], new)"
+        fix = (
+            f"where you trust it, save its state dict alone: torch.save(torch.load({path.name!r}, weights_only=False)"
+            "['state_dict'], 'weights.pth'), or ['model'], or .state_dict() of a whole network"
+        )
         raise BadInput(Problem(where, found, fix)) from e
     except SafetensorError as e:
         found = f"{path} is no safetensors file: {_what(start)}"
@@ -102,6 +107,11 @@ def _tails(name: str) -> list[str]:
 
 def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    """Whether a file begins as one of safetensors: eight bytes with the length of its header, then the header."""
+    return start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") < size
 
 
 def _what(start: bytes) -> str:

@@ -134,11 +134,12 @@ def _values(words: EvaluateWords, mode: str) -> list[Problem]:
     else:
         problems += crf_problems(words.crf)
     problems += inference_problems(words.scales, words.flip, words.fusion)
-    if mode in ("preds", "cams") and not words.name:
+    if mode in ("preds", "cams") and not (words.name or "").strip():
         problems.append(Problem("name", "is not given", "name the row that the leaderboard shows: name=MyMethod"))
     if mode == "weights" and not words.method:
         problems.append(Problem("method", "is not given", "name the method that the weights are of: method=fsr"))
-    wrong = {"preds": ("cam",), "cams": ("segmentation",)}.get(mode, ())
-    if words.target in wrong:
-        problems.append(Problem("target", f"{words.target} cannot come from {mode}=", f"leave it out, or not {wrong}"))
+    wrong, other = {"preds": ("cam", "cams"), "cams": ("segmentation", "preds")}.get(mode, (None, ""))
+    if wrong is not None and words.target == wrong:
+        fix = f"leave it out, or give the folder as {other}="
+        problems.append(Problem("target", f"{words.target} cannot come from {mode}=", fix))
     return problems

@@ -74,14 +74,21 @@ def _labelled(layout: Layout) -> list[str]:
 
 
 def _other_background(layout: Layout) -> list[Problem]:
-    """A warning where the first name means the background but is not the one word that makes it so."""
-    first = layout.class_names[0]
-    if first == BACKGROUND or first.strip("_- ").casefold() not in (BACKGROUND, "bg"):
+    """A warning where a name means the background but is not the one word, or not on the one line, for it."""
+    names = layout.class_names
+    at = next((i for i, name in enumerate(names) if name.strip("_- #").casefold() in (BACKGROUND, "bg")), None)
+    if at is None or names[0] == BACKGROUND:
         return []
-    found = (
-        f"the first class name is {first!r}, not {BACKGROUND!r}: label 0 is taken for a class, not for the background"
-    )
-    return [Problem(str(layout.root), found, f"write {BACKGROUND!r} in the file of class names, if that is meant")]
+    if at:
+        found = f"{names[at]!r} is the name of label {at}, not of 0: it is taken for a class, as {names[0]!r} is"
+        fix = f"write {BACKGROUND!r} on the first line, where it is label 0; a title or comment is a line too many"
+    else:
+        found = (
+            f"the first class name is {names[0]!r}, not {BACKGROUND!r}: label 0 is taken for a class, not for the "
+            "background"
+        )
+        fix = f"write {BACKGROUND!r} in the file of class names, if that is meant"
+    return [Problem(str(layout.root), found, fix)]
 
 
 class Folder(FileDataset):

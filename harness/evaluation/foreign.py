@@ -17,10 +17,11 @@ from harness.datasets.disk.foreign_files import arrays_of, checked_maps, read_la
 from harness.datasets.disk.together import judge_palettes
 from harness.datasets.io.images import merged
 from harness.datasets.io.reading import read_many
+from harness.datasets.tools.fitting_labels import Pairs, judge_labels, pairs_of
 from harness.datasets.tools.fitting_maps import MapFile, judge_maps
 from harness.engine.inference.counting import Scored, map_curve
 from harness.errors import BadInput, Problem
-from harness.scoring.confusion import image_counts
+from harness.scoring.confusion import confusion_and_missed, counts_from_confusion
 
 USUAL_THRESHOLD = 0.5
 """Background score of `protocol=fixed`: the VOC value of fsr.md and toco.md."""
@@ -33,6 +34,7 @@ class Counted:
     scored: Scored | None
     maps: MapFile | None = None
     facts: MaskFacts | None = None
+    pairs: Pairs | None = None
     problems: tuple[Problem, ...] = ()
 
 
@@ -55,7 +57,9 @@ class Counter:
         try:
             if self.grid is None:
                 labels_HW, facts = read_labels(path, truth.shape, self.dataset, self.colours)
-                return Counted(image_counts(labels_HW, truth, self.dataset.num_labels), facts=facts)
+                conf_KK, missed_K = confusion_and_missed(labels_HW, truth, self.dataset.num_labels)
+                counts = counts_from_confusion(conf_KK, missed_K)
+                return Counted(counts, facts=facts, pairs=pairs_of(conf_KK, missed_K))
             classes, scores, listed = arrays_of(path, self.dataset.num_classes)
             held = MapFile.of(path, classes, scores, listed)
             maps = checked_maps(path, classes, scores, self.dataset)
@@ -88,6 +92,10 @@ def count(
     if facts:
         folder = str(counter.files[ids[0]].parent)
         unfit, warnings = judge_palettes(facts, counter.dataset.class_names, folder)
+        pairs = {i: one.pairs for i, one in zip(ids, found, strict=True) if one.pairs is not None}
+        numbers = judge_labels(counter.dataset, pairs, folder)
+        # A palette of another order explains numbers of another order.
+        unfit, warnings = unfit or numbers[0], [*warnings, *numbers[1]]
     problems = [problem for one in found for problem in one.problems]
     if unfit or problems:
         raise BadInput(unfit or merged(problems))

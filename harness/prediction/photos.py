@@ -19,8 +19,9 @@ from harness.datasets import open_dataset, opener_of
 from harness.datasets.acdc.volumes import read_images, volume_shape
 from harness.datasets.disk.naming import Names
 from harness.datasets.folder import BACKGROUND
+from harness.datasets.io.class_files import class_names
 from harness.datasets.io.images import IMAGE_SUFFIXES, orientation_of, read_image, some_of
-from harness.datasets.io.listing import class_names, field_id, read_ids
+from harness.datasets.io.listing import field_id, read_ids
 from harness.errors import BadInput, Problem
 from harness.files import digest_of
 

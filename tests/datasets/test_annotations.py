@@ -206,6 +206,17 @@ def test_everything_that_is_wrong_is_told_at_once(root: Path) -> None:
         assert told.count(found) == 1, told
 
 
+def test_masks_that_nobody_made_are_not_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = content(0, *IMAGES)
+    for one in given["annotations"]:
+        one["segmentation"] = {"size": [WIDTH, HEIGHT], "counts": [0, HEIGHT * WIDTH]}
+    (root / "own.json").write_text(json.dumps(given))
+    assert main(["check", "data=folder", f"data.root={root}", "data.annotations=own.json"]) == 1
+    text = capsys.readouterr().out
+    assert f"run lengths for size [{WIDTH}, {HEIGHT}], the image has [{HEIGHT}, {WIDTH}]; likewise 2 more\n" in text
+    assert "there is no such file" not in text
+
+
 def test_wrong_words_and_files_are_named(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "cut.json").write_text((root / "own.json").read_text()[:-30])
     assert refusal(root, "cut.json")[0].found.startswith("no whole JSON file")

@@ -85,7 +85,8 @@ def annotated(root: str | None, given: str, problems: list[Problem], warnings: l
     folders = []
     for one in own:
         folders.append(_made(base, one, class_of, images, set(every), problems, warnings))
-        masks |= {i: f"{folders[-1]}/{i}.png" for i in one.numbers if i in set(every)}
+        if (base / folders[-1]).is_dir():  # else the annotations say why; files that nobody wrote are not asked for
+            masks |= {i: f"{folders[-1]}/{i}.png" for i in one.numbers if i in set(every)}
     name = f"{base.name} with annotations {some_of(one.path.name for one in own)}"
     return Layout(base, folders[0], names, lists, has_masks, images, masks, name)
 
@@ -102,9 +103,8 @@ def _paths(given: str, base: Path) -> dict[str, Path]:
         return below
     several = [part.strip() for part in given.split(",") if part.strip()] if "," in given else [given]
     if len(several) > len(SPLITS):
-        raise BadInput(
-            Problem(WORD, f"{len(several)} files", "one, or one each for train, val and test, in this order")
-        )
+        fix = "one, or one each for train, val and test, in this order"
+        raise BadInput(Problem(WORD, f"{len(several)} files", fix))
     problems, found = [], []
     for text in several:
         try:

@@ -16,8 +16,9 @@ from harness.api.images import Maps
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.facts import MaskFacts, facts_of
 from harness.datasets.disk.together import misplaced
+from harness.datasets.io.absent import of_other_names
 from harness.datasets.io.archives import read_npz, read_plain_npy
-from harness.datasets.io.images import read_index
+from harness.datasets.io.images import read_index, some_of
 from harness.errors import BadInput, Problem
 
 MASKS = (".png",)
@@ -44,20 +45,32 @@ def files_there(
     that is not there."""
     if not folder.is_dir():
         raise BadInput(Problem(word, f"{folder} is no folder", f"give the folder of {' or '.join(suffixes)} files"))
-    found, missing = {}, []
-    for image_id in ids:
-        stems = dict.fromkeys((image_id, image_id.replace("/", "~")))
-        path = next((p for s in stems for x in suffixes if (p := folder / f"{s}{x}").is_file()), None)
-        if path is None:
-            missing.append(image_id)
-        else:
-            found[image_id] = path
+    ids = tuple(ids)
+    found = {image_id: path for image_id in ids if (path := _file_of(folder, image_id, suffixes)) is not None}
+    missing = [image_id for image_id in ids if image_id not in found]
     if not missing:
         return found, []
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    names = ", ".join(missing[:5]) + more
+    told = f"{folder} has no file for {len(missing)} images: {', '.join(missing[:5])}{more}"
     fix = f"one {' or '.join(suffixes)} an image, named by its id, / as ~{instead}"
-    return found, [Problem(word, f"{folder} has no file for {len(missing)} images: {names}", fix)]
+    if not found and (below := _below(folder, missing, suffixes)):
+        told, fix = f"{told}; they lie in {below.name}", f"{word}={below}"
+    elif not found and (others := of_other_names(folder, missing, suffixes)):
+        names, fix = others
+        told += f"; {len(names)} files {some_of(names, 3)} are there instead"
+    return found, [Problem(word, told, fix)]
+
+
+def _file_of(folder: Path, image_id: str, suffixes: tuple[str, ...]) -> Path | None:
+    stems = dict.fromkeys((image_id, image_id.replace("/", "~")))
+    endings = (*suffixes, *(suffix.upper() for suffix in suffixes))
+    return next((path for s in stems for x in endings if (path := folder / f"{s}{x}").is_file()), None)
+
+
+def _below(folder: Path, ids: list[str], suffixes: tuple[str, ...]) -> Path | None:
+    """A folder in `folder` that has the files of all these images."""
+    inner = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    return next((path for path in inner if all(_file_of(path, image_id, suffixes) for image_id in ids)), None)
 
 
 def read_labels(
@@ -95,7 +108,7 @@ def arrays_of(path: Path, known: int) -> tuple[NDArray, NDArray, bool]:
     `.npz`: `classes` (n,), foreground indices from 0, and `cam` (n,h,w); `.npy`: (C,h,w), every class in order.
     Raises BadInput for pickled objects, and for archives that are damaged, encrypted or larger than any CAM.
     """
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         held = read_npz(path, ("classes", "cam"), _LAYOUT)
         return held["classes"], held["cam"], True
     content = read_plain_npy(path)

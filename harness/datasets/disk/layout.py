@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from harness.api.dataset import Dataset
 from harness.datasets.io.absent import missing
+from harness.datasets.io.class_files import class_names
 from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
-from harness.datasets.io.listing import class_names, disjoint, files_of, is_plain, read_ids, root_folder
+from harness.datasets.io.listing import disjoint, files_of, is_plain, read_ids, root_folder
 from harness.errors import BadInput, Problem
 
 D = TypeVar("D", bound=Dataset)

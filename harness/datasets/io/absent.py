@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,16 +30,18 @@ def missing(
     found = f"{len(absent)} listed ids have no {what}: {some_of(absent)}"
     if all(os.path.splitext(image_id)[1].lower() in IMAGE_SUFFIXES for image_id in absent):
         fix = "write the ids in the lists without suffix"
+    elif all(_first_word(image_id) in known for image_id in absent):
+        fix = "write the id alone on each line of the lists, without quotes and without anything behind it"
     # Where most are there the others are missing, whatever else lies beside them.
     elif 2 * len(absent) > len(ids) and (
-        others := _of_other_names(folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES)
+        others := of_other_names(folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES)
     ):
         names, fix = others
         found += f"; {len(names)} files {some_of(names, 3)} are there instead"
     problems.append(Problem(str(folder), found, fix))
 
 
-def _of_other_names(folder: Path, ids: Iterable[str], suffixes: tuple[str, ...]) -> tuple[list[str], str] | None:
+def of_other_names(folder: Path, ids: Iterable[str], suffixes: tuple[str, ...]) -> tuple[list[str], str] | None:
     """Files that lie where those of these ids should, under names that are not read, and what to do about them."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
@@ -53,13 +56,31 @@ def _of_other_names(folder: Path, ids: Iterable[str], suffixes: tuple[str, ...])
             text = "masks must be PNG, JPEG changes labels: export them anew as index PNGs from where they were drawn"
         elif suffixes == MASK_SUFFIXES:
             text = f"{ending} is not read: save masks as index PNGs"
-        else:
+        elif suffixes == IMAGE_SUFFIXES:
             text = f"{ending} is not read: save the images as .png (or .jpg), 8 bits a channel"
+        else:
+            text = f"{ending} is not read here: {' or '.join(suffixes)} is"
         return other, text
-    tails = [name for name in names if name.lower().endswith(suffixes) and _begins_with(name, wanted)]
-    if tails:
+    read = [name for name in names if name.lower().endswith(suffixes)]
+    spelt = {_spelling(image_id) for image_id in wanted}
+    if alike := [name for name in read if _spelling(os.path.splitext(name)[0]) in spelt]:
+        return (
+            alike,
+            "case, or the form of accents (NFC, NFD), differs: write the ids as the files are named",
+        )
+    if tails := [name for name in read if _begins_with(name, wanted)]:
         return tails, f"name each file <id>{suffixes[0]}, or write whole names without suffix into the lists"
     return None
+
+
+def _spelling(name: str) -> str:
+    """A name without what differs between file systems: case, and how accents are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _first_word(line: str) -> str:
+    """The first of several words or columns on a line, without quotes."""
+    return line.replace(",", " ").replace(";", " ").split()[0].strip("\"'") if line.strip(" ,;") else line
 
 
 def _begins_with(name: str, ids: set[str]) -> bool:

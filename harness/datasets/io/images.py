@@ -27,11 +27,20 @@ _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _FORMATS = ("JPEG", "PNG")
 _RENEW = "copy or download the file again"
 _INDEX = "save the mask as a one-channel 8-bit PNG of label numbers (palette or grey), 255 = ignore"
-_DETAIL = re.compile(r"(?<=wrong palette: ).*|\d+(, \d+)*(, \.\.\.)?")
+_DETAIL = re.compile(r"(?<=wrong palette: ).*|\d+(, \d+)*(, \.\.\.)?|'[^']*'(, '[^']*')*(, \.\.\.)?")
 """What differs between files of the same fault."""
 MAX_PIXELS = 1 << 26
 """More is no photo of these datasets: a damaged header, or a file made to fill the memory."""
 ORIENTATION_TAG = 0x0112
+_OTHERS = (
+    (re.compile(rb"RIFF....WEBP", re.S), "a WebP picture"),
+    (re.compile(rb"GIF8"), "a GIF"),
+    (re.compile(rb"BM"), "a BMP"),
+    (re.compile(rb"II\*\0|MM\0\*"), "a TIFF"),
+    (re.compile(rb"....ftyp(heic|heix|mif1|msf1|avif)", re.S), "a HEIC or AVIF picture"),
+)
+"""Pictures that come under the names of others."""
+_NO_PICTURE = re.compile(rb"\s*(<|\{|version https://git-lfs)", re.S)
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -137,8 +146,8 @@ def merged(problems: Iterable[Problem]) -> list[Problem]:
         alike.setdefault((_DETAIL.sub("#", problem.found), problem.fix), []).append(problem)
     out = []
     for first, *others in alike.values():
-        names = some_of([Path(other.where).name for other in others], 4)
-        more = f"; likewise {len(others)} more: {names}" if others else ""
+        names = some_of(dict.fromkeys(Path(o.where).name for o in others if o.where != first.where), 4)
+        more = f"; likewise {len(others)} more{': ' * bool(names)}{names}" if others else ""
         out.append(Problem(first.where, first.found + more, first.fix))
     return out
 
@@ -244,6 +253,16 @@ def _raw_mode(image: Image.Image) -> str:
     return args if isinstance(args, str) else str(args[0]) if args else ""
 
 
+def _unidentified(start: bytes) -> tuple[str, str]:
+    """What a file that is neither JPEG nor PNG is, by its first bytes, and what to do about it."""
+    kind = next((what for magic, what in _OTHERS if magic.match(start)), None)
+    if kind is not None:
+        return f"{kind}, neither JPEG nor PNG", "save it as an 8-bit PNG; a photo may be a JPEG too"
+    if _NO_PICTURE.match(start):
+        return "text, neither JPEG nor PNG: what a failed download leaves", "download the file again"
+    return "neither JPEG nor PNG, or its header is damaged", _RENEW
+
+
 def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool = True) -> T:
     try:
         data: Any = io.BytesIO(plain_bytes(path)) if whole else checked_plain(path)
@@ -259,7 +278,7 @@ def _decoded(path: str | Path, decode: Callable[[Image.Image], T], whole: bool =
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotPlain) as error:
         raise BadInput(unopened(str(path), error)) from error
     except Image.UnidentifiedImageError as error:
-        raise BadInput(Problem(str(path), "neither JPEG nor PNG, or its header is damaged", _RENEW)) from error
+        raise BadInput(Problem(str(path), *_unidentified(plain_bytes(path, 64)))) from error
     # Decoders raise almost any class on damaged bytes (struct.error, SyntaxError, zlib.error, ...): all mean the
     # same here, and the cause stays attached.
     except Exception as error:

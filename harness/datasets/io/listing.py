@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from harness.api.vocabulary import IGNORE
 from harness.datasets.io.images import IMAGE_SUFFIXES, some_of
 from harness.datasets.io.opening import plain_bytes
 from harness.errors import BadInput, Problem
@@ -205,43 +204,6 @@ def subfolders(folder: Path, problems: list[Problem]) -> Iterator[Path]:
             problems.append(link_out(entry.path, "folder"))
         else:
             yield Path(entry.path)
-
-
-def class_names(base: Path, mask_folder: str, classes: str | None, problems: list[Problem]) -> tuple[str, ...]:
-    """Names of the label values from `classes`, or found in `base` (design section 3); () where no file names them."""
-    if classes is not None:
-        path = Path(classes).expanduser()
-        if not path.is_file():
-            problems.append(
-                Problem(
-                    "data.classes",
-                    f"{classes}: there is no such file",
-                    "a text file with one class name per line, label 0 first",
-                )
-            )
-            return ()
-        folder = path.parent
-    else:
-        folder = base
-        existing = [p for p in (base / f"classes_{mask_folder}.txt", base / "classes.txt") if p.exists()]
-        if not existing:
-            return ()
-        path = existing[0]
-    lines = read_lines(path, folder, problems)
-    if lines is None:
-        return ()
-    names = [line.strip() for line in lines]
-    while names and not names[-1]:
-        names.pop()
-    fix = "one name per line, label 0 first"
-    if not 0 < len(names) <= IGNORE:
-        problems.append(Problem(str(path), f"{len(names)} class names, 1 to {IGNORE} expected", fix))
-    if "" in names:
-        problems.append(Problem(str(path), f"line {names.index('') + 1} is empty: later labels would shift", fix))
-    twice = [name for name, count in Counter(names).items() if count > 1 and name]
-    if twice:
-        problems.append(Problem(str(path), f"names given twice: {some_of(twice)}", "give each label its own name"))
-    return tuple(names)
 
 
 def is_plain(name: str) -> bool:

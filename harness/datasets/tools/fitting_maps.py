@@ -40,21 +40,27 @@ class MapFile:
     classes: tuple[int, ...] | None
     size: tuple[int, int] | None
     """None for a file without maps."""
+    lit: bool = True
+    """Whether anything in the maps is above zero."""
 
     @classmethod
     def of(cls, path: Path, classes: NDArray[Any], maps: NDArray[Any], listed: bool) -> MapFile:
         """Of what `foreign_files.arrays_of` found, whether or not the maps are sound."""
         whole = listed and classes.ndim == 1 and classes.dtype.kind in "iu"
         size = (int(maps.shape[1]), int(maps.shape[2])) if maps.ndim == 3 and len(maps) else None
-        return cls(str(path), tuple(classes.tolist()) if whole else None, size)
+        lit = maps.dtype.kind in "fuib" and bool((maps > 0).any())
+        return cls(str(path), tuple(classes.tolist()) if whole else None, size, lit)
 
 
 def judge_maps(dataset: Dataset, files: Mapping[str, MapFile]) -> tuple[list[Problem], list[Problem]]:
     """Errors and warnings on map files by image id, of which images without mask or tags are left out.
 
     Errors: classes that fit the true tags once they are moved by one or put in another order, maps that fit their
-    images once they are transposed. A warning: classes of most files that are not the true tags.
+    images once they are transposed. A warning: classes of most files that are not the true tags, or nothing above zero
+    in most.
     """
+    if dark := _dark(dataset, files):
+        return [], [dark]
     tags = _tags(dataset, [i for i, file in files.items() if file.classes])
     errors: list[Problem] = []
     warnings: list[Problem] = []
@@ -132,6 +138,18 @@ def odd_sizes(dataset: Dataset, files: Mapping[str, MapFile]) -> list[Problem]:
     )
     found += f"{height} of {width} ({some_of(odd, 4)})"
     return [Problem(files[odd[0]].where, found, "write the maps of the whole image, at any resolution, rows first")]
+
+
+def _dark(dataset: Dataset, files: Mapping[str, MapFile]) -> Problem | None:
+    """A warning where most files of images that show a class have no map, or nothing above zero in any."""
+    without = [i for i, file in files.items() if not file.lit]
+    if len(without) <= MOST * len(files):
+        return None
+    missed = [i for i, true in _tags(dataset, without).items() if true]
+    if len(missed) <= MOST * len(files):
+        return None
+    found = f"{len(missed)} of {len(files)} files hold nothing above zero, though their images show classes"
+    return Problem(files[missed[0]].where, found, "write the CAMs again; nothing above zero is background everywhere")
 
 
 def _tags(dataset: Dataset, ids: list[str]) -> dict[str, set[int]]:

@@ -33,6 +33,8 @@ MAPS = ("attn_highres", "IS_CAM", "high_res", "hr_cam", "highres", "cam")
 """Names of the maps in the field's dicts, the finest first: CLIP-ES, SIPE, IRN and SFC, others."""
 WITH_BACKGROUND = ("IS_CAM",)
 """Maps whose first one is the background, with key 0: SIPE's."""
+NUMBERS = "fiub"
+"""Kinds of arrays that may be maps."""
 ROUNDING = 1e-2
 """How far maps of a half-precision normalisation may leave [0,1]."""
 
@@ -75,7 +77,10 @@ def import_cams(
     problems: list[Problem] = []
     files = files_of(source, (".npy",), problems, "cams=<folder of .npy files>")
     if files is not None and not files:
-        problems.append(Problem(str(source), "no .npy files in it", "cams=<folder of .npy files>"))
+        npz = any(path.suffix.lower() == ".npz" for path in source.iterdir())
+        as_they_are = "its .npz files need no import where they hold classes and cam: harness.evaluate cams="
+        fix = f"{as_they_are}{source}" if npz else "cams=<folder of .npy files>"
+        problems.append(Problem(str(source), "no .npy files in it", fix))
     if problems or files is None:
         raise BadInput(problems)
     names = Names(ids)
@@ -167,8 +172,8 @@ class _Converter:
     def kept(self, image_id: str) -> MapFile:
         """What an earlier call converted, as the file that it is of."""
         with np.load(target(self.out, image_id)) as made:
-            size = made["cam"].shape[1:]
-            return MapFile(str(self.source / self.files[image_id]), tuple(made["classes"].tolist()), size)
+            cam, classes = made["cam"], tuple(made["classes"].tolist())
+            return MapFile(str(self.source / self.files[image_id]), classes, cam.shape[1:], bool(cam.any()))
 
     def __call__(self, image_id: str) -> tuple[list[Problem], MapFile | None]:
         """What is wrong with the file, and what it holds, where that can be read."""
@@ -176,7 +181,8 @@ class _Converter:
         file = None
         try:
             keys, maps = keys_and_maps(read_npy(path), str(path))
-            file = MapFile(str(path), tuple(keys), (maps.shape[1], maps.shape[2]) if keys else None)
+            lit = bool((maps > 0).any())
+            file = MapFile(str(path), tuple(keys), (maps.shape[1], maps.shape[2]) if keys else None, lit)
             classes, cam = sound_maps(keys, maps, str(path), self.num_classes, normalise=self.normalise)
             _save(target(self.out, image_id), classes, cam, self._origin(image_id))
         except BadInput as error:
@@ -190,6 +196,8 @@ class _Converter:
 def keys_and_maps(content: Any, where: str) -> tuple[list[int], NDArray[Any]]:
     """Class numbers as written, without background, and their maps (n,h,w). Raises BadInput for an unknown layout."""
     fix = "one of the layouts of CLIP-ES, SIPE, IRN/SFC and MCTformer; see docs/data.md"
+    if isinstance(content, np.ndarray) and content.ndim == 3:
+        fix = "maps (C,h,w) of all foreground classes need no import: harness.evaluate cams= reads them as they are"
     if not isinstance(content, dict):
         raise BadInput(Problem(where, f"{_kind(content)}, a dict of maps expected", fix))
     return _by_name(content, where, fix) if "keys" in content else _by_class(content, where, fix)
@@ -232,7 +240,7 @@ def _by_name(content: Mapping[Any, Any], where: str, fix: str) -> tuple[list[int
     maps = content[name]
     if keys == [-1]:  # CLIP-ES where nothing was found
         return [], np.zeros((0, 1, 1), np.float32)
-    if maps.ndim != 3 or maps.dtype.kind not in "fiu":
+    if maps.ndim != 3 or maps.dtype.kind not in NUMBERS:
         raise BadInput(Problem(where, f"{name} of shape {maps.shape} and type {maps.dtype}", fix))
     if name in WITH_BACKGROUND and keys[:1] == [0] and len(keys) == len(maps):
         return [key - 1 for key in keys[1:]], maps[1:]
@@ -248,11 +256,17 @@ def _by_class(content: Mapping[Any, Any], where: str, fix: str) -> tuple[list[in
     try:
         keys = [int(key) for key in content]
     except ValueError as error:
-        raise BadInput(Problem(where, f"keys {some_of(map(str, content))}", fix)) from error
+        found = f"keys {some_of(map(repr, content))}, class numbers expected"
+        raise BadInput(
+            Problem(where, found, "foreground classes are numbered from 0 in the dataset's order")
+        ) from error
     maps = list(content.values())
-    shapes = {m.shape for m in maps if isinstance(m, np.ndarray) and m.ndim == 2 and m.dtype.kind in "fiu"}
-    if maps and (len(shapes) != 1 or any(not isinstance(m, np.ndarray) or m.shape not in shapes for m in maps)):
-        raise BadInput(Problem(where, "maps of several shapes, or no maps at all", fix))
+    for one in maps:
+        if not isinstance(one, np.ndarray) or one.ndim != 2 or one.dtype.kind not in NUMBERS:
+            what = f"{_kind(one)} and type {one.dtype}" if isinstance(one, np.ndarray) else _kind(one)
+            raise BadInput(Problem(where, f"{what} for a class, a map (h,w) of numbers expected", fix))
+    if len({one.shape for one in maps}) > 1:
+        raise BadInput(Problem(where, "maps of several shapes", fix))
     return keys, np.stack(maps) if maps else np.zeros((0, 1, 1), np.float32)
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.datasets import open_dataset
+from harness.datasets.disk.foreign_files import MASKS, find_files
 from harness.datasets.tools import checking
 from harness.errors import BadInput, Problem
 
@@ -50,6 +51,45 @@ def test_masks_with_more_in_their_names_are_told(voc_folder: Maker, tail: str) -
     problem = problems(root, "SegmentationClass")[0]
     assert f"; 12 files a0{tail}.png, a1" in problem.found
     assert problem.fix.startswith("name each file <id>.png")
+
+
+@pytest.mark.parametrize(
+    ("in_list", "on_disk"), [("b\u00e4r{}", "ba\u0308r{}"), ("im{}", "IM{}")], ids=["accents", "case"]
+)
+def test_names_that_are_spelt_otherwise_are_told(voc_folder: Maker, in_list: str, on_disk: str) -> None:
+    root = voc_folder(lists={s: [in_list.format(f"{s}{n}") for n in range(4)] for s in ("train", "test")})
+    renamed(root, "JPEGImages", lambda p: on_disk.format(p.stem.removeprefix(in_list.format(""))) + ".jpg")
+    (problem,) = problems(root, "JPEGImages")
+    assert problem.found.startswith("8 listed ids have no image")
+    assert "8 files" in problem.found
+    assert problem.fix.startswith("case, or the form of accents (NFC, NFD), differs")
+
+
+@pytest.mark.parametrize("line", ["{} 1", '"{}"', "{},{}", "{};-1"])
+def test_more_than_the_id_on_a_line_is_told(voc_folder: Maker, line: str) -> None:
+    root = voc_folder()
+    for path in (root / "ImageSets/Segmentation").iterdir():
+        path.write_text("".join(line.format(i, i) + "\n" for i in path.read_text().split()))
+    (problem,) = problems(root, "JPEGImages")
+    assert problem.fix == "write the id alone on each line of the lists, without quotes and without anything behind it"
+
+
+def test_files_of_another_program_are_looked_for_nearby(tmp_path: Path) -> None:
+    def said(name: str) -> Problem:
+        with pytest.raises(BadInput) as caught:
+            find_files(tmp_path / name, ["a", "b"], MASKS, "preds")
+        return caught.value.problems[0]
+
+    for name in ("low/a.png", "low/b.png", "up/a.PNG", "up/b.PNG", "jpeg/a.jpg", "tail/a_pred.png", "in/deep/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in/deep/b.png").touch()
+    for name in ("low", "up"):
+        assert [p.stem for p in find_files(tmp_path / name, ["a", "b"], MASKS, "preds").values()] == ["a", "b"]
+    assert said("jpeg").fix.startswith("masks must be PNG")
+    assert said("tail").found.endswith("; 1 files a_pred.png are there instead")
+    assert said("in").fix == f"preds={tmp_path}/in/deep"
+    assert find_files(Path(said("in").fix.removeprefix("preds=")), ["a", "b"], MASKS, "preds").keys() == {"a", "b"}
 
 
 def test_where_most_files_are_there_the_others_are_missing(voc_folder: Maker) -> None:
@@ -103,4 +143,4 @@ def test_wrong_strokes_and_points_are_told_once_too(voc_folder: Maker) -> None:
 def test_a_tiff_by_another_ending_is_no_picture(voc_folder: Maker) -> None:
     root = voc_folder()
     Image.new("RGB", (32, 24)).save(root / "JPEGImages/a0.jpg", format="TIFF")
-    assert "neither JPEG nor PNG" in report(root).errors[0].found
+    assert report(root).errors[0].found == "a TIFF, neither JPEG nor PNG"

@@ -82,6 +82,21 @@ def test_a_few_files_that_differ_are_predictions_and_many_are_a_warning(dataset:
     assert warning.found.startswith("4 of 4 files lack a class that their image shows (v1 has ")
 
 
+def test_nothing_above_zero_is_a_warning_unless_the_images_show_nothing(dataset: FileDataset, tmp_path: Path) -> None:
+    dark = {i: MapFile(file.where, file.classes, SIZE, lit=False) for i, file in files(dataset).items()}
+    errors, (warning,) = judge_maps(dataset, dark)
+    assert warning.found == "5 of 5 files hold nothing above zero, though their images show classes"
+    assert not errors
+    few = files(dataset) | {i: dark[i] for i in ("v0", "v1")}
+    assert judge_maps(dataset, few) == ([], [])
+    for image_id in dark:
+        Image.fromarray(np.zeros(SIZE, np.uint8)).save(dataset.layout.root / f"SegmentationClass/{image_id}.png")
+    empty = open_dataset("folder", root=str(dataset.layout.root))
+    assert judge_maps(empty, dark) == ([], [])
+    zeros = np.zeros((1, 6, 8), np.float32)
+    assert [MapFile.of(tmp_path, np.array([0]), maps, True).lit for maps in (zeros, zeros + 0.1)] == [False, True]
+
+
 def test_transposed_maps_are_an_error_at_any_resolution(dataset: FileDataset) -> None:
     for size, small in (((32, 24), False), ((8, 6), True), ((320, 240), False)):
         (problem,), _ = judge_maps(dataset, files(dataset, size=size))

@@ -25,6 +25,7 @@ LAYOUTS: dict[str, Any] = {
     "padded keys": {"keys": np.array([0, 8, 3]), "hr_cam": MAPS},
     "mctformer": {7: MAPS[0], 2: MAPS[1]},
     "text keys": {"7": MAPS[0], "2": MAPS[1]},
+    "torch tensors": {7: torch.from_numpy(MAPS[0]), 2: torch.from_numpy(MAPS[1])},
 }
 
 
@@ -58,9 +59,11 @@ def test_images_without_a_class() -> None:
         ({"keys": np.array([1])}, "no maps beside its keys"),
         ({"keys": np.array([20]), "cam": np.zeros((1, 3, 3))}, "20 foreground classes"),
         ({"keys": np.array([1, 1]), "cam": np.zeros((2, 3, 3))}, "classes 1, 1"),
-        ({"a": np.zeros((3, 3))}, "keys a"),
+        ({"a": np.zeros((3, 3))}, "keys 'a', class numbers expected"),
         ({1: np.zeros((3, 3)), 2: np.zeros((3, 4))}, "several shapes"),
-        ({1: "text"}, "no maps at all"),
+        ({1: "text"}, "a str for a class, a map"),
+        ({1: np.zeros((1, 3, 3))}, "an array of shape (1, 3, 3) and type float64 for a class, a map"),
+        (np.zeros((4, 3, 3)), "harness.evaluate cams= reads them as they are"),
         ({1: np.full((3, 3), np.nan)}, "undefined values"),
         ({1: np.full((3, 3), 2.0)}, "normalise=true"),
         ({1: np.full((3, 3), -1.0)}, "normalise=true"),
@@ -170,3 +173,25 @@ def test_coco_names_in_every_form_and_unclear_ones(tmp_path: Path) -> None:
     assert import_cams(tmp_path, tmp_path / "out", [*ids, "train/000001", "val/000001"], 80).missing == (
         "train/000001",
     )
+
+
+def test_one_fault_of_all_files_is_told_once(tmp_path: Path) -> None:
+    ids = [f"i{n}" for n in range(9)]
+    for n, image_id in enumerate(ids):
+        np.save(tmp_path / f"{image_id}.npy", {"cat" if n % 2 else "dog": MAPS[0]})  # type: ignore[arg-type]
+    with pytest.raises(BadInput) as caught:
+        import_cams(tmp_path, tmp_path / "out", ids, 20)
+    (problem,) = caught.value.problems
+    assert problem.found == "keys 'dog', class numbers expected; likewise 8 more: i1.npy, i2.npy, i3.npy, i4.npy, ..."
+
+
+def test_maps_of_true_and_false_are_maps() -> None:
+    classes, cam = cams_of({3: MAPS[0] > 0.5}, "x", 20)
+    assert classes.tolist() == [3]
+    np.testing.assert_array_equal(cam[0], (MAPS[0] > 0.5).astype(np.float16))
+
+
+def test_archives_are_named_as_what_needs_no_import(tmp_path: Path) -> None:
+    np.savez(tmp_path / "i.npz", classes=np.array([1]), cam=MAPS[:1])
+    with pytest.raises(BadInput, match=f"need no import .*: harness.evaluate cams={tmp_path}"):
+        import_cams(tmp_path, tmp_path / "out", ["i"], 20)
