@@ -4,7 +4,8 @@ K labels (C, plus background where there is one), H W pixels, h w tokens."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -131,6 +132,30 @@ class Batch:
             self.extents,
         )
 
+    @staticmethod
+    def joined(groups: Sequence[Batch]) -> Batch:
+        """The images of several groups, in their order, as one batch; a single group is itself."""
+        if len(groups) == 1:
+            return groups[0]
+        first, known = groups[0], [g.extents for g in groups if g.extents is not None]
+
+        def together(take: Callable[[Batch], Tensor | None]) -> Tensor | None:
+            found = [one for one in map(take, groups) if one is not None]
+            return torch.cat(found) if found else None
+
+        return Batch(
+            tuple(i for g in groups for i in g.ids),
+            {name: torch.cat([g.views[name] for g in groups]) for name in first.views},
+            torch.cat([g.tags_BC for g in groups]),
+            together(lambda g: g.label_BHW),
+            together(lambda g: g.content_BHW),
+            {name: torch.cat([g.extra[name] for g in groups]) for name in first.extra},
+            together(lambda g: g.tags_BK),
+            Extents(max(e.classes for e in known), max(e.values for e in known), sum(e.labelled for e in known))
+            if len(known) == len(groups)
+            else None,
+        )
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -211,6 +236,26 @@ class Method(nn.Module, metaclass=Contract):
     @abstractmethod
     def step(self, group: Batch, progress: Progress) -> StepOutput:
         """Losses and statistics of one group, with gradient. Draws randomness from the seeded generators only."""
+
+    @property
+    def takes_groups(self) -> bool:
+        """Whether `steps` runs passes over the images of several groups at once, which spares launches."""
+        return False
+
+    def steps(
+        self, groups: Sequence[Batch], progress: Progress, draws: Sequence[AbstractContextManager[object]]
+    ) -> list[StepOutput]:
+        """`step` of each group. The engine gives a method that `takes_groups` as many groups as memory allows.
+
+        Inside `draws[i]` the seeded generators are those of group i, and go on where the last visit left them: what
+        group i draws is drawn there, in the order of `step`. Then only the order of sums can tell that groups ran
+        together. As written here they run one after the other.
+        """
+        outputs = []
+        for group, own in zip(groups, draws, strict=True):
+            with own:
+                outputs.append(self.step(group, progress))
+        return outputs
 
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
         """After the optimiser step: EMA, centres, banks."""

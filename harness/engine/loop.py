@@ -15,12 +15,12 @@ from torch import Tensor
 
 from harness.api.method import Batch, Method, OptimizerPlan, Progress
 from harness.engine import checkpoint
+from harness.engine.gradients import Gradients
 from harness.engine.leaving import NOTICE, Left
 from harness.engine.parallel import barrier, reduce_gradients, reduce_losses, reduce_stats
 from harness.engine.phases import Phases
 from harness.engine.session import Session
 from harness.errors import NonFiniteLoss, StoreError
-from harness.plan.seeding import seed_all
 
 LOG_POINTS = 200
 """Loss values kept per run and term."""
@@ -42,6 +42,8 @@ class LoopConfig:
     """Where checkpoints of this run in progress lie."""
     checkpoint_every: int | None = None
     """Steps; None means about every 30 seconds, and more rarely where saving takes long."""
+    together: int | None = None
+    """Groups whose passes run at once where the method takes several; None: as many as fit on a GPU, one on the CPU."""
     rungs: Mapping[int, float] | None = None
     """By steps done: the share of the run's T that is reported there; None: those of the session, of a run of one
     network."""
@@ -98,20 +100,23 @@ def train(
             report_progress(one.step + 1, {n: v for n, v in values.items() if kept and n not in result.logged})
 
     method.train()
+    gradients = Gradients(method, session, config.seed, config.groups, config.bf16, config.together)
     batches = iter(make_loader(result.resumed_at))
     for step in range(result.resumed_at, config.total):
         with phases.of("data"):
             groups = [_to_device(b, session.device) for b in next(batches)]
         progress = Progress(step, config.total)
-        names, losses, stats = _forward_backward(method, groups, progress, config, session, phases, result.logged)
+        with phases.of("method"):
+            found = gradients.of(groups, progress)
+        result.logged |= found.logged
         with phases.of("engine"):
             reduce_gradients(method, session)
-            waiting.append(_Pending(step, names, *_to_host(reduce_losses(losses, session)), groups))
+            waiting.append(_Pending(step, found.names, *_to_host(reduce_losses(found.values, session)), groups))
             settle(left=0 if waiting[-1].ready is None else 1)
         with phases.of("method"):
             _optimise(plans, initial, progress)
         with phases.of("engine"):
-            reduced = reduce_stats(stats, method.stats_concat, session)
+            reduced = reduce_stats(found.stats, method.stats_concat, session)
         with phases.of("method"):
             method.update(reduced, progress)
         done = step + 1
@@ -147,41 +152,6 @@ def _due(done: int, config: LoopConfig, saved_at: float, saving: float) -> bool:
     if config.checkpoint_every is not None:
         return done % config.checkpoint_every == 0
     return time.perf_counter() - saved_at > max(CHECKPOINT_SECONDS, saving / CHECKPOINT_SHARE)
-
-
-def _forward_backward(
-    method: Method,
-    groups: Sequence[Batch],
-    progress: Progress,
-    config: LoopConfig,
-    session: Session,
-    phases: Phases,
-    logged: set[str],
-) -> tuple[list[str], Tensor, list[dict[str, Tensor]]]:
-    """Accumulate gradients over this rank's groups; returns names of terms and logged values, these / number of groups,
-    and stats. Names of logged values are added to `logged`."""
-    first = session.rank * len(groups)
-    sums: dict[str, Tensor] = {}
-    stats: list[dict[str, Tensor]] = []
-    device = torch.device(session.device)
-    with phases.of("method"):
-        for p in method.parameters():
-            p.grad = None
-        for i, group in enumerate(groups):
-            seed_all(config.seed, progress.step, first + i)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                out = method.step(group, progress)
-            twice = out.losses.keys() & out.logged.keys()
-            if twice:
-                raise ValueError(f"{min(twice)} is the name of a loss and of a logged value")
-            total = torch.stack([v.float() for v in out.losses.values()]).sum() / config.groups
-            total.backward()
-            for name, value in {**out.losses, **out.logged}.items():
-                part = value.detach().float() / config.groups
-                sums[name] = sums[name] + part if name in sums else part
-            stats.append(out.stats)
-            logged.update(out.logged)
-    return list(sums), torch.stack(list(sums.values())), stats
 
 
 def _optimise(plans: Sequence[OptimizerPlan], initial: Sequence[Sequence[float]], progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Where a training step would make the host wait for its device, found without one.
+"""Where a training step would make the host wait for its device, and how much it launches there, found without one.
 
 The step runs on device `meta`, whose tensors have shapes and no numbers: what asks for a number (`item`, `cpu`,
 boolean indexing, `nonzero`) raises by itself, and a dispatch mode sees what is copied from the host.
@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.api.method import Batch, Method, Progress
+from harness.plan.seeding import Draws
 
 META = "meta"
 _FREE = frozenset({"aten.detach.default", "aten.empty.memory_format", "aten._unsafe_view.default"})
@@ -25,6 +28,26 @@ _WAITING = (RuntimeError, NotImplementedError, ValueError, TypeError)
 """What tensors without numbers raise where one is asked for."""
 PHASES = 8
 """Places of a run at which the step is tried, the first step among them."""
+
+
+class _Fused(TorchFunctionMode):
+    """Attention as the one operation that it is on a GPU; `meta` would take it apart."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention and args[0].device.type == META:
+            return _attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, **rest: Any
+) -> Tensor:
+    if attn_mask is not None:
+        attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
+    fused = torch.ops.aten._scaled_dot_product_efficient_attention
+    return fused(query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p)[0]
 
 
 class _Watch(TorchDispatchMode):
@@ -66,17 +89,18 @@ class Watched:
     waits: list[str]
     """Where it would wait, each place once: `file:line: why, from which share on`."""
     launches: dict[float, int]
-    """Operations of forward and backward that the device would launch, without the optimiser's."""
+    """Operations of forward and backward that the device would launch, attention as one, without the optimiser's."""
 
 
-def watch_step(method: Method, group: Batch, phases: int = PHASES) -> Watched:
-    """Run `step` and its backward without numbers, `phases` times along the run.
+def watch_step(method: Method, *groups: Batch, phases: int = PHASES) -> Watched:
+    """Run the step of one group, or of several together, and its backward without numbers, `phases` times along the
+    run.
 
-    What is copied at its first use alone, a constant that is kept, is no wait. `method` and `group` lie on the host;
-    the method is moved to device `meta` and of no use afterwards.
+    What is copied at its first use alone, a constant that is kept, is no wait. `method` and groups lie on the host, or
+    on `meta`; the method is moved there and of no use afterwards.
     """
     nn.Module.to(method.train(), META)
-    on_meta = group.to(META)
+    on_meta = [group.to(META) for group in groups]
     found: dict[str, str] = {}
     launches: dict[float, int] = {}
     for progress in (Progress(i, phases) for i in range(phases)):
@@ -85,9 +109,12 @@ def watch_step(method: Method, group: Batch, phases: int = PHASES) -> Watched:
             method.zero_grad(set_to_none=True)
             watch = _Watch()
             try:
-                with watch:
-                    out = method.step(on_meta, progress)
-                    torch.stack(list(out.losses.values())).sum().backward()
+                with _Fused(), watch:
+                    if len(on_meta) > 1:
+                        outputs = method.steps(on_meta, progress, [Draws("cpu", i) for i in range(len(on_meta))])
+                    else:
+                        outputs = [method.step(on_meta[0], progress)]
+                    torch.stack([loss for out in outputs for loss in out.losses.values()]).sum().backward()
             except _WAITING as error:
                 place = _place(traceback.extract_tb(error.__traceback__))
                 found.setdefault(place, f"the host asks the device for a number ({_first_line(error)}), {since}")

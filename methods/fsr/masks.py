@@ -16,6 +16,9 @@ from methods.parts.nets.vit_segmenter import mode
 from methods.parts.ops.cam import Tags, best_class, multi_scale_cam, normalise_cam
 from methods.parts.ops.masking import cells_to_tokens, edge_tokens, mask_count, select_cells, uncertain_cells
 
+STRICT = ("edge_strict", "cam_strict")
+"""Selections that have no number of masked tokens of their own."""
+
 
 @torch.no_grad()
 def masked_tokens(
@@ -27,11 +30,12 @@ def masked_tokens(
     *,
     clean: Tokens | None = None,
     pixels_B3HW: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Masked tokens bool (B,N), row-major; the random phase and the selection `random` compute no CAM.
 
     `clean`: the view's unmasked tokens, where they were read in this step. `pixels_B3HW` 0..255 is read by
-    `edge_strict` only. Raises ValueError where that is not given.
+    `edge_strict` only; raises ValueError where that is not given. `noise` is `mask_noise`, where it was drawn already.
     """
     grid = (view_B3HW.shape[-2] // net.encoder.stride, view_B3HW.shape[-1] // net.encoder.stride)
     if config.selection == "edge_strict":
@@ -42,13 +46,24 @@ def masked_tokens(
         v = mask_score(net, config, view_B3HW, tags_BC, clean)
         return uncertain_cells(v, grid, config.mask_low, config.mask_high).flatten(1)
     block, cells = _cells(config, grid)
-    noise = torch.rand(len(view_B3HW), *cells, device=view_B3HW.device)
+    if noise is None:
+        noise = mask_noise(net, config, view_B3HW)
+    assert noise is not None
     uncertain = None
     if config.selection == "uncertain" and progress.fraction >= config.random_phase:
         v = mask_score(net, config, view_B3HW, tags_BC, clean)
         uncertain = uncertain_cells(v, cells, config.mask_low, config.mask_high)
     chosen = select_cells(uncertain, noise, config.mask_ratio, floor=config.mask_floor)
     return cells_to_tokens(chosen, block, grid)
+
+
+def mask_noise(net: FsrNet, config: FsrConfig, view_B3HW: Tensor) -> Tensor | None:
+    """What is drawn to choose cells of a view; None for the strict selections, which draw nothing."""
+    if config.selection in STRICT:
+        return None
+    stride = net.encoder.stride
+    _, cells = _cells(config, (view_B3HW.shape[-2] // stride, view_B3HW.shape[-1] // stride))
+    return torch.rand(len(view_B3HW), *cells, device=view_B3HW.device)
 
 
 def _cells(config: FsrConfig, grid: tuple[int, int]) -> tuple[int, tuple[int, int]]:
@@ -59,7 +74,7 @@ def _cells(config: FsrConfig, grid: tuple[int, int]) -> tuple[int, tuple[int, in
 
 def most_masked(config: FsrConfig, grid: tuple[int, int]) -> int | None:
     """Most tokens that can be masked in an image; None for the strict selections, which have no number of their own."""
-    if config.selection in ("edge_strict", "cam_strict"):
+    if config.selection in STRICT:
         return None
     block, cells = _cells(config, grid)
     return min(

@@ -121,10 +121,16 @@ class FsrNet(AuxViTSegmenter):
         self.aggregation = Aggregation(encoder, aggregation_blocks) if aggregation == "mca" else Pooling(aggregation)
         self.projector = projector
 
-    def read(self, images_B3HW: Tensor, masked_BN: Tensor | None = None) -> Tokens:
-        """All patch tokens; `masked_BN` true: replaced by the mask token before positions are added."""
+    def read(self, images_B3HW: Tensor, masked_BN: Tensor | None = None, depth_LB: Tensor | None = None) -> Tokens:
+        """All patch tokens; `masked_BN` true: replaced by the mask token before positions are added. `depth_LB` is
+        stochastic depth that was drawn beforehand."""
         encoded = encode(
-            self.encoder, images_B3HW, tap=self.aux_block, masked_BN=masked_BN, mask_token_11D=self.mask_token
+            self.encoder,
+            images_B3HW,
+            tap=self.aux_block,
+            masked_BN=masked_BN,
+            mask_token_11D=self.mask_token,
+            depth_LB=depth_LB,
         )
         assert encoded.tapped_BND is not None
         top_BND = self.encoder.norm(encoded.last_BND)

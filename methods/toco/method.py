@@ -6,6 +6,7 @@ Axes: B images, C classes, H W pixels, N patch tokens, D channels, n crops, K pr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor
 from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from harness.errors import BadInput, Problem
-from methods.parts.bases.aux_segmenter import PowerAuxSegmenter, has_started
+from methods.parts.bases.aux_segmenter import PowerAuxSegmenter, Tokens, has_started
 from methods.parts.bases.teacher import ema_update, make_teacher
+from methods.parts.bases.together import Drawn, StepsTogether
 from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
+from methods.parts.nets.depth import draw_depth
 from methods.parts.nets.projector import Projector
 from methods.parts.nets.vit_segmenter import pooled_logits
 from methods.parts.ops.cam import PresentClasses
@@ -31,7 +34,35 @@ from methods.toco.views import TocoViews
 MIN_LOCAL_TOKENS = 2
 
 
-class Toco(PowerAuxSegmenter):
+@dataclass(frozen=True)
+class Contrasted:
+    """What L_ctc compares."""
+
+    teacher_BVK: Tensor
+    """Of the V global views."""
+    student_BnK: Tensor
+    """Of global views and local crops."""
+    shown_Bn: Tensor
+    """Those that show an object."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What is made image by image, as far as a term reads it."""
+
+    tokens: Tokens
+    """Of view 1."""
+    top_BC: Tensor | None
+    aux_BC: Tensor | None
+    """Class logits of both classifiers."""
+    aux_Bhw: Tensor | None = None
+    """Label values of tokens by the auxiliary CAM."""
+    contrasted: Contrasted | None = None
+    label_BHW: Tensor | None = None
+    """Pseudo labels."""
+
+
+class Toco(StepsTogether, PowerAuxSegmenter):
     """ToCo. Loss terms: `cls`, `aux`, and from their starts on `ptc`, `ctc`, `seg`, `reg`."""
 
     config: TocoConfig
@@ -79,34 +110,63 @@ class Toco(PowerAuxSegmenter):
             if getattr(config, f"w_{name}") > 0 and has_started(progress.fraction, start)
         )
 
-    def step(self, group: Batch, progress: Progress) -> StepOutput:
-        """Losses of one group."""
-        net, terms = self.net, self.active(progress)
-        images, tags_BC = group.views["view1"], group.tags_BC
+    def draw(self, group: Batch, progress: Progress) -> Drawn:
+        """Stochastic depth of global and local crops, and where the local ones lie."""
+        encoder, tags_BC, contrast = self.net.encoder, group.tags_BC, "ctc" in self.active(progress)
+        count = len(tags_BC)
+        depth = {"globals": draw_depth(encoder, (1 + contrast) * count, tags_BC)}
+        if not contrast:
+            return Drawn(depth=depth)
+        windows = window_noise(group.views["view1"], self.local_side)
+        depth["locals"] = draw_depth(encoder, self.config.local_crops * count, tags_BC)
+        return Drawn({"windows": windows}, depth)
+
+    def read(self, batch: Batch, progress: Progress, drawn: Drawn) -> Read:
+        """Passes, projections and label maps of all images."""
+        net, terms, images = self.net, self.active(progress), batch.views["view1"]
         # View 1 is also the first global crop, and the teacher's features are the student's (toco.md 2.8).
-        globals_B3HW = torch.cat([images, group.views["view2"]]) if "ctc" in terms else images
-        read, class_BD = net.read(globals_B3HW)
+        globals_B3HW = torch.cat([images, batch.views["view2"]]) if "ctc" in terms else images
+        both, class_BD = net.read(globals_B3HW, drawn.depth.get("globals"))
         size = len(images)
-        tokens = read.first(size)
+        tokens = both.first(size)
+        top_BC = pooled_logits(net.top, tokens.top_BND) if "cls" in terms else None
+        aux_BC = pooled_logits(net.classifier_aux, tokens.aux_BND) if "aux" in terms else None
+        if not terms & {"ptc", "ctc", "seg", "reg"}:
+            return Read(tokens, top_BC, aux_BC)
+        aux_Bhw = label_BHW = contrasted = None
+        from_top = bool(terms & {"seg", "reg"}) and self.top_makes_labels(progress)
+        present = self.present(batch)
+        aux_BCHW, top_BCHW = self.cams(images, present, tokens, with_top=from_top)
+        if "ptc" in terms:
+            aux_Bhw = self.aux_labels(aux_BCHW, present, batch.content_BHW, tokens.hw)
+        if "ctc" in terms:
+            contrasted = self.class_tokens(class_BD.unflatten(0, (2, size)), aux_BCHW, present, batch, drawn)
+        if terms & {"seg", "reg"}:
+            cam_BCHW = aux_BCHW if top_BCHW is None else top_BCHW
+            label_BHW = self.pseudo_mask(images, cam_BCHW, present, batch.content_BHW)
+        return Read(tokens, top_BC, aux_BC, aux_Bhw, contrasted, label_BHW)
+
+    def losses(self, group: Batch, read: Read, progress: Progress) -> StepOutput:
+        """Losses of one group."""
+        net, tags_BC, config, tokens = self.net, group.tags_BC, self.config, read.tokens
         losses: dict[str, Tensor] = {}
-        if "cls" in terms:
-            losses["cls"] = multilabel_soft_margin(pooled_logits(net.top, tokens.top_BND), tags_BC)
-        if "aux" in terms:
-            losses["aux"] = multilabel_soft_margin(pooled_logits(net.classifier_aux, tokens.aux_BND), tags_BC)
-        if terms & {"ptc", "ctc", "seg", "reg"}:
-            from_top = bool(terms & {"seg", "reg"}) and self.top_makes_labels(progress)
-            present = self.present(group)
-            aux_BCHW, top_BCHW = self.cams(images, present, tokens, with_top=from_top)
-            if "ptc" in terms:
-                losses["ptc"] = self.token_contrast(
-                    tokens, self.aux_labels(aux_BCHW, present, group.content_BHW, tokens.hw)
-                )
-            if "ctc" in terms:
-                losses["ctc"] = self.class_contrast(class_BD.unflatten(0, (2, size)), aux_BCHW, present, group)
-            if terms & {"seg", "reg"}:
-                cam_BCHW = aux_BCHW if top_BCHW is None else top_BCHW
-                label_BHW = self.pseudo_mask(images, cam_BCHW, present, group.content_BHW)
-                losses |= self.decode(tokens, images, label_BHW, group, terms)
+        if read.top_BC is not None:
+            losses["cls"] = multilabel_soft_margin(read.top_BC, tags_BC)
+        if read.aux_BC is not None:
+            losses["aux"] = multilabel_soft_margin(read.aux_BC, tags_BC)
+        if read.aux_Bhw is not None:
+            losses["ptc"] = self.token_contrast(tokens, read.aux_Bhw)
+        if read.contrasted is not None:
+            one = read.contrasted
+            losses["ctc"] = ctc_loss(
+                one.teacher_BVK,
+                one.student_BnK,
+                one.shown_Bn,
+                config.ctc_tau,
+                constant_term=config.ctc_constant_term,
+            )
+        if read.label_BHW is not None:
+            losses |= self.decode(tokens, group.views["view1"], read.label_BHW, group, self.active(progress))
         return StepOutput(self.weighted(losses, {"ctc": net.projector}), take_stats(net))
 
     def top_makes_labels(self, progress: Progress) -> bool:
@@ -120,27 +180,25 @@ class Toco(PowerAuxSegmenter):
             return content_BHW[:, : hw[0], : hw[1]]
         return super().token_content(content_BHW, hw)
 
-    def class_contrast(self, class_VBD: Tensor, aux_BCHW: Tensor, present: PresentClasses, group: Batch) -> Tensor:
-        """L_ctc between the class tokens of the V global views and of local crops (toco.md 2.4, 2.5)."""
+    def class_tokens(
+        self, class_VBD: Tensor, aux_BCHW: Tensor, present: PresentClasses, batch: Batch, drawn: Drawn
+    ) -> Contrasted:
+        """Projected class tokens of the V global views and of local crops (toco.md 2.4, 2.5)."""
         config, net, side = self.config, self.net, self.local_side
         certainty_BHW = certainty_map(aux_BCHW, present, low=config.pseudo_low, high=config.pseudo_high)
-        batch, height, width = certainty_BHW.shape
-        noise_Bhw = torch.rand(batch, height - side + 1, width - side + 1, device=certainty_BHW.device)
+        noise_Bhw = drawn.noise.get("windows")
+        if noise_Bhw is None:
+            noise_Bhw = window_noise(batch.views["view1"], side)
         corner_Bn2 = pick_windows(certainty_BHW, noise_Bhw, config.local_crops, side)
         shown_Bn = object_windows(certainty_BHW, corner_Bn2, side, config.negative_limit)
-        local_D = net.class_tokens(cut_windows(group.views["local"], corner_Bn2, side).flatten(0, 1))
+        locals_B3HW = cut_windows(batch.views["local"], corner_Bn2, side).flatten(0, 1)
+        local_D = net.class_tokens(locals_B3HW, drawn.depth.get("locals"))
         global_BVD = class_VBD.transpose(0, 1)
         with torch.no_grad():
             teacher_BVK = self.projector_teacher(global_BVD)
-        student_BnK = net.projector(torch.cat([global_BVD, local_D.unflatten(0, (batch, -1))], dim=1))
-        always_BV = shown_Bn.new_ones(batch, global_BVD.shape[1])
-        return ctc_loss(
-            teacher_BVK,
-            student_BnK,
-            torch.cat([always_BV, shown_Bn], dim=1),
-            config.ctc_tau,
-            constant_term=config.ctc_constant_term,
-        )
+        student_BnK = net.projector(torch.cat([global_BVD, local_D.unflatten(0, (len(shown_Bn), -1))], dim=1))
+        always_BV = shown_Bn.new_ones(global_BVD.shape[:2])
+        return Contrasted(teacher_BVK, student_BnK, torch.cat([always_BV, shown_Bn], dim=1))
 
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:
         """The teacher's projection head moves after a step, which is before the next loss (toco.md 2.5)."""
@@ -155,6 +213,12 @@ class Toco(PowerAuxSegmenter):
             "local_side": self.local_side,
             "projector": [config.projector_hidden, config.projector_bottleneck, config.projector_out],
         }
+
+
+def window_noise(images_B3HW: Tensor, side: int) -> Tensor:
+    """What is drawn to choose local crops: (B,h,w) in [0,1), one number for each corner that fits."""
+    batch, _, height, width = images_B3HW.shape
+    return torch.rand(batch, height - side + 1, width - side + 1, device=images_B3HW.device)
 
 
 def build(config: TocoConfig, info: BuildInfo) -> Toco:

@@ -21,14 +21,15 @@ class TocoNet(AuxViTSegmenter):
         super().__init__(encoder, **sizes)
         self.projector = projector
 
-    def read(self, images_B3HW: Tensor) -> tuple[Tokens, Tensor]:
-        """Patch tokens and the normalised class token (B,D)."""
-        encoded = encode(self.encoder, images_B3HW, tap=self.aux_block)
+    def read(self, images_B3HW: Tensor, depth_LB: Tensor | None = None) -> tuple[Tokens, Tensor]:
+        """Patch tokens and the normalised class token (B,D). `depth_LB` here and below is stochastic depth that was
+        drawn already (`methods.parts.nets.depth`)."""
+        encoded = encode(self.encoder, images_B3HW, tap=self.aux_block, depth_LB=depth_LB)
         return self.tokens_of(encoded), self._class_token(encoded)
 
-    def class_tokens(self, images_B3HW: Tensor) -> Tensor:
+    def class_tokens(self, images_B3HW: Tensor, depth_LB: Tensor | None = None) -> Tensor:
         """Normalised class tokens (B,D)."""
-        return self._class_token(encode(self.encoder, images_B3HW))
+        return self._class_token(encode(self.encoder, images_B3HW, depth_LB=depth_LB))
 
     def _class_token(self, encoded: Encoded) -> Tensor:
         assert encoded.class_BD is not None

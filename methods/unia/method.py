@@ -5,6 +5,7 @@ Axes: B images, C classes, H W pixels, N = h x w tokens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.parts.bases.aux_segmenter import PowerAuxSegmenter
+from methods.parts.bases.together import Drawn, StepsTogether
 from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
+from methods.parts.nets.depth import draw_depth
 from methods.parts.nets.vit_segmenter import pooled_logits
 from methods.parts.ops.affinity import affinity_pairs, contrastive_affinity_loss, radius_mask
 from methods.parts.ops.losses import multilabel_soft_margin
@@ -26,7 +29,18 @@ from methods.unia.model import Tokens, UniaNet
 from methods.unia.uncertainty import UncertaintyInference
 
 
-class Unia(PowerAuxSegmenter):
+@dataclass(frozen=True)
+class Read:
+    """What is made image by image, as far as a term reads it."""
+
+    tokens: Tokens
+    top_BC: Tensor | None
+    aux_BC: Tensor | None
+    """Class logits of both classifiers."""
+    labels: Labels
+
+
+class Unia(StepsTogether, PowerAuxSegmenter):
     """UniA. Loss terms: `cls`, `aux`, `kl`, and from their starts on `ptc`, `aff`, `seg`, `reg`."""
 
     config: UniaConfig
@@ -60,18 +74,28 @@ class Unia(PowerAuxSegmenter):
         """Reach of affinity pairs in tokens of this run's grid."""
         return fitting.tokens(self.config.radius, self.info.crop // self.net.encoder.stride)
 
-    def step(self, group: Batch, progress: Progress) -> StepOutput:
+    def draw(self, group: Batch, progress: Progress) -> Drawn:
+        """Stochastic depth; the sampled map draws in its loss."""
+        return Drawn(depth={"view1": draw_depth(self.net.encoder, len(group.tags_BC), group.tags_BC)})
+
+    def read(self, batch: Batch, progress: Progress, drawn: Drawn) -> Read:
+        """Tokens, class logits and label maps of all images."""
+        net, route = self.net, routing(self.config, progress)
+        with_mean, depth_LB = "kl" in route.terms, drawn.depth.get("view1")
+        tokens = net.read(batch.views["view1"], with_affinity=route.affinity, with_mean=with_mean, depth_LB=depth_LB)
+        top_BC = pooled_logits(net.top, tokens.top_BND) if "cls" in route.terms else None
+        aux_BC = pooled_logits(net.classifier_aux, tokens.aux_BND) if "aux" in route.terms else None
+        return Read(tokens, top_BC, aux_BC, self.labels(batch, tokens, route))
+
+    def losses(self, group: Batch, read: Read, progress: Progress) -> StepOutput:
         """Losses of one group."""
         route = routing(self.config, progress)
-        terms = route.terms
-        images, tags_BC = group.views["view1"], group.tags_BC
-        tokens = self.net.read(images, with_affinity=route.affinity, with_mean="kl" in terms)
-        labels = self.labels(group, tokens, route)
+        terms, tokens, labels = route.terms, read.tokens, read.labels
         losses: dict[str, Tensor] = {}
-        if "cls" in terms:
-            losses["cls"] = multilabel_soft_margin(pooled_logits(self.net.top, tokens.top_BND), tags_BC)
-        if "aux" in terms:
-            losses["aux"] = multilabel_soft_margin(pooled_logits(self.net.classifier_aux, tokens.aux_BND), tags_BC)
+        if read.top_BC is not None:
+            losses["cls"] = multilabel_soft_margin(read.top_BC, group.tags_BC)
+        if read.aux_BC is not None:
+            losses["aux"] = multilabel_soft_margin(read.aux_BC, group.tags_BC)
         if "kl" in terms:
             label = labels.mcr_BHW if "kl" in route.mcr else labels.aux_Bhw
             losses["kl"] = self.distribution(tokens, label)
@@ -84,7 +108,8 @@ class Unia(PowerAuxSegmenter):
             refined = bool(route.mcr & {"seg", "reg"})
             label_BHW = labels.mcr_BHW if refined else labels.par_BHW
             assert label_BHW is not None
-            losses |= self.decode(tokens, images, self.segmentation_ids(label_BHW), group, terms)
+            label_BHW = self.segmentation_ids(label_BHW)
+            losses |= self.decode(tokens, group.views["view1"], label_BHW, group, terms)
         return StepOutput(self.weighted(losses, {"aff": self.net.affinity}), take_stats(self.net))
 
     @torch.no_grad()

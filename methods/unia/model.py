@@ -65,15 +65,18 @@ class UniaNet(AuxViTSegmenter):
         depth = self.encoder.depth
         return tuple(range(max(1, depth - AFFINITY_BLOCKS + 1), depth + 1))
 
-    def read(self, images_B3HW: Tensor, *, with_affinity: bool, with_mean: bool) -> Tokens:
+    def read(
+        self, images_B3HW: Tensor, *, with_affinity: bool, with_mean: bool, depth_LB: Tensor | None = None
+    ) -> Tokens:
         """Everything that the losses read of these images, with gradient; only blocks whose attention is read give up
-        the fused kernel."""
+        the fused kernel. `depth_LB` is stochastic depth that was drawn already (`methods.parts.nets.depth`)."""
         encoded = encode(
             self.encoder,
             images_B3HW,
             tap=self.aux_block,
             attention=self.affinity_blocks if with_affinity else (),
             attention_logits=self.attention_logits,
+            depth_LB=depth_LB,
         )
         assert encoded.tapped_BND is not None
         affinity_BNN = None
@@ -87,9 +90,11 @@ class UniaNet(AuxViTSegmenter):
         skip_BSHW = encoded.skip_BSHW
         return Tokens(encoded.hw, encoded.tapped_BND, top_BND, log_var_BND, mean_BND, affinity_BNN, skip_BSHW=skip_BSHW)
 
-    def features(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+    def features(
+        self, images_B3HW: Tensor, depth_LB: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, int], Tensor | None]:
         """F, the tokens (B,N,D) that classifier and decoder read, their grid, and the stride-4 map."""
-        read = self.cam_tokens(images_B3HW)
+        read = self.read(images_B3HW, with_affinity=False, with_mean=False, depth_LB=depth_LB)
         return read.top_BND, read.hw, read.skip_BSHW
 
     def cam_tokens(self, images_B3HW: Tensor) -> Tokens:

@@ -43,11 +43,11 @@ def reads(method, monkeypatch):
     for who, net in (("student", method.net), ("teacher", method.teacher)):
         real = net.read
 
-        def spy(images, masked=None, who=who, real=real):
+        def spy(images, masked=None, depth_LB=None, who=who, real=real):
             for part in range(0, len(images), golden.GROUP):
                 count = 0 if masked is None else int(masked[part].sum())
                 found.append((who, names.get(float(images[part, 0, 0, 0])), count))
-            return real(images, masked)
+            return real(images, masked, depth_LB)
 
         monkeypatch.setattr(net, "read", spy)
     return found

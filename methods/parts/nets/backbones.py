@@ -60,6 +60,7 @@ def encode(
     mask_token_11D: Tensor | None = None,
     attention: Sequence[int] = (),
     attention_logits: bool = False,
+    depth_LB: Tensor | None = None,
 ) -> Encoded:
     """Patch tokens through the blocks, with a class token where the encoder was built with one.
 
@@ -67,8 +68,9 @@ def encode(
     token is replaced by `mask_token_11D` before positions are added. Images whose sides are no multiples
     of the stride are resized to the nearest ones first, so that maps cover the whole image. `attention` names 1-based
     blocks whose attention is returned, differentiable, as probabilities or as `attention_logits` before softmax;
-    the other blocks keep the fused kernel. Raises ValueError for blocks that are not run, and BadInput
-    where attention of this network cannot be read.
+    the other blocks keep the fused kernel. `depth_LB` is stochastic depth that was drawn already
+    (`methods.parts.nets.depth`). Raises ValueError for blocks that are not run, and BadInput where attention of this
+    network cannot be read.
     """
     last = tap if stop_at_tap and tap is not None else encoder.depth
     if any(not 1 <= block <= last for block in attention):
@@ -85,10 +87,11 @@ def encode(
     tapped_BND = None
     maps: dict[int, Tensor] = {}
     for i in range(last):
+        depth_2B = None if depth_LB is None else depth_LB[2 * i : 2 * i + 2]
         if i + 1 in attention:
-            x_BND, maps[i + 1] = encoder.attend(i, x_BND, hw, bool(prefix), attention_logits)
+            x_BND, maps[i + 1] = encoder.attend(i, x_BND, hw, bool(prefix), attention_logits, depth_2B)
         else:
-            x_BND = encoder.run_block(i, x_BND, hw, class_token=bool(prefix))
+            x_BND = encoder.run_block(i, x_BND, hw, bool(prefix), depth_2B)
         if i + 1 == tap:
             tapped_BND = x_BND[:, prefix:]
     class_BD = x_BND[:, 0] if prefix else None

@@ -6,11 +6,11 @@ Axes: B images, H heads where it stands before N, h w tokens a side, N tokens, D
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-from timm.layers import Attention, drop_path
+from timm.layers import Attention, DropPath, drop_path
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -43,6 +43,12 @@ class Encoder(nn.Module):
     """Whether the class token runs through the blocks; the position table then stays as it was trained, class row
     first where it has one, is frozen, and is resized at each forward (toco.md 2.2, unia.md 2.1)."""
 
+    @property
+    def drops(self) -> tuple[float, ...] | None:
+        """Rates of stochastic depth of a block's two branches, block after block, where a pass draws them in this order
+        and nothing else (`methods.parts.nets.depth`); None where its draws are its own affair."""
+        return None
+
     @abstractmethod
     def embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Patch tokens (B,N,D) without position, and their grid; sides are multiples of `stride`."""
@@ -56,12 +62,21 @@ class Encoder(nn.Module):
         """Position embedding (1,N,D) of an h x w grid; bicubic from the training grid where they differ."""
 
     @abstractmethod
-    def run_block(self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool) -> Tensor:
-        """Tokens after block `i` (from 0); `class_token` says whether token 0 is one."""
+    def run_block(
+        self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, depth_2B: Tensor | None = None
+    ) -> Tensor:
+        """Tokens after block `i` (from 0); `class_token` says whether token 0 is one. `depth_2B` multiplies the block's
+        branches, in place of what it would draw."""
 
     @abstractmethod
     def attend(
-        self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, logits: bool
+        self,
+        i: int,
+        tokens_BND: Tensor,
+        hw: tuple[int, int],
+        class_token: bool,
+        logits: bool,
+        depth_2B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `run_block`, and the block's attention (B,heads,N,N), rows ask: probabilities, or `logits` before
         softmax."""
@@ -120,11 +135,37 @@ class TimmViT(Encoder):
         rows = self.pos_embed.shape[1] - self.grid[0] * self.grid[1]
         return self.pos_embed[:, :1] if rows else torch.zeros_like(self.pos_embed[:, :1])
 
-    def run_block(self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool) -> Tensor:
-        return self.blocks[i](self.norm_pre(tokens_BND) if i == 0 else tokens_BND)
+    @property
+    def drops(self) -> tuple[float, ...] | None:
+        branches = [
+            d for block in self.blocks if type(block) is TimmBlock for d in (block.drop_path1, block.drop_path2)
+        ]
+        others = [m for m in self.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+        if others or len(branches) < 2 * self.depth:
+            return None
+        return tuple(float(d.drop_prob or 0.0) if isinstance(d, DropPath) else 0.0 for d in branches)
+
+    def run_block(
+        self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, depth_2B: Tensor | None = None
+    ) -> Tensor:
+        block, x_BND = self.blocks[i], self.norm_pre(tokens_BND) if i == 0 else tokens_BND
+        if depth_2B is None:
+            return block(x_BND)
+        return self._add(block, x_BND, block.attn(block.norm1(x_BND)), depth_2B)
+
+    def _add(self, block: Any, x_BND: Tensor, mixed_BND: Tensor, depth_2B: Tensor | None) -> Tensor:
+        """What timm's block makes of tokens, once its attention gave `mixed_BND`."""
+        x_BND = x_BND + _kept(block.ls1(mixed_BND), block.drop_path1, depth_2B, 0)
+        return x_BND + _kept(block.ls2(block.mlp(block.norm2(x_BND))), block.drop_path2, depth_2B, 1)
 
     def attend(
-        self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, logits: bool
+        self,
+        i: int,
+        tokens_BND: Tensor,
+        hw: tuple[int, int],
+        class_token: bool,
+        logits: bool,
+        depth_2B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         block = self.blocks[i]
         if type(block) is not TimmBlock or type(block.attn) is not Attention:
@@ -134,8 +175,7 @@ class TimmViT(Encoder):
             )
         x_BND = self.norm_pre(tokens_BND) if i == 0 else tokens_BND
         mixed_BND, logits_BHNN, probabilities_BHNN = explicit_attention(block.attn, block.norm1(x_BND))
-        x_BND = x_BND + block.drop_path1(block.ls1(mixed_BND))
-        x_BND = x_BND + block.drop_path2(block.ls2(block.mlp(block.norm2(x_BND))))
+        x_BND = self._add(block, x_BND, mixed_BND, depth_2B)
         return x_BND, logits_BHNN if logits else probabilities_BHNN
 
     def norm(self, tokens_BND: Tensor) -> Tensor:
@@ -176,27 +216,50 @@ class ShapesEncoder(Encoder):
     def class_position(self) -> Tensor:
         return self.net.position_table.new_zeros(1, 1, self.dim)
 
-    def run_block(self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool) -> Tensor:
+    @property
+    def drops(self) -> tuple[float, ...] | None:
+        return tuple(rate for rate in self.drop for _ in range(2))
+
+    def run_block(
+        self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, depth_2B: Tensor | None = None
+    ) -> Tensor:
         block = cast(Block, self.net.blocks[i])
         distance_NN = token_distances(*hw, class_token, device=tokens_BND.device)
-        return self._add(i, tokens_BND, block.attention(block.norm1(tokens_BND), distance_NN))
+        return self._add(i, tokens_BND, block.attention(block.norm1(tokens_BND), distance_NN), depth_2B)
 
     def attend(
-        self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, logits: bool
+        self,
+        i: int,
+        tokens_BND: Tensor,
+        hw: tuple[int, int],
+        class_token: bool,
+        logits: bool,
+        depth_2B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         block = cast(Block, self.net.blocks[i])
         distance_NN = token_distances(*hw, class_token, device=tokens_BND.device)
         mixed_BND, logits_BHNN, probabilities_BHNN = block.attention.explicit(block.norm1(tokens_BND), distance_NN)
-        return self._add(i, tokens_BND, mixed_BND), logits_BHNN if logits else probabilities_BHNN
+        return self._add(i, tokens_BND, mixed_BND, depth_2B), logits_BHNN if logits else probabilities_BHNN
 
-    def _add(self, i: int, tokens_BND: Tensor, mixed_BND: Tensor) -> Tensor:
+    def _add(self, i: int, tokens_BND: Tensor, mixed_BND: Tensor, depth_2B: Tensor | None) -> Tensor:
         """Tokens after block `i`, whose attention gave `mixed_BND`."""
-        block = cast(Block, self.net.blocks[i])
-        tokens_BND = tokens_BND + drop_path(mixed_BND, self.drop[i], self.training)
-        return tokens_BND + drop_path(block.mlp(block.norm2(tokens_BND)), self.drop[i], self.training)
+        block, rate = cast(Block, self.net.blocks[i]), self.drop[i]
+
+        def dropped(x_BND: Tensor) -> Tensor:
+            return drop_path(x_BND, rate, self.training)
+
+        tokens_BND = tokens_BND + _kept(mixed_BND, dropped, depth_2B, 0)
+        return tokens_BND + _kept(block.mlp(block.norm2(tokens_BND)), dropped, depth_2B, 1)
 
     def norm(self, tokens_BND: Tensor) -> Tensor:
         return self.net.norm(tokens_BND)
+
+
+def _kept(branch_BND: Tensor, dropped: Callable[[Tensor], Tensor], depth_2B: Tensor | None, which: int) -> Tensor:
+    """A block's branch times what was drawn for it, or after stochastic depth of its own."""
+    if depth_2B is None:
+        return dropped(branch_BND)
+    return branch_BND * depth_2B[which, :, None, None].to(branch_BND.dtype)
 
 
 def explicit_attention(attention: Attention, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:

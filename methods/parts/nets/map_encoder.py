@@ -46,11 +46,19 @@ class MapEncoder(Encoder):
     def class_position(self) -> Tensor:
         return next(self.parameters()).new_zeros(1, 1, self.dim)
 
-    def run_block(self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool) -> Tensor:
+    def run_block(
+        self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, depth_2B: Tensor | None = None
+    ) -> Tensor:
         raise IndexError(f"block {i}: a network of maps has none")
 
     def attend(
-        self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, logits: bool
+        self,
+        i: int,
+        tokens_BND: Tensor,
+        hw: tuple[int, int],
+        class_token: bool,
+        logits: bool,
+        depth_2B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         raise IndexError(f"attention of block {i}: a network of maps has none")
 

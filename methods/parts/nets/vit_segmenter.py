@@ -70,9 +70,12 @@ class ViTSegmenter(SegmentationNet):
         else:
             self.decoder = fitted_decoder(encoder, num_labels, width=width, grid=grid, dropout=dropout)
 
-    def features(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int], Tensor | None]:
-        """What `segment` reads: normalised patch tokens (B,N,D), their grid, the stride-4 map where there is one."""
-        encoded = encode(self.encoder, images_B3HW)
+    def features(
+        self, images_B3HW: Tensor, depth_LB: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        """What `segment` reads: normalised patch tokens (B,N,D), their grid, the stride-4 map where there is one.
+        `depth_LB` is stochastic depth that was drawn already (`methods.parts.nets.depth`)."""
+        encoded = encode(self.encoder, images_B3HW, depth_LB=depth_LB)
         return self.encoder.norm(encoded.last_BND), encoded.hw, encoded.skip_BSHW
 
     def tokens(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from methods.parts.tensors import constant
 
 VERSION = 1
 
@@ -115,6 +117,48 @@ def _iterate(weights_NHWB: Tensor, scores_KHWB: Tensor, iterations: int, dilatio
     return current
 
 
+def _rings(maps_BKHW: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
+    """For each dilation a view (B,K,3,3,H,W) of every pixel's square of neighbours, itself in the middle, border
+    replicated."""
+    reach, (height, width) = max(dilations), maps_BKHW.shape[2:]
+    padded = F.pad(maps_BKHW, (reach,) * 4, mode="replicate")
+    for d in dilations:
+        rows, columns = slice(reach - d, reach + d + height), slice(reach - d, reach + d + width)
+        yield padded[:, :, rows, columns].unfold(2, height, d).unfold(3, width, d)
+
+
+def _ring_weights(image_B3HW: Tensor, dilations: Sequence[int], w1: float, w2: float) -> Tensor:
+    """`par_weights` as squares of neighbours (B,dilations,3,3,H,W), 0 in the middle."""
+    centre, count = image_B3HW[:, :, None, None], 8 * len(dilations)
+    total, squares = torch.zeros_like(image_B3HW), torch.zeros_like(image_B3HW)
+    for ring in _rings(image_B3HW, dilations):
+        delta = ring - centre
+        total += delta.sum((2, 3))
+        squares += delta.square_().sum((2, 3))
+    variance = squares.addcmul_(total, total, value=-1.0 / count).div_(count - 1).clamp_(min=0.0)
+    scale = variance.sqrt_().add_(1e-8).mul_(w1).square_().mul_(-3.0).reciprocal_()[:, :, None, None]
+    rings = [(ring - centre).square_().mul_(scale).sum(1) for ring in _rings(image_B3HW, dilations)]
+    weights = torch.stack(rings, dim=1)
+    weights[:, :, 1, 1] = -torch.inf
+    weights = weights.flatten(1, 3).softmax(dim=1)
+    shares = iter(position_weights(dilations, w1))
+    places = tuple(0.0 if i % 9 == 4 else w2 * next(shares) for i in range(9 * len(dilations)))
+    return weights.add_(constant(places, weights)[:, None, None]).unflatten(1, (len(dilations), 3, 3))
+
+
+def _ring_iterate(weights: Tensor, scores_BKHW: Tensor, iterations: int, dilations: Sequence[int]) -> Tensor:
+    for _ in range(iterations):
+        rings = zip(_rings(scores_BKHW, dilations), weights.unbind(1), strict=True)
+        scores_BKHW = torch.stack([(ring * weight[:, None]).sum((2, 3)) for ring, weight in rings]).sum(0)
+    return scores_BKHW
+
+
+def rings_par(image_B3HW: Tensor, scores_BKHW: Tensor, iterations: int, dilations: Sequence[int]) -> Tensor:
+    """`par` of float32 images and scores of one size by few operations on much memory, as suits a GPU: all neighbours
+    at a dilation at once."""
+    return _ring_iterate(_ring_weights(image_B3HW, dilations, 0.3, 0.01), scores_BKHW, iterations, dilations)
+
+
 def _check(image_B3HW: Tensor, dilations: Sequence[int]) -> None:
     if image_B3HW.ndim != 4 or image_B3HW.shape[1] != 3:
         raise ValueError(f"image is (B,3,H,W) in [0,1], not {tuple(image_B3HW.shape)}")
@@ -150,6 +194,8 @@ def par(
     scores = scores_BKhw.float()
     if tuple(scores.shape[-2:]) != size:
         scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=True)
+    if scores.device.type != "cpu":
+        return rings_par(image_B3HW.float(), scores, iterations, dilations)
     image_3HWB = image_B3HW.float().permute(1, 2, 3, 0).contiguous()
     scores_KHWB = scores.permute(1, 2, 3, 0).contiguous()
     weights_NHWB = _weights(image_3HWB, dilations, 0.3, 0.01)

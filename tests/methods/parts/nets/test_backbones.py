@@ -151,7 +151,7 @@ def test_batch_norm_stays_in_eval_mode():
 
 def test_masked_tokens_are_replaced_where_the_mask_says():
     encoder = build_encoder("shapes_vit", "random", crop=32, drop=0.0).eval()
-    encoder.run_block = lambda i, tokens, hw, class_token: tokens
+    encoder.run_block = lambda i, tokens, *_: tokens
     images, mask = torch.randn(1, 3, 32, 32), torch.zeros(1, 16, dtype=torch.bool)
     mask[0, [0, 5]] = True
     token = torch.full((1, 1, 96), 7.0)

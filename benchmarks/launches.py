@@ -1,0 +1,86 @@
+"""`python -m benchmarks.launches`: operations that a training step launches at ViT-B, 448 px, batch 8 in groups of 2.
+
+Counted on device `meta`, so on no device at all: forward, losses and backward, attention as one operation as on a GPU,
+views and the optimiser not counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.api.method import Batch, BuildInfo, Extents, Method
+from harness.api.registry import registry
+from harness.api.spec import resolve
+from harness.plan.knobs import typed_knobs
+from harness.testing.waiting import META, watch_step
+
+CLASSES, PRESENT, PHASES = 20, 2, 4
+METHODS = (("fsr", "default"), ("fsr", "paper"), ("toco", "default"), ("unia", "default"), ("cam", "default"),
+           ("full", "default"))  # fmt: skip
+GOAL = 3500
+"""Of FSR's step."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Launches of the costliest of `PHASES` places of a run."""
+
+    name: str
+    apart: int
+    """Groups one after the other."""
+    together: int
+    """All groups' passes at once."""
+
+
+def built(name: str, variant: str, backbone: str, crop: int) -> tuple[Method, list[Batch]]:
+    """A method in its paper preset, without numbers, and the groups of a batch."""
+    method = registry().choose(name)
+    chosen = method.preset("voc", "paper", variant)
+    info = BuildInfo(
+        num_classes=CLASSES,
+        has_background=True,
+        crop=crop,
+        iterations=chosen.iterations,
+        group=chosen.group,
+        tier="paper",
+        variant=variant,
+        labels=method.spec.labels[0],
+        backbone=backbone,
+        backbone_weights="random",
+        decoder=chosen.decoder,
+    )
+    with torch.device(META):
+        made = resolve(method.spec.build)(typed_knobs(method.spec, chosen.knobs), info)
+        views = {view: torch.zeros(chosen.group, 3, crop, crop) for view in made.view_names}
+        label_BHW = torch.zeros(chosen.group, crop, crop, dtype=torch.int64)
+        group = Batch(
+            tuple(map(str, range(chosen.group))),
+            views,
+            torch.zeros(chosen.group, CLASSES),
+            label_BHW if method.spec.labels[0] == "masks" else None,
+            torch.ones(chosen.group, crop, crop, dtype=torch.bool),
+            extents=Extents(PRESENT, PRESENT + 1, label_BHW.numel()),
+        )
+    return made, [group] * (chosen.batch // chosen.group)
+
+
+def row(name: str, variant: str, backbone: str = "vit_base_patch16_224", crop: int = 448) -> Row:
+    """The launches of a method's step."""
+    method, groups = built(name, variant, backbone, crop)
+    apart, together = (watch_step(method, *some, phases=PHASES).launches for some in (groups[:1], groups))
+    shown = name if variant == "default" else f"{name} variant={variant}"
+    return Row(shown, len(groups) * max(apart.values()), max(together.values()))
+
+
+def show() -> None:
+    """Print the table."""
+    print("launches a step, ViT-B, 448 px, batch 8 in groups of 2")
+    for name, variant in METHODS:
+        found = row(name, variant)
+        print(f"{found.name:18}  groups apart {found.apart:6,}  together {found.together:6,}", flush=True)
+
+
+if __name__ == "__main__":
+    show()
