@@ -1,7 +1,9 @@
-"""Interleaved rounds of process CPU time, and what the machine is."""
+"""Interleaved rounds of process CPU time on a warm heap, and what the machine is."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import platform
 import statistics
@@ -14,6 +16,24 @@ from benchmarks import Case
 
 MAX_SPREAD = 0.3
 """Median and minimum ratio may differ by this share before a goal is judged."""
+
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+"""Parameters of glibc's mallopt."""
+
+
+@functools.cache
+def keep_heap() -> bool:
+    """Keep freed memory with the process, for good: whether that could be asked for (glibc).
+
+    Otherwise each large temporary is mapped and cleared anew, page by page, which a process does that has just started
+    and a long run does not: the side with more temporaries would be timed by its page faults.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, -1))
 
 
 @dataclass(frozen=True)
@@ -52,10 +72,12 @@ class Timed:
 
 
 def measure(case: Case, rounds: int, *, relaxed: float = 1.0) -> Timed:
-    """Equality, one untimed call of each side, then `rounds` interleaved ones; the goal times `relaxed` is judged.
+    """Equality, one untimed call of each side, which warms the heap, then `rounds` interleaved ones; the goal times
+    `relaxed` is judged.
 
     Raises AssertionError where the sides disagree.
     """
+    keep_heap()
     equality, agreed = case.equal(), ""
     first = case.reference(), case.ours()
     if case.agree is not None:
@@ -101,6 +123,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "load": load,
+        "warm_heap": keep_heap(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -112,7 +112,12 @@ class Words:
     gpus: float | None = word(None, "GPUs per worker, fractions allowed; default 1 where there is one, else 0", least=0)
     threads: int | None = word(None, "CPU threads per worker; default 1 on CPU", least=1)
     loaders: int | None = word(None, "loader processes per worker; default 0 on CPU, 4 on GPU", *TRAINING, least=0)
-    precision: str = word("auto", "fp32 or bf16; default bf16 on GPU, fp32 on CPU", choices=("auto", "fp32", "bf16"))
+    precision: str = word(
+        "auto",
+        "fp32, bf16, or bf16-nograd, which is fp32 but for training passes without gradient (CAMs, masks, teachers); "
+        "default bf16 on GPU, fp32 on CPU",
+        choices=("auto", "fp32", "bf16", "bf16-nograd"),
+    )
     checkpoint_every: int | None = word(
         None, "steps between checkpoints; default about every 30 seconds", *TRAINING, least=1
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.api.method import Batch, Method, Progress, StepOutput
+from harness.api.precision import of_run
 from harness.engine.session import Session
 from harness.plan.seeding import Draws
 
@@ -38,7 +39,7 @@ class Gradients:
     seed: int
     groups: int
     """In the global batch."""
-    bf16: bool
+    precision: str
     together: int | None = None
     """Groups at once; None: as above."""
     _fits: int = field(init=False)
@@ -79,11 +80,11 @@ class Gradients:
 
     def _outputs(self, groups: Sequence[Batch], progress: Progress) -> Iterator[list[StepOutput]]:
         """What the method makes of each group, of as many at once as fit."""
-        first, device = self.session.rank * len(groups), torch.device(self.session.device)
+        first = self.session.rank * len(groups)
         for at in range(0, len(groups), self._fits):
             some = groups[at : at + self._fits]
             draws = [Draws(self.session.device, self.seed, progress.step, first + at + i) for i in range(len(some))]
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            with of_run(self.precision, self.session.device):
                 if len(some) > 1:
                     outputs = self.method.steps(some, progress, draws)
                 else:

@@ -37,7 +37,7 @@ class LoopConfig:
     seed: int
     groups: int
     """Groups in the global batch."""
-    bf16: bool
+    precision: str
     folder: Path
     """Where checkpoints of this run in progress lie."""
     checkpoint_every: int | None = None
@@ -100,7 +100,7 @@ def train(
             report_progress(one.step + 1, {n: v for n, v in values.items() if kept and n not in result.logged})
 
     method.train()
-    gradients = Gradients(method, session, config.seed, config.groups, config.bf16, config.together)
+    gradients = Gradients(method, session, config.seed, config.groups, config.precision, config.together)
     batches = iter(make_loader(result.resumed_at))
     for step in range(result.resumed_at, config.total):
         with phases.of("data"):

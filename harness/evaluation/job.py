@@ -14,6 +14,7 @@ import torch
 from harness.api.dataset import Dataset
 from harness.api.inference import Inference
 from harness.api.method import Method
+from harness.api.precision import NO_GRADIENT
 from harness.cli.run_words import Words
 from harness.datasets.io.reading import cores
 from harness.engine.inference.counting import Target, score_images
@@ -78,7 +79,11 @@ def device_of(words: Words, problems: list[Problem]) -> str:
 
 
 def precision_of(words: Words, usual: str, device: str) -> str:
-    """The precision asked for, else the usual one, which on the CPU is always fp32."""
+    """The precision asked for, else the usual one, which on the CPU is always fp32. Raises BadInput for bf16-nograd,
+    which says something of training only."""
+    if words.precision == NO_GRADIENT:
+        found = f"{NO_GRADIENT} is a precision of training, whose runs are scored in fp32"
+        raise BadInput(Problem("precision", found, "precision=fp32 or bf16"))
     if words.precision != "auto":
         return words.precision
     return usual if device.startswith("cuda") else "fp32"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 from harness.api.dataset import Dataset
+from harness.api.precision import lacking
 from harness.api.registry import Chosen, registry
 from harness.api.spec import Preset, resolve
 from harness.cli.parsing import Parsed, split_list
@@ -87,6 +88,7 @@ def plan_part(
     gpus = gpus_of_cluster(words, cluster, problems) if elsewhere else gpus_per_worker(words, problems)
     threads = threads_per_worker(words, gpus, problems)
     problems.extend(too_large(words, cluster, threads, gpus) if cluster is not None else ())
+    problems.extend([] if elsewhere else lacking(words.precision, "cuda" if gpus else "cpu"))
     if found is None or problems:
         raise BadInput(problems)
     dataset, splits, all_data = found

@@ -24,6 +24,7 @@ from harness.engine.session import LocalSession
 from harness.errors import BadInput
 from harness.plan.config import RunConfig
 from harness.plan.knobs import typed_knobs
+from harness.plan.seeding import Draws
 from harness.testing.building import build
 from harness.testing.datasets import DatasetTests
 from harness.testing.guard import GuardedDataset
@@ -54,7 +55,34 @@ class MethodTests(MethodRunner):
         what a shape depends on (`Batch.extents`)."""
         run, dataset = self.run_config(), self.dataset()
         method = self.build(run, dataset)
-        assert not watch_step(method, self.group(run, dataset, method)).waits
+        group = self.group(run, dataset, method)
+        assert not watch_step(method, group).waits
+        if method.takes_groups:
+            assert not watch_step(method, group, group, phases=2).waits
+
+    def test_groups_together_agree_with_one_by_one(self) -> None:
+        """A method that takes groups together gives each the losses of a step of its own, up to summation order, and
+        leaves the generators where the step does."""
+        run, dataset = self.run_config(), self.dataset()
+        method = self.build(run, dataset).train()
+        if not method.takes_groups:
+            return
+        groups, late = [self.group(run, dataset, method)] * 2, Progress(run.own_steps - 1, run.own_steps)
+        apart, together = ([Draws("cpu", 7, i) for i in range(2)] for _ in range(2))
+        expected, ends = [], []
+        for group, own in zip(groups, apart, strict=True):
+            with own:
+                expected.append(method.step(group, late).losses)
+        found = [out.losses for out in method.steps(groups, late, together)]
+        for draws in (apart, together):
+            for own in draws:
+                with own:
+                    ends.append(float(torch.rand(())))
+        assert ends[:2] == ends[2:], "other numbers are drawn"
+        for one, other in zip(expected, found, strict=True):
+            assert one.keys() == other.keys()
+            for name, loss in one.items():
+                assert torch.allclose(other[name], loss, rtol=1e-3, atol=1e-5), (name, float(other[name]), float(loss))
 
     def test_same_seed_same_bytes(self, tmp_path: Path) -> None:
         """Two runs agree in every bit of the state."""

@@ -134,7 +134,7 @@ class MethodRunner:
             total=run.own_steps,
             seed=run.seed,
             groups=run.batch // run.group,
-            bf16=run.precision == "bf16",
+            precision=run.precision,
             folder=folder,
             checkpoint_every=checkpoint_every,
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.api import fitting
 from harness.api.dataset import Sample
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput, Views
+from harness.api.precision import no_gradient
 from methods.ema.config import EmaConfig
 from methods.ema.losses import consistency_loss, ramp, warm_momentum
 from methods.parts.bases.sparse import SparseNet, SparseSegmenter
@@ -89,10 +90,9 @@ class Ema(SparseSegmenter):
             losses["consistency"] = HALF * config.w_u * ramp(progress.fraction, config.ramp) * consistency
         return self.output(losses, label_BHW)
 
-    @torch.no_grad()
     def taught(self, images_B3HW: Tensor, size: torch.Size) -> Tensor:
         """The teacher's logits (B,K,H,W)."""
-        with mode(self.teacher, training=self.config.teacher_training):
+        with mode(self.teacher, training=self.config.teacher_training), no_gradient(images_B3HW.device):
             logits_BKHW = self.at_size(self.teacher.logits(images_B3HW).float(), size)
         take_stats(self.teacher)  # what its batch norm saw in training mode is not the student's
         return logits_BKHW

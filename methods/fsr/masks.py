@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harness.api import fitting
 from harness.api.method import Progress
+from harness.api.precision import no_gradient
 from methods.fsr.config import FsrConfig
 from methods.fsr.model import FsrNet, Tokens
 from methods.parts.nets.vit_segmenter import mode
@@ -92,7 +93,8 @@ def mask_score(net: FsrNet, config: FsrConfig, view_B3HW: Tensor, tags_BC: Tags,
         first_BChw = aux_BChw if config.mask_cam == "aux" else top_BChw
     with mode(net, training=not config.reuse_cam):
         if config.mask_single_scale:
-            raw_BChw = maps(view_B3HW) if first_BChw is None else first_BChw
+            with no_gradient(view_B3HW.device):
+                raw_BChw = maps(view_B3HW) if first_BChw is None else first_BChw
             cam = normalise_cam(raw_BChw.relu())
         else:
             if 1.0 not in config.cam_scales:

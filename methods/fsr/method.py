@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
+from harness.api.precision import no_gradient
 from methods.fsr.config import FsrConfig
 from methods.fsr.masks import mask_noise, masked_tokens, most_masked
 from methods.fsr.model import FsrNet, Tokens
@@ -20,7 +21,7 @@ from methods.fsr.read import Projected, Read, StudentPasses
 from methods.fsr.views import FsrViews
 from methods.parts.bases.aux_segmenter import AuxTagSegmenter
 from methods.parts.bases.teacher import ema_update, make_teacher
-from methods.parts.bases.together import Drawn, StepsTogether
+from methods.parts.bases.together import Drawn, Given, StepsTogether
 from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.depth import draw_depth
@@ -108,11 +109,12 @@ class Fsr(StepsTogether, AuxTagSegmenter):
         if self.config.mask_view == "view1":
             depth["hidden"] = draw_depth(net.encoder, count, tags_BC)
         else:
-            depth["both"] = draw_depth(net.encoder, 2 * count, tags_BC)
-        depth["teacher"] = draw_depth(teacher.encoder, len(self.teacher_views(terms)) * count, tags_BC)
+            depth["both"] = draw_depth(net.encoder, count, tags_BC, views=2)
+        views = len(self.teacher_views(terms))
+        depth["teacher"] = draw_depth(teacher.encoder, count, tags_BC, views)
         return Drawn({} if cells is None else {"cells": cells}, depth)
 
-    def read(self, batch: Batch, progress: Progress, drawn: Drawn) -> Read:
+    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Read:
         """Passes, projections and label maps of all images."""
         terms, present, images = self.active(progress), self.present(batch), batch.views["view1"]
         passes = self.student_forward(batch, present, terms, progress, drawn)
@@ -147,7 +149,7 @@ class Fsr(StepsTogether, AuxTagSegmenter):
         return StepOutput(weighted, {**stats, **take_stats(self.net)})
 
     def student_forward(
-        self, batch: Batch, present: PresentClasses, terms: frozenset[str], progress: Progress, drawn: Drawn
+        self, batch: Batch, present: PresentClasses, terms: frozenset[str], progress: Progress, drawn: Given
     ) -> StudentPasses:
         """View 1 clean and, where a distillation term is on, the view to mask masked (fsr.md 2.4).
 
@@ -180,7 +182,7 @@ class Fsr(StepsTogether, AuxTagSegmenter):
             self.net, self.config, view_B3HW, tags_BC, progress, clean=clean, pixels_B3HW=pixels, noise=noise
         )
 
-    def projections(self, batch: Batch, terms: frozenset[str], passes: StudentPasses, drawn: Drawn) -> Projected:
+    def projections(self, batch: Batch, terms: frozenset[str], passes: StudentPasses, drawn: Given) -> Projected:
         """What the distillation terms compare (fsr.md 2.5)."""
         net, hidden, masked_BN = self.net, passes.hidden, passes.masked_BN
         if hidden is None or masked_BN is None:
@@ -218,8 +220,7 @@ class Fsr(StepsTogether, AuxTagSegmenter):
         other = "view2" if masked == "view1" else "view1"
         return [name for name, term in ((other, "class"), (masked, "patch")) if term in terms]
 
-    @torch.no_grad()
-    def teacher_forward(self, batch: Batch, terms: frozenset[str], drawn: Drawn) -> tuple[Tensor | None, Tensor | None]:
+    def teacher_forward(self, batch: Batch, terms: frozenset[str], drawn: Given) -> tuple[Tensor | None, Tensor | None]:
         """The teacher's class projection (B,K) and patch projections (B,N,K) of `teacher_views`.
 
         A view that no active term reads is not run. The teacher is in train mode, as published (fsr.md 2.4).
@@ -227,10 +228,11 @@ class Fsr(StepsTogether, AuxTagSegmenter):
         teacher = self.teacher
         assert isinstance(teacher, FsrNet)
         images_B3HW = torch.cat([batch.views[n] for n in self.teacher_views(terms)])
-        read = teacher.read(images_B3HW, depth_LB=drawn.depth.get("teacher"))
-        size = len(batch.tags_BC)
-        class_BK = teacher.project_class(read.raw_BND[:size]).float() if "class" in terms else None
-        patch_BNK = teacher.projector(read.top_BND[-size:]).float() if "patch" in terms else None
+        with no_gradient(images_B3HW.device):
+            read = teacher.read(images_B3HW, depth_LB=drawn.depth.get("teacher"))
+            size = len(batch.tags_BC)
+            class_BK = teacher.project_class(read.raw_BND[:size]).float() if "class" in terms else None
+            patch_BNK = teacher.projector(read.top_BND[-size:]).float() if "patch" in terms else None
         return class_BK, patch_BNK
 
     def update(self, stats: Mapping[str, Tensor], progress: Progress) -> None:

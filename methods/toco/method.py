@@ -14,10 +14,11 @@ from torch import Tensor
 
 from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
+from harness.api.precision import no_gradient
 from harness.errors import BadInput, Problem
 from methods.parts.bases.aux_segmenter import PowerAuxSegmenter, Tokens, has_started
 from methods.parts.bases.teacher import ema_update, make_teacher
-from methods.parts.bases.together import Drawn, StepsTogether
+from methods.parts.bases.together import Drawn, Given, StepsTogether
 from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.depth import draw_depth
@@ -114,14 +115,15 @@ class Toco(StepsTogether, PowerAuxSegmenter):
         """Stochastic depth of global and local crops, and where the local ones lie."""
         encoder, tags_BC, contrast = self.net.encoder, group.tags_BC, "ctc" in self.active(progress)
         count = len(tags_BC)
-        depth = {"globals": draw_depth(encoder, (1 + contrast) * count, tags_BC)}
+        depth = {"globals": draw_depth(encoder, count, tags_BC, views=1 + contrast)}
         if not contrast:
             return Drawn(depth=depth)
         windows = window_noise(group.views["view1"], self.local_side)
+        # All crops of an image stand together.
         depth["locals"] = draw_depth(encoder, self.config.local_crops * count, tags_BC)
         return Drawn({"windows": windows}, depth)
 
-    def read(self, batch: Batch, progress: Progress, drawn: Drawn) -> Read:
+    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Read:
         """Passes, projections and label maps of all images."""
         net, terms, images = self.net, self.active(progress), batch.views["view1"]
         # View 1 is also the first global crop, and the teacher's features are the student's (toco.md 2.8).
@@ -181,7 +183,7 @@ class Toco(StepsTogether, PowerAuxSegmenter):
         return super().token_content(content_BHW, hw)
 
     def class_tokens(
-        self, class_VBD: Tensor, aux_BCHW: Tensor, present: PresentClasses, batch: Batch, drawn: Drawn
+        self, class_VBD: Tensor, aux_BCHW: Tensor, present: PresentClasses, batch: Batch, drawn: Given
     ) -> Contrasted:
         """Projected class tokens of the V global views and of local crops (toco.md 2.4, 2.5)."""
         config, net, side = self.config, self.net, self.local_side
@@ -194,7 +196,7 @@ class Toco(StepsTogether, PowerAuxSegmenter):
         locals_B3HW = cut_windows(batch.views["local"], corner_Bn2, side).flatten(0, 1)
         local_D = net.class_tokens(locals_B3HW, drawn.depth.get("locals"))
         global_BVD = class_VBD.transpose(0, 1)
-        with torch.no_grad():
+        with no_gradient(class_VBD.device):
             teacher_BVK = self.projector_teacher(global_BVD)
         student_BnK = net.projector(torch.cat([global_BVD, local_D.unflatten(0, (len(shown_Bn), -1))], dim=1))
         always_BV = shown_Bn.new_ones(global_BVD.shape[:2])

@@ -66,7 +66,7 @@ def groups(count):
 
 
 def of(method, count=4, steps=1, **words):
-    gradients = Gradients(method, LocalSession(), seed=5, groups=count, bf16=False, **words)
+    gradients = Gradients(method, LocalSession(), seed=5, groups=count, precision="fp32", **words)
     return [gradients.of(groups(count), Progress(s, 10)) for s in range(steps)][-1]
 
 

@@ -72,7 +72,7 @@ def run(tmp_path, total=10, crash_at=None, every=None, session=None, evaluate=No
                 raise KeyboardInterrupt
             yield [batch(step, 0), batch(step, 1)]
 
-    config = LoopConfig(total=total, seed=5, groups=2, bf16=False, folder=tmp_path, checkpoint_every=every)
+    config = LoopConfig(total=total, seed=5, groups=2, precision="fp32", folder=tmp_path, checkpoint_every=every)
     phases = Phases()
     trained = train(
         method,
@@ -351,7 +351,7 @@ def test_saving_takes_at_most_a_fiftieth_of_the_time(tmp_path, monkeypatch):
         now[0] += 5.0
 
     monkeypatch.setattr(loop.checkpoint, "save_training", save)
-    config = LoopConfig(total=100, seed=5, groups=2, bf16=False, folder=tmp_path)
+    config = LoopConfig(total=100, seed=5, groups=2, precision="fp32", folder=tmp_path)
     train(Toy(100), lambda start: ([batch(s, 0), batch(s, 1)] for s in range(start, 100)), config, LocalSession(),
           Phases(), report_progress=report_progress)  # fmt: skip
     assert saves == [(35.0, 7), (193.0, 38), (351.0, 69)]

@@ -11,7 +11,7 @@ from harness.api.method import Batch, Extents, Progress
 from harness.plan.seeding import Draws
 from harness.testing.waiting import watch_step
 from methods.parts.nets.backbones import build_encoder, encode
-from methods.parts.nets.depth import draw_depth, joined_depth
+from methods.parts.nets.depth import Depth, draw_depth, joined_depth
 
 CASES = [("fsr", "default"), ("fsr", "paper"), ("toco", "default"), ("unia", "default"), ("cam", "default"),
          ("pce", "default"), ("full", "default")]  # fmt: skip
@@ -68,7 +68,7 @@ def test_what_is_drawn_in_a_decoder_is_its_groups_too():
         torch.testing.assert_close(two.losses["seg"], one.losses["seg"], rtol=1e-5, atol=0)
         for key, value in one.stats.items():
             torch.testing.assert_close(two.stats[key], value, rtol=1e-4, atol=1e-5)
-    assert abs(float(other[2].losses["seg"]) - float(apart[0].losses["seg"])) > 1e-4, "drawn by another group"
+    assert abs(float((other[2].losses["seg"] - apart[0].losses["seg"]).detach())) > 1e-4, "drawn by another group"
 
 
 def test_statistics_of_a_step_that_broke_off_are_dropped(monkeypatch):
@@ -127,8 +127,8 @@ def test_depth_that_was_drawn_is_what_passes_draw(name):
 def test_depth_of_views_stands_where_their_images_stand():
     encoder = build_encoder("shapes_vit", "random", crop=32, drop=0.5)
     one, two = torch.arange(6.0).expand(6, 6), 10 + torch.arange(4.0).expand(6, 4)
-    found = joined_depth(encoder, [one, two], parts=2)
-    assert (found[0]).tolist() == [0, 1, 2, 10, 11, 3, 4, 5, 12, 13]
+    found = joined_depth(encoder, [Depth(one, 2), Depth(two, 2)])
+    assert found[0].tolist() == [0, 1, 2, 10, 11, 3, 4, 5, 12, 13]
     torch.testing.assert_close(found[5], 2 * found[0])  # the last block drops half
 
 

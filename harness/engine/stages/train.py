@@ -47,7 +47,7 @@ def train_stage(stage: Train, context: Context, folder: Path) -> None:
         total=steps,
         seed=run.seed,
         groups=run.batch // run.group,
-        bf16=run.precision == "bf16",
+        precision=run.precision,
         folder=folder,
         checkpoint_every=context.machine.checkpoint_every,
         # The end of a stage is a rung of its own, where later ones follow.

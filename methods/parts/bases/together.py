@@ -18,20 +18,28 @@ from torch import Tensor
 
 from harness.api.method import Batch, Method, Progress, StepOutput
 from methods.parts.nets.deeplab import take_stats
-from methods.parts.nets.depth import joined_depth
+from methods.parts.nets.depth import Depth, joined_depth
 
 ReadT = TypeVar("ReadT")
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the passes of a step use of chance, by name. Empty where each pass draws for itself."""
+    """What the passes over a group draw, by name."""
 
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     """(B,...)."""
+    depth: Mapping[str, Depth | None] = field(default_factory=dict)
+    """Of each pass, by `draw_depth`."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was drawn for the passes over a batch, by the names of `Drawn`. Empty where each pass draws for itself."""
+
+    noise: Mapping[str, Tensor] = field(default_factory=dict)
     depth: Mapping[str, Tensor | None] = field(default_factory=dict)
-    """Of each pass over one or more views: for a group (L,B) in {0,1} by `draw_depth`, for a batch what branches are
-    multiplied with."""
+    """(L,B), what branches are multiplied with."""
 
 
 class StepsTogether(Method):
@@ -49,7 +57,7 @@ class StepsTogether(Method):
         """What the passes over a group draw, in the order of the passes."""
 
     @abstractmethod
-    def read(self, batch: Batch, progress: Progress, drawn: Drawn) -> Any:
+    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Any:
         """All that is made image by image: a dataclass of tensors (B,...), of such dataclasses, of None and of what
         holds for all images."""
 
@@ -66,13 +74,13 @@ class StepsTogether(Method):
     ) -> list[StepOutput]:
         """`draw` of each group, `read` of all, `losses` of each."""
         take_stats(self.net)  # what a step that ran out of memory has left
-        batch, drawn = Batch.joined(groups), Drawn()
+        batch, drawn = Batch.joined(groups), Given()
         if self.takes_groups:
             apart = []
             for group, own in zip(groups, draws, strict=True):
                 with own:
                     apart.append(self.draw(group, progress))
-            drawn = self._joined(apart, len(groups[0].tags_BC))
+            drawn = self._joined(apart)
         parts = split_record(self.read(batch, progress, drawn), [len(g.tags_BC) for g in groups])
         outputs = []
         for group, part, own in zip(groups, parts, draws, strict=True):
@@ -80,14 +88,11 @@ class StepsTogether(Method):
                 outputs.append(self.losses(group, part, progress))
         return outputs
 
-    def _joined(self, apart: Sequence[Drawn], images: int) -> Drawn:
-        first = apart[0]
-        depth = {}
-        for name, table in first.depth.items():
-            parts = 1 if table is None else table.shape[1] // images
-            depth[name] = joined_depth(self.net.encoder, [one.depth[name] for one in apart], parts)
-        noise = {name: torch.cat([one.noise[name] for one in apart]) for name in first.noise}
-        return Drawn(noise, depth)
+    def _joined(self, apart: Sequence[Drawn]) -> Given:
+        encoder = self.net.encoder
+        depth = {name: joined_depth(encoder, [one.depth[name] for one in apart]) for name in apart[0].depth}
+        noise = {name: torch.cat([one.noise[name] for one in apart]) for name in apart[0].noise}
+        return Given(noise, depth)
 
 
 def split_record(record: ReadT, sizes: Sequence[int]) -> list[ReadT]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.api.precision import no_gradient
 from harness.api.vocabulary import IGNORE
 from methods.parts.tensors import true_slots
 
@@ -96,6 +97,10 @@ def multi_scale_cam(
     if chosen is not None and not chosen.index_Bk.shape[1]:
         return images_B3HW.new_zeros((len(images_B3HW), chosen.classes, *size), dtype=torch.float32)
 
+    def read(scaled_B3HW: Tensor) -> Tensor:
+        with no_gradient(scaled_B3HW.device):
+            return fn(scaled_B3HW)
+
     def at_image_size(raw_BChw: Tensor) -> Tensor:
         raw = raw_BChw.detach().float()
         if chosen is not None:
@@ -109,12 +114,12 @@ def multi_scale_cam(
         if scale == 1.0 and first_BChw is not None:
             maps.append(first_BChw)
             if flip:
-                maps.append(fn(scaled.flip(-1)).flip(-1))
+                maps.append(read(scaled.flip(-1)).flip(-1))
         elif flip:
-            plain, mirrored = fn(torch.cat([scaled, scaled.flip(-1)])).chunk(2)
+            plain, mirrored = read(torch.cat([scaled, scaled.flip(-1)])).chunk(2)
             maps += [plain, mirrored.flip(-1)]
         else:
-            maps.append(fn(scaled))
+            maps.append(read(scaled))
         fused = at_image_size(maps[0])
         if len(maps) == 2:
             fused = torch.maximum(fused, at_image_size(maps[1]))
