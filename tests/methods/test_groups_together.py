@@ -88,16 +88,13 @@ def test_statistics_of_a_step_that_broke_off_are_dropped(monkeypatch):
         assert all(torch.equal(two.stats[key], value) for key, value in one.stats.items())
 
 
-@pytest.mark.parametrize(
-    ("name", "share"), [("fsr", 0.65), ("toco", 0.6), ("unia", 0.75), ("cam", 0.55), ("full", 0.6)]
-)
-def test_groups_together_launch_less(name, share):
-    method = golden.make(name, drop_path=0.1)
+def test_groups_together_launch_less():
+    method = golden.make("cam", drop_path=0.1)
     groups = grouped(method, (2, 2, 2, 2))
     alone = watch_step(method, groups[0], phases=2)
     together = watch_step(method, *groups, phases=2)
     assert not together.waits
-    assert together.launches[0.5] <= share * 4 * alone.launches[0.5], (together.launches, alone.launches)
+    assert together.launches[0.5] <= 0.5 * 4 * alone.launches[0.5], (together.launches, alone.launches)
 
 
 @pytest.mark.parametrize("words", [{"reuse_cam": False}, {"backbone": "resnet18"}])

@@ -218,7 +218,8 @@ def test_sharing_changes_no_loss_and_no_gradient(variant, monkeypatch):
     apart = golden.make("toco", variant)
     net, read = apart.net, apart.net.read
 
-    def one_by_one(images):
+    def one_by_one(images, depth_LB):
+        assert depth_LB is None, "the card has no stochastic depth"
         tokens, _ = read(images[: len(images) // 2])
         teacher_and_student = read(images)[1]
         second, _ = read(images)
@@ -254,7 +255,7 @@ def test_local_crops_are_cut_from_the_local_view_at_their_own_size(monkeypatch):
     marked = dataclasses.replace(data, views={**data.views, "local": torch.full((4, 3, 48, 48), 7.0)})
     seen = []
     real = method.net.class_tokens
-    monkeypatch.setattr(method.net, "class_tokens", lambda crops: seen.append(crops) or real(crops))
+    monkeypatch.setattr(method.net, "class_tokens", lambda crops, _: seen.append(crops) or real(crops))
     step(method, LATE, marked)
     assert seen[0].shape == (32, 3, 16, 16)
     assert seen[0].eq(7.0).all()
