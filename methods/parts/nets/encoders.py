@@ -148,7 +148,8 @@ class TimmViT(Encoder):
     def run_block(
         self, i: int, tokens_BND: Tensor, hw: tuple[int, int], class_token: bool, depth_2B: Tensor | None = None
     ) -> Tensor:
-        block, x_BND = self.blocks[i], self.norm_pre(tokens_BND) if i == 0 else tokens_BND
+        block: Any = self.blocks[i]
+        x_BND = self.norm_pre(tokens_BND) if i == 0 else tokens_BND
         if depth_2B is None:
             return block(x_BND)
         return self._add(block, x_BND, block.attn(block.norm1(x_BND)), depth_2B)
