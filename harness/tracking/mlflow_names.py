@@ -32,7 +32,7 @@ FACTS = (
     "precision",
 )
 """Columns of `runs` that become params, beside the knobs."""
-FORMAT = "3"
+FORMAT = "4"
 """Raised when an export looks different: what was exported in another way is made anew."""
 EXAMPLES = "examples.html"
 TAGS = ("status", "error_class", "git_commit")

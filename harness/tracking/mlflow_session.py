@@ -15,7 +15,7 @@ from harness.store.reading import Results, latest_runs, load_of
 from harness.tracking.mlflow_client import folder_of, make_client
 from harness.tracking.mlflow_content import Outline, of_run
 from harness.tracking.mlflow_home import settle
-from harness.tracking.mlflow_names import FORMAT, fingerprint
+from harness.tracking.mlflow_names import FORMAT, fingerprint, started_ms
 from harness.tracking.mlflow_studies import chosen_of, of_study, of_sweep, study_name
 from harness.tracking.mlflow_tracker import EXPERIMENT, Tracker
 
@@ -70,13 +70,14 @@ class Session:
         new = [place for place in wanted if not tracker.knows(("run", *place), states[place])]
         done = {"created": 0, "updated": 0, "known": len(wanted) - len(new)}
         of_all = [row for rows in places.values() for row in rows]
-        root = tracker.begin(_sweep_place(sweep), f"sweep {sweep[:12]}", None)
+        starts = _starts(outline, places)
+        root = tracker.begin(_sweep_place(sweep), f"sweep {sweep[:12]}", None, min(starts.values(), default=0))
         for start in range(0, len(new), RUNS_AT_A_TIME):
             batch = new[start : start + RUNS_AT_A_TIME]
             content = self._content(outline, {key for _, key in batch}, ("params", "counts", "steps"))
             for study, key in batch:
                 name = study_name(study, outline.runs.get(key))
-                parent = tracker.begin(_study_place(sweep, study), name, root)
+                parent = tracker.begin(_study_place(sweep, study), name, root, starts.get(study, 0))
                 one = of_run(key, wanted[study, key], outline, content, self.root)
                 done[tracker.write(("run", study, key), one, states[study, key], parent)] += 1
         if only is None:
@@ -128,6 +129,15 @@ class Session:
 
 Places: TypeAlias = dict[tuple[str, str], list[dict[str, Any]]]
 """Lines of the trials table by (study, run key)."""
+
+
+def _starts(outline: Outline, places: Places) -> dict[str, int]:
+    """When the first run of each study started, milliseconds since 1970, where one says so."""
+    found: dict[str, int] = {}
+    for study, key in places:
+        if at := started_ms(outline.runs.get(key, {})):
+            found[study] = min(at, found.get(study, at))
+    return found
 
 
 def _sweep_place(sweep: str) -> tuple[str, str, str]:

@@ -63,10 +63,11 @@ class Tracker:
         """Whether what stands at (kind, study, key) was exported with this state."""
         return place in self.index and self.index[place].state == state
 
-    def begin(self, place: tuple[str, str, str], name: str, parent: str | None) -> str:
-        """MLflow's run at (kind, study, key), made where there is none."""
+    def begin(self, place: tuple[str, str, str], name: str, parent: str | None, start: int = 0) -> str:
+        """MLflow's run at (kind, study, key), made where there is none; `start` in milliseconds since 1970, 0 where
+        nobody knows: MLflow never changes it."""
         if place not in self.index:
-            self._create(place, name, parent, {}, 0)
+            self._create(place, name, parent, {}, start)
         return self.index[place].run_id
 
     def write(self, place: tuple[str, str, str], content: Content, state: str, parent: str | None) -> str:

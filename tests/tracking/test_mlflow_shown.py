@@ -12,12 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from chromium import needs_chromium, page
+from chromium import Page, needs_chromium, page
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -101,6 +102,13 @@ def _table(root: Path) -> dict[str, Any]:
 def _files(root: Path, run: Any) -> dict[str, bytes]:
     folder = root / "mlflow-artifacts" / run.info.run_id / "artifacts"
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_sweep_and_its_studies_start_with_their_first_run_and_end_after_it(shown: Path) -> None:
+    started = int(datetime.fromisoformat("2026-01-02T03:04:05+00:00").timestamp() * 1000)
+    for key, run in _runs(shown).items():
+        assert run.info.start_time == started, key
+        assert run.info.end_time > started, key
 
 
 def test_a_study_shows_its_best_trial_and_what_the_chosen_config_scored(shown: Path) -> None:
@@ -232,6 +240,15 @@ def _served(root: Path) -> Iterator[str]:
             server.wait(30)
 
 
+def _open(tab: Page, address: str) -> None:
+    """Wait for a server that starts, which takes seconds."""
+    for _ in range(600):
+        tab.open(address)
+        if not tab.run("document.title.includes('127.0.0.1') || location.href.startsWith('chrome-error')"):
+            return
+        tab.run("new Promise(done => setTimeout(done, 300))")
+
+
 @pytest.mark.slow
 @needs_chromium
 def test_in_a_browser_runs_leaderboard_and_pictures_are_there(shown: Path) -> None:
@@ -240,11 +257,7 @@ def test_in_a_browser_runs_leaderboard_and_pictures_are_there(shown: Path) -> No
     link = where_to_look("http://here", sweep.info.experiment_id)[0].removeprefix("http://here")
     with _served(shown) as address, page() as tab:
         tab.size(1500, 1000)
-        for _ in range(600):  # the server needs seconds to start
-            tab.open(address + link)
-            if not tab.run("document.title.includes('127.0.0.1') || location.href.startsWith('chrome-error')"):
-                break
-            tab.run("new Promise(done => setTimeout(done, 300))")
+        _open(tab, address + link)
         text, name = "(document.body?.innerText ?? '')", "cam, fsr, full, twin on toy"
         link_called = "[...document.querySelectorAll('a')].find(a => a.innerText.startsWith('{}'))"
         tab.wait(f"{text}.includes('{name}')", 120)
