@@ -188,7 +188,7 @@ def test_photos_that_cannot_be_read_are_named_and_the_rest_is_done(world, tmp_pa
     argv = [w if not w.startswith("images=") else f"images={photos}" for w in words(world, tmp_path / "out")]
     assert main(predict.run, argv) == 1
     done = capsys.readouterr()
-    for part in ("cut.jpg", "deep16.png: I;16 image", "scan.tif: neither JPEG nor PNG"):
+    for part in ("cut.jpg", "deep16.png: I;16 image", "scan.tif: a TIFF, neither JPEG nor PNG"):
         assert part in done.err
     assert "1 photos carry an orientation tag, which is not applied, as in training" in done.err
     assert "8 predicted" in done.out
