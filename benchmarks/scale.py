@@ -33,6 +33,7 @@ class ScaleWords:
 
     runs: int = word(2000, f"runs of the store, in studies of {A_STUDY}", least=A_STUDY)
     store: str | None = word(None, "folder that is made where it is not there, and stays; default a temporary one")
+    dry_run: bool = word(False, "list the commands with their goals")
     mlflow: bool = word(False, f"also what a run costs MLflow, of {EXPORTED}")
 
 
@@ -107,6 +108,10 @@ def run(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         empty, store = Path(temporary) / "empty", Path(words.store or Path(temporary) / "store")
         empty.mkdir()
+        if words.dry_run:
+            for command in commands(store, empty):
+                print(f"{command.name:<34} goal {command.seconds:g} s  {' '.join(command.argv)}")
+            return EXIT_DONE
         if not store.is_dir():
             make_store(store, words.runs)
         for file in store.rglob("*.parquet"):
