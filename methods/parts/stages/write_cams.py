@@ -31,11 +31,12 @@ class CamWriter:
 
     A `StageCam` sees images at their own size over its knob `cam_scales`, but not larger than it was trained on (knob
     `long_max` of its crop: the card's 640 pixels, which no image of VOC or COCO exceeds). Any other method sees squares
-    of its training size, as it is scored, over `scales`, by the ReLU of its `cam_logits` (A3).
+    of its training size, as it is scored, over `scales`, by the ReLU of its `cam_logits` (A3). The maps of a plug-in
+    that trains its base (`network.base`) are those of the base.
     """
 
     def __init__(self, network: Method, info: ImageInfo, scales: Sequence[float] = (1.0,)):
-        self.network, self.info, self.scales = network, info, tuple(scales)
+        self.network, self.info, self.scales = getattr(network, "base", network), info, tuple(scales)
 
     def __call__(self, image: ImageInput) -> Maps:
         """The maps of one image."""

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.api.images import BACKGROUND, ImageInfo, ImageInput, Maps
-from harness.api.method import BuildInfo
+from harness.api.method import BuildInfo, Method
 from harness.datasets.io.image_files import ExtraReader, encoded, fuse, read
 from harness.engine.stages.fan_out import fanned_out, written_by
 from harness.scoring.crf import PRESETS
+from methods.fsae.config import FsaeConfig
+from methods.fsae.method import Fsae
 from methods.irn.config import IrnConfig
 from methods.irn.method import Irn
 from methods.irn.rules import IrnRules
@@ -138,6 +140,17 @@ class Colours(torch.nn.Module):
     def cam_logits(self, images_B3HW: Tensor) -> Tensor:
         assert images_B3HW.shape[-1] in (64, 32)
         return torch.nn.functional.avg_pool2d(images_B3HW, 8) - 0.5
+
+
+@pytest.mark.parametrize("base", [Irn(IrnConfig(), BUILD), Sipe(SipeConfig(), BUILD)], ids=["irn", "sipe"])
+def test_a_plugin_that_trains_its_base_writes_the_base_s_maps(base: Method) -> None:
+    """FSAE on IRN: all scales at the image's own size; on SIPE the background's own map is first."""
+    beside = Fsae(FsaeConfig(), dataclasses.replace(BUILD, base=base)).eval()
+    alone, found = (CamWriter(network, INFO)(image()) for network in (base.eval(), beside))
+    assert found.classes.tolist() == alone.classes.tolist()
+    assert found.grain == alone.grain
+    for ours, theirs in zip(found.scales["cam"], alone.scales["cam"], strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 def test_any_method_with_cam_logits_writes_at_the_size_that_it_is_scored_at() -> None:
