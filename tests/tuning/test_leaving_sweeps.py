@@ -21,7 +21,7 @@ import sys
 from tuning_toys import MemoryHooks, study
 from harness.tuning.drivers import run_studies
 
-hooks = MemoryHooks(act="leave once", root=sys.argv[1])
+hooks = MemoryHooks(act=sys.argv[2], root=sys.argv[1])
 try:
     run_studies([study(protocol="fixed", seeds=(0, 1))], hooks, execute="tuning_toys:execute", store_root=sys.argv[1])
 except KeyboardInterrupt:
@@ -61,8 +61,9 @@ def test_under_ray_all_runs_leave_within_the_grace_and_the_same_command_goes_on(
     script.write_text(DRIVER)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     command = [sys.executable, str(script), str(tmp_path)]
+    first = [*command, "leave once"]
     pipes = {"env": env, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    driver = subprocess.Popen(command, **pipes)
+    driver = subprocess.Popen(first, **pipes)
     until = time.monotonic() + 240
     while not list(tmp_path.glob("stays-*")):
         assert driver.poll() is None, driver.communicate()
@@ -76,6 +77,6 @@ def test_under_ray_all_runs_leave_within_the_grace_and_the_same_command_goes_on(
     assert left
     assert out.count("told to leave at step 3 of 9") == len(left) == len(list(tmp_path.glob("stays-*")))
     assert not list(tmp_path.glob("work/.leave-*"))
-    again = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
+    again = subprocess.run([*command, ""], capture_output=True, text=True, env=env, timeout=240)
     ran = [json.loads(p.read_text())["key"] for p in tmp_path.glob("ran-*.json")]
     assert len(ran) == len(set(ran)) == 2, again.stdout + again.stderr
