@@ -56,6 +56,7 @@ def test_in_this_process_a_run_leaves_and_the_sweep_ends_and_goes_on(tmp_path, c
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_under_ray_all_runs_leave_within_the_grace_and_the_same_command_goes_on(tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
