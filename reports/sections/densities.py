@@ -111,7 +111,8 @@ def _draw(axis: object, setting: Setting, methods: Sequence[str]) -> None:
         if score.low == score.low:
             axis.axhspan(100 * score.low, 100 * score.high, color="0.3", alpha=0.12, linewidth=0)
     axis.xaxis.set_major_formatter("{x:g}")
-    for labels, share in dict.fromkeys((p.labels, p.share) for p in setting.points):
+    # One name for each kind: runs of other versions wrote the same share with fewer digits.
+    for labels, share in {p.labels: p.share for p in setting.points}.items():
         axis.annotate(
             labels, (100 * share, 1.0), (-2, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
             rotation=30, rotation_mode="anchor", fontsize=6, color="0.35", annotation_clip=False,
