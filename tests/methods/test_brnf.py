@@ -103,6 +103,8 @@ class TestBrnfOnCnn(BrnfTests):
 
 class TestBrnfOnVit(BrnfTests):
     words = {"backbone": BackboneWords(name="shapes_vit")}
+    # Its trunk moves at the rate of the preset's CNN, faster than the density of its features follows.
+    may_rise = BrnfTests.may_rise | {"f2"}
     # Every knob is turned on the other backbone.
     test_every_knob_acts = None
 

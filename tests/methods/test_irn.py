@@ -33,6 +33,7 @@ from harness.plan.plan import make_plan
 from harness.plan.recipes import recipe_of
 from methods.irn.config import IrnConfig
 from methods.irn.rules import IrnRules
+from methods.parts.stages.masks import MaskWorker
 
 WORDS = [
     "method=irn", "ray=off", "data.n_train=8", "data.n_val=3", "data.n_test=3", "crop=48", "batch=4", "group=2",
@@ -166,6 +167,8 @@ def test_killed_in_any_stage_and_resumed_to_the_same_bytes(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Context, "report_progress", dying)
+        # Masks are made by the batch, and reported so.
+        patch.setattr(MaskWorker, "batch", 2)
         with pytest.raises(Stop):
             execute(here, LocalSession())
     execute(here, LocalSession())
