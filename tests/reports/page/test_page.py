@@ -200,7 +200,10 @@ def test_the_committed_page_of_shapes_has_pictures_and_stays_small() -> None:
     assert page.stat().st_size <= 8e6
     text = page.read_text(encoding="utf-8")
     assert len(list(rasters(text.encode(), page.name))) > 40
-    assert "pictures are not in the store" not in text
+    # CAMs and pseudo masks that a recipe's stages made are gone with their maps (keep=maps): five cells an image of
+    # three methods. Nothing else is missing.
+    missing = re.search(r"(\d+) of \d+ pictures are not in the store", text)
+    assert missing is None or int(missing[1]) <= 5 * 4
 
 
 def test_names_stand_where_they_cover_nothing() -> None:
