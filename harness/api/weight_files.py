@@ -7,13 +7,12 @@ import struct
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.errors import BadInput, Problem
@@ -38,6 +37,8 @@ class WeightFile:
 
     state: Mapping[str, Tensor]
     inside: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What a safetensors file says of itself."""
 
 
 def read_weights(path: Path, where: str = "weights") -> WeightFile:
@@ -53,7 +54,7 @@ def read_weights(path: Path, where: str = "weights") -> WeightFile:
             start = f.read(64)
         safe = _is_safetensors(start, path.stat().st_size)
         if safe or (path.suffix == ".safetensors" and not start.startswith((_ZIP, _PICKLE))):
-            return WeightFile(load_file(path))
+            return _of_safetensors(path)
         if not start.startswith((_ZIP, _PICKLE)):
             raise BadInput(Problem(where, f"{path} is no weights file: {_what(start)}", "download it again"))
         with open(path, "rb") as f:  # by its name torch may take it for something else
@@ -107,6 +108,12 @@ def _tails(name: str) -> list[str]:
 
 def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+
+def _of_safetensors(path: Path) -> WeightFile:
+    with safe_open(path, framework="pt") as opened:
+        names = opened.keys()
+        return WeightFile({name: opened.get_tensor(name) for name in names}, metadata=opened.metadata() or {})
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:

@@ -10,8 +10,6 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from safetensors import safe_open
-
 from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.files import file_digest
 from harness.store.pretraining import GLYPHS, HUB, NONE, Pretraining, named, pretraining_of
@@ -64,24 +62,21 @@ def find(backbone: str, weights: str | None) -> Pretrained:
         from harness.api.weight_files import read_weights
 
         path = Path(weights).expanduser()
-        inside = read_weights(path, "backbone.weights").inside
-        label = f"{path.name} ({inside})" if inside else path.name
-        return Pretrained(str(path.resolve()), file_digest(path), _of_file(path, label))
+        read = read_weights(path, "backbone.weights")
+        label = f"{path.name} ({read.inside})" if read.inside else path.name
+        return Pretrained(str(path.resolve()), file_digest(path), _of_file(label, read.metadata.get("pretraining")))
     return _from_hub(backbone)
 
 
-def _of_file(path: Path, label: str) -> Pretraining:
-    """What a file says of itself in its metadata `pretraining` (safetensors), else what its name tells."""
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="numpy") as opened:
-            told = (opened.metadata() or {}).get("pretraining")
-        if told:
-            try:
-                return replace(pretraining_of(told), weights=label)
-            except StoreError as e:
-                fix = "write a name there, or JSON with texts data, supervision and extra"
-                raise BadInput(Problem("backbone.weights", f"{path.name}: {e}", fix)) from e
-    return named(label)
+def _of_file(label: str, told: str | None) -> Pretraining:
+    """What a file says of itself in its metadata `pretraining`, else what its name tells."""
+    if not told:
+        return named(label)
+    try:
+        return replace(pretraining_of(told), weights=label)
+    except StoreError as e:
+        fix = "write a name there, or JSON with texts data, supervision and extra"
+        raise BadInput(Problem("backbone.weights", f"{label}: {e}", fix)) from e
 
 
 def _check_timm(backbone: str) -> None:

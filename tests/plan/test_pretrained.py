@@ -82,6 +82,11 @@ def test_what_a_file_was_trained_on_is_what_it_says_else_what_its_name_tells(tmp
     assert found["short"].kind == ("glyphs", "labels", "none")
     assert found["vit.in21k"].kind == ("ImageNet-21k (by its name)", "labels", "none")
     assert found["mine"].kind == ("", "", "")
+    # What a file is tell its bytes: the one that can say something under a name of the other kind, and the reverse.
+    save_file(vit, tmp_path / "says.pth", {"pretraining": told})
+    torch.save(vit, tmp_path / "none.safetensors")
+    kinds = [module.find(TINY, str(tmp_path / name)).pretraining.kind for name in ("says.pth", "none.safetensors")]
+    assert kinds == [("ImageNet-1k", "self-supervised", "none"), ("", "", "")]
     save_file(vit, tmp_path / "odd.safetensors", {"pretraining": '{"data": 3}'})
     with pytest.raises(BadInput, match=r"odd.safetensors: pretraining .* are texts"):
         plan("methods=cam", "crop=64", f"backbone.weights={tmp_path}/odd.safetensors")
