@@ -156,6 +156,14 @@ def subnets_of_nodes(config: Mapped, aws: Any) -> list[Mapped]:
     return [s for s in by_zone if s["VpcId"] == first["VpcId"]]
 
 
+def firewalls(ec2: Any, name: str, vpc: str | None = None) -> list[Mapped]:
+    """The security groups of this name, in one VPC or in all."""
+    filters = [{"Name": "group-name", "Values": [name]}]
+    filters += [{"Name": "vpc-id", "Values": [vpc]}] if vpc is not None else []
+    found: list[Mapped] = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+    return found
+
+
 def open_to_all(group: Mapped) -> list[str]:
     """What a firewall lets in from anywhere but SSH, in words."""
     found = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
 import re
 import stat
 from collections.abc import Mapping
@@ -63,10 +66,6 @@ def _unfilled(config: Mapped) -> list[Problem]:
 
 def _schema(config: Mapped) -> list[Problem]:
     """What Ray itself refuses. It reads the file as `ray up` does, and sends nothing anywhere."""
-    import contextlib
-    import copy
-    import io
-
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -138,10 +137,9 @@ def _network(config: Mapped, session: Any) -> list[Problem]:
     except BadInput as error:
         return error.problems
     problems: list[Problem] = []
-    ec2, vpc = session.client("ec2"), subnets[0]["VpcId"]
+    vpc = subnets[0]["VpcId"]
     name = config["provider"].get("security_group", {}).get("GroupName", f"ray-autoscaler-{config['cluster_name']}")
-    filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "group-name", "Values": [name]}]
-    groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+    groups = aws.firewalls(session.client("ec2"), name, vpc)
     if not groups:
         problems.append(Problem("provider.security_group", f"{name} is not there in {vpc}", aws.PREPARE))
     for what in (what for group in groups for what in aws.open_to_all(group)):

@@ -59,9 +59,7 @@ def prepare(config: Mapped, say: Callable[[str], None]) -> str:
 
 def _firewall(session: Any, vpc: str, named: Mapped, say: Callable[[str], None]) -> str:
     ec2, name = session.client("ec2"), named.get("GroupName", NAME)
-    filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "group-name", "Values": [name]}]
-    groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
-    if groups:
+    if groups := aws.firewalls(ec2, name, vpc):
         return str(groups[0]["GroupId"])
     made = ec2.create_security_group(
         GroupName=name, VpcId=vpc, Description="Nodes of a wsss-harness cluster: each other, and SSH from outside"
@@ -160,10 +158,7 @@ def remove(config: Mapped, system: str, say: Callable[[str], None]) -> None:
             time.sleep(2.0)
         efs.delete_file_system(FileSystemId=system)
         say(f"file system {system} is deleted")
-        filters = [
-            {"Name": "group-name", "Values": [config["provider"].get("security_group", {}).get("GroupName", NAME)]}
-        ]
-        for group in ec2.describe_security_groups(Filters=filters)["SecurityGroups"]:
+        for group in aws.firewalls(ec2, config["provider"].get("security_group", {}).get("GroupName", NAME)):
             ec2.delete_security_group(GroupId=group["GroupId"])
             say(f"firewall {group['GroupName']} is deleted")
         if _there(lambda: iam.get_instance_profile(InstanceProfileName=PROFILE)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,8 +36,8 @@ class Notice:
         self._files = tuple(f.expanduser() for f in files)
         self._looked, self._seen = 0.0, False
 
-    def tell(self, *_: object) -> None:
-        """Tells this process to leave; a handler of signals."""
+    def tell(self) -> None:
+        """Tells this process to leave."""
         self._told.set()
 
     def forget(self) -> None:
@@ -58,19 +58,27 @@ NOTICE = Notice()
 
 
 @contextmanager
-def told_by_sigterm() -> Iterator[Notice]:
-    """While this lasts the first SIGTERM to this process is a notice; a second one ends it as Ctrl-C does."""
+def first_sigterm(tell: Callable[[], None], forget: Callable[[], None]) -> Iterator[None]:
+    """While this lasts the first SIGTERM to this process calls `tell`; a second one ends it as Ctrl-C does. In the end
+    `forget` is called. Only the main thread hears signals: elsewhere nothing is done."""
     if threading.current_thread() is not threading.main_thread():
-        yield NOTICE
+        yield
         return
 
     def handler(number: int, frame: object) -> None:
-        NOTICE.tell()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        tell()
 
     before = signal.signal(signal.SIGTERM, handler)
     try:
-        yield NOTICE
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        NOTICE.forget()
+        forget()
+
+
+@contextmanager
+def told_by_sigterm() -> Iterator[Notice]:
+    """While this lasts the first SIGTERM to this process is a notice."""
+    with first_sigterm(NOTICE.tell, NOTICE.forget):
+        yield NOTICE

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.engine.leaving import first_sigterm
+
 GRACE_S = 60.0
 """Runs that have not left by then (they are scoring, or their step takes longer) go on from an older checkpoint."""
 
@@ -27,24 +29,19 @@ class Leaving:
 def leaving_by_sigterm(store_root: Path, grace_s: float = GRACE_S) -> Iterator[Leaving]:
     """While this lasts the first SIGTERM tells all runs to leave; a second one, or `grace_s` later, interrupts."""
     leaving = Leaving(store_root.absolute() / "work" / f".leave-{secrets.token_hex(8)}")
-    if threading.current_thread() is not threading.main_thread():
-        yield leaving
-        return
     timer = threading.Timer(grace_s, signal.raise_signal, [signal.SIGINT])
     timer.daemon = True
 
-    def handler(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    def tell() -> None:
         leaving.told = True
         leaving.file.parent.mkdir(parents=True, exist_ok=True)
         leaving.file.touch()
         timer.start()
         print(f"told to end: runs write a checkpoint and leave, {grace_s:.0f} s at most", file=sys.stderr, flush=True)
 
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield leaving
-    finally:
+    def forget() -> None:
         timer.cancel()
-        signal.signal(signal.SIGTERM, before)
         leaving.file.unlink(missing_ok=True)
+
+    with first_sigterm(tell, forget):
+        yield leaving
