@@ -9,7 +9,7 @@ from torch import Tensor
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.cam.config import CamConfig
 from methods.parts.bases.single_stage import TagSegmenter
-from methods.parts.bases.together import Drawn, Given, StepsTogether
+from methods.parts.bases.together import Drawn, DrawnTogether, StepsTogether
 from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.depth import draw_depth
 from methods.parts.nets.vit_segmenter import pooled_logits
@@ -38,7 +38,7 @@ class Cam(StepsTogether, TagSegmenter):
         """Stochastic depth."""
         return Drawn(depth={"view1": draw_depth(self.net.encoder, len(group.tags_BC), group.tags_BC)})
 
-    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Read:
+    def read(self, batch: Batch, progress: Progress, drawn: DrawnTogether) -> Read:
         """Tokens, class logits and pseudo labels of all images."""
         images, label_BHW = batch.views["view1"], None
         tokens_BND, hw, skip_BSHW = self.net.features(images, drawn.depth.get("view1"))

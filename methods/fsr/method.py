@@ -21,7 +21,7 @@ from methods.fsr.read import Projected, Read, StudentPasses
 from methods.fsr.views import FsrViews
 from methods.parts.bases.aux_segmenter import AuxTagSegmenter
 from methods.parts.bases.teacher import ema_update, make_teacher
-from methods.parts.bases.together import Drawn, Given, StepsTogether
+from methods.parts.bases.together import Drawn, DrawnTogether, StepsTogether
 from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.depth import draw_depth
@@ -114,7 +114,7 @@ class Fsr(StepsTogether, AuxTagSegmenter):
         depth["teacher"] = draw_depth(teacher.encoder, count, tags_BC, views)
         return Drawn({} if cells is None else {"cells": cells}, depth)
 
-    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Read:
+    def read(self, batch: Batch, progress: Progress, drawn: DrawnTogether) -> Read:
         """Passes, projections and label maps of all images."""
         terms, present, images = self.active(progress), self.present(batch), batch.views["view1"]
         passes = self.student_forward(batch, present, terms, progress, drawn)
@@ -149,7 +149,7 @@ class Fsr(StepsTogether, AuxTagSegmenter):
         return StepOutput(weighted, {**stats, **take_stats(self.net)})
 
     def student_forward(
-        self, batch: Batch, present: PresentClasses, terms: frozenset[str], progress: Progress, drawn: Given
+        self, batch: Batch, present: PresentClasses, terms: frozenset[str], progress: Progress, drawn: DrawnTogether
     ) -> StudentPasses:
         """View 1 clean and, where a distillation term is on, the view to mask masked (fsr.md 2.4).
 
@@ -182,7 +182,9 @@ class Fsr(StepsTogether, AuxTagSegmenter):
             self.net, self.config, view_B3HW, tags_BC, progress, clean=clean, pixels_B3HW=pixels, noise=noise
         )
 
-    def projections(self, batch: Batch, terms: frozenset[str], passes: StudentPasses, drawn: Given) -> Projected:
+    def projections(
+        self, batch: Batch, terms: frozenset[str], passes: StudentPasses, drawn: DrawnTogether
+    ) -> Projected:
         """What the distillation terms compare (fsr.md 2.5)."""
         net, hidden, masked_BN = self.net, passes.hidden, passes.masked_BN
         if hidden is None or masked_BN is None:
@@ -220,7 +222,9 @@ class Fsr(StepsTogether, AuxTagSegmenter):
         other = "view2" if masked == "view1" else "view1"
         return [name for name, term in ((other, "class"), (masked, "patch")) if term in terms]
 
-    def teacher_forward(self, batch: Batch, terms: frozenset[str], drawn: Given) -> tuple[Tensor | None, Tensor | None]:
+    def teacher_forward(
+        self, batch: Batch, terms: frozenset[str], drawn: DrawnTogether
+    ) -> tuple[Tensor | None, Tensor | None]:
         """The teacher's class projection (B,K) and patch projections (B,N,K) of `teacher_views`.
 
         A view that no active term reads is not run. The teacher is in train mode, as published (fsr.md 2.4).

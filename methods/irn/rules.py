@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.api.images import covered
 from methods.irn.config import IrnConfig
 from methods.parts.bases.map_rules import MapRules
 from methods.parts.ops.confident_labels import LabelCrf, confident_labels
@@ -26,10 +25,6 @@ class IrnRules(MapRules):
 
     def labels(self, tags_C: Tensor) -> Tensor:
         return torch.nonzero(tags_C > 0)[:, 0] + 1
-
-    def full(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """CAMs (n,H,W) at image size, in [0,1)."""
-        return fused_maps(maps, covered(size, self.grain), crop=size)
 
     def decided(self, full_mHW: Tensor, labels_n: Tensor) -> Tensor:
         return decided_labels(full_mHW, labels_n, background=self.config.cam_background)

@@ -18,7 +18,7 @@ from harness.api.precision import no_gradient
 from harness.errors import BadInput, Problem
 from methods.parts.bases.aux_segmenter import PowerAuxSegmenter, Tokens, has_started
 from methods.parts.bases.teacher import ema_update, make_teacher
-from methods.parts.bases.together import Drawn, Given, StepsTogether
+from methods.parts.bases.together import Drawn, DrawnTogether, StepsTogether
 from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.depth import draw_depth
@@ -123,7 +123,7 @@ class Toco(StepsTogether, PowerAuxSegmenter):
         depth["locals"] = draw_depth(encoder, self.config.local_crops * count, tags_BC)
         return Drawn({"windows": windows}, depth)
 
-    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Read:
+    def read(self, batch: Batch, progress: Progress, drawn: DrawnTogether) -> Read:
         """Passes, projections and label maps of all images."""
         net, terms, images = self.net, self.active(progress), batch.views["view1"]
         # View 1 is also the first global crop, and the teacher's features are the student's (toco.md 2.8).
@@ -183,7 +183,7 @@ class Toco(StepsTogether, PowerAuxSegmenter):
         return super().token_content(content_BHW, hw)
 
     def class_tokens(
-        self, class_VBD: Tensor, aux_BCHW: Tensor, present: PresentClasses, batch: Batch, drawn: Given
+        self, class_VBD: Tensor, aux_BCHW: Tensor, present: PresentClasses, batch: Batch, drawn: DrawnTogether
     ) -> Contrasted:
         """Projected class tokens of the V global views and of local crops (toco.md 2.4, 2.5)."""
         config, net, side = self.config, self.net, self.local_side

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.api import fitting
 from harness.api.method import Batch, BuildInfo, Progress, StepOutput
 from methods.parts.bases.aux_segmenter import PowerAuxSegmenter
-from methods.parts.bases.together import Drawn, Given, StepsTogether
+from methods.parts.bases.together import Drawn, DrawnTogether, StepsTogether
 from methods.parts.nets.backbones import Encoder
 from methods.parts.nets.deeplab import take_stats
 from methods.parts.nets.depth import draw_depth
@@ -78,7 +78,7 @@ class Unia(StepsTogether, PowerAuxSegmenter):
         """Stochastic depth; the sampled map draws in its loss."""
         return Drawn(depth={"view1": draw_depth(self.net.encoder, len(group.tags_BC), group.tags_BC)})
 
-    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Read:
+    def read(self, batch: Batch, progress: Progress, drawn: DrawnTogether) -> Read:
         """Tokens, class logits and label maps of all images."""
         net, route = self.net, routing(self.config, progress)
         with_mean, depth_LB = "kl" in route.terms, drawn.depth.get("view1")

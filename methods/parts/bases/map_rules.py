@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.api.images import covered
 from methods.parts.bases.boundary_trainer import fitted_radius
 from methods.parts.bases.recipe_knobs import RecipeKnobs
 from methods.parts.ops.confident_labels import LabelCrf
+from methods.parts.ops.map_fusion import fused_maps
 from methods.parts.ops.random_walk import random_walks
 
 VERSION = 1
@@ -42,10 +44,10 @@ class MapRules(ABC):
     def labels(self, tags_C: Tensor) -> Tensor:
         """Label values int64 (n) of the maps that are kept of an image."""
 
-    @abstractmethod
     def full(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps (m,H,W) at image size, in [0,1]: of each class that was written, and of background before them where it
         has one."""
+        return fused_maps(maps, covered(size, self.grain), crop=size)
 
     @abstractmethod
     def decided(self, full_mHW: Tensor, labels_n: Tensor) -> Tensor:

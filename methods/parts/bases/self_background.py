@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.api.images import covered
 from methods.parts.bases.map_rules import MapRules
 from methods.parts.ops.confident_labels import LabelCrf, self_background_labels
-from methods.parts.ops.map_fusion import fused_maps
 from methods.parts.ops.random_walk import decided_labels, walked_masks, walked_scores
 
 VERSION = 1
@@ -37,10 +35,6 @@ class SelfBackgroundRules(MapRules):
     def labels(self, tags_C: Tensor) -> Tensor:
         classes_n = torch.nonzero(tags_C > 0)[:, 0] + 1
         return torch.cat([classes_n.new_zeros(1), classes_n])
-
-    def full(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Maps (n,H,W) at image size, in [0,1), background first."""
-        return fused_maps(maps, covered(size, self.grain), crop=size)
 
     def behind_background(self, labels_n: Tensor) -> Tensor:
         """Labels of the maps of `full`, of labels of those that were written."""

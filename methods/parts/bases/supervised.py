@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.api.fitting import fit_widths
 from harness.api.method import Batch, BuildInfo, Method, Progress, StepOutput
 from methods.parts.bases.single_stage import Segmenter, decoder_dropout
-from methods.parts.bases.together import Drawn, Given, StepsTogether
+from methods.parts.bases.together import Drawn, DrawnTogether, StepsTogether
 from methods.parts.knobs import SegmenterKnobs
 from methods.parts.nets.deeplab import CARD_WIDTH, fitted_decoder, fitted_rates, take_stats
 from methods.parts.nets.depth import draw_depth
@@ -89,7 +89,7 @@ class Supervised(StepsTogether, Segmenter):
         assert isinstance(self.net, ViTSegmenter)
         return Drawn(depth={"view1": draw_depth(self.net.encoder, len(group.tags_BC), group.tags_BC)})
 
-    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Read:
+    def read(self, batch: Batch, progress: Progress, drawn: DrawnTogether) -> Read:
         """Tokens of all images. Raises ValueError for a batch without labels."""
         if batch.label_BHW is None:
             raise ValueError(f"{type(self).__name__} needs labels={self.wanted}")

@@ -34,7 +34,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Given:
+class DrawnTogether:
     """What was drawn for the passes over a batch, by the names of `Drawn`. Empty where each pass draws for itself."""
 
     noise: Mapping[str, Tensor] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class StepsTogether(Method):
         """What the passes over a group draw, in the order of the passes."""
 
     @abstractmethod
-    def read(self, batch: Batch, progress: Progress, drawn: Given) -> Any:
+    def read(self, batch: Batch, progress: Progress, drawn: DrawnTogether) -> Any:
         """All that is made image by image: a dataclass of tensors (B,...), of such dataclasses, of None and of what
         holds for all images."""
 
@@ -74,7 +74,7 @@ class StepsTogether(Method):
     ) -> list[StepOutput]:
         """`draw` of each group, `read` of all, `losses` of each."""
         take_stats(self.net)  # what a step that ran out of memory has left
-        batch, drawn = Batch.joined(groups), Given()
+        batch, drawn = Batch.joined(groups), DrawnTogether()
         if self.takes_groups:
             apart = []
             for group, own in zip(groups, draws, strict=True):
@@ -88,11 +88,11 @@ class StepsTogether(Method):
                 outputs.append(self.losses(group, part, progress))
         return outputs
 
-    def _joined(self, apart: Sequence[Drawn]) -> Given:
+    def _joined(self, apart: Sequence[Drawn]) -> DrawnTogether:
         encoder = self.net.encoder
         depth = {name: joined_depth(encoder, [one.depth[name] for one in apart]) for name in apart[0].depth}
         noise = {name: torch.cat([one.noise[name] for one in apart]) for name in apart[0].noise}
-        return Given(noise, depth)
+        return DrawnTogether(noise, depth)
 
 
 def split_record(record: ReadT, sizes: Sequence[int]) -> list[ReadT]:
