@@ -156,6 +156,11 @@ class Words:
     retry: str | None = word(None, "failed: run failed rows again", *TRAINING, choices=("failed",))
     dry_run: bool = word(False, "print plan, resolved configs, what is done, estimated time and disk")
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether runs go to the cluster at `address=`."""
+        return self.ray and self.address is not None
+
 
 @dataclass
 class StatusWords:

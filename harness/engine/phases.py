@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from harness.store.rows import BY_STAGE, REUSED
+
 PHASES = ("start", "build", "data", "views", "method", "engine", "checkpoint", "stages", "score", "store")
-REUSED = "reused"
-"""Beside the phases: seconds that other runs spent on stages which this one found done. Part of no sum."""
-BY_STAGE = "by_stage"
-"""Beside the phases: the same seconds by stage of a recipe of several, without scoring and what lies between."""
 
 
 class Phases:

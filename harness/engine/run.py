@@ -23,7 +23,7 @@ from harness.engine.heartbeat import Heartbeat
 from harness.engine.inference.examples import write_examples
 from harness.engine.inference.score import Tables, score_run
 from harness.engine.parallel import barrier
-from harness.engine.phases import BY_STAGE, REUSED, Phases
+from harness.engine.phases import Phases
 from harness.engine.session import Session
 from harness.engine.stages.recipe import run_recipe
 from harness.engine.stages.stage import clean, kept
@@ -33,7 +33,7 @@ from harness.plan.recipes import recipe_of, steps_before
 from harness.plan.studies import Outcome
 from harness.store import Store
 from harness.store.files import write_atomic
-from harness.store.rows import param_rows
+from harness.store.rows import BY_STAGE, REUSED, param_rows
 from harness.store.schema import conform
 
 

@@ -11,7 +11,7 @@ SAY = "say gpus=1 or gpus=0, or cluster=<file that `ray up` was given>, with res
 
 def planned_cluster(words: Words, problems: list[Problem]) -> ClusterFile | None:
     """The file of the cluster at `address=`; None without one, and where no file is known."""
-    if not words.ray or words.address is None:
+    if not words.elsewhere:
         if words.cluster is not None:
             problems.append(Problem("cluster", "is read only where address= names a cluster", "add address=auto"))
         return None
@@ -39,7 +39,7 @@ def gpus_of_cluster(words: Words, cluster: ClusterFile | None, problems: list[Pr
 
 def too_large(words: Words, cluster: ClusterFile, threads: int, gpus: float) -> list[Problem]:
     """A problem where no run of this size fits the cluster with all its machines."""
-    if not cluster.types or cluster.holds(words.workers, threads, gpus):
+    if cluster.holds(words.workers, threads, gpus):
         return []
     found = f"{words.workers} worker(s) with {threads} thread(s) and {gpus:g} GPU(s) each never fit the cluster"
     return [Problem("workers", f"{found} ({cluster})", "lower workers, threads or gpus, or raise max_workers there")]

@@ -40,7 +40,7 @@ class PlanRow:
     gpus: float = 0.0
     """Of each worker."""
     cluster: ClusterFile | None = None
-    """Where the runs go, where `address=` names a cluster whose file is known."""
+    """Where the runs go, where `address=` names a cluster whose file says what its machines have."""
 
     def data(self, labels: str) -> PlannedData:
         """The data of a run that reads these labels."""

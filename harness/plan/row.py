@@ -84,11 +84,12 @@ def plan_part(
             notes += stage_words.add(words, parsed.knobs, runs)
         problems.extend(dict.fromkeys(p for run in runs for p in size_problems(run, words)))
     cluster = planned_cluster(words, problems)
-    elsewhere = words.ray and words.address is not None
-    gpus = gpus_of_cluster(words, cluster, problems) if elsewhere else gpus_per_worker(words, problems)
+    gpus = gpus_of_cluster(words, cluster, problems) if words.elsewhere else gpus_per_worker(words, problems)
+    if cluster is not None and not cluster.types:
+        cluster = None  # it leaves to the machines what they have
     threads = threads_per_worker(words, gpus, problems)
     problems.extend(too_large(words, cluster, threads, gpus) if cluster is not None else ())
-    problems.extend([] if elsewhere else lacking(words.precision, "cuda" if gpus else "cpu"))
+    problems.extend([] if words.elsewhere else lacking(words.precision, "cuda" if gpus else "cpu"))
     if found is None or problems:
         raise BadInput(problems)
     dataset, splits, all_data = found

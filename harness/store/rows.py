@@ -13,9 +13,11 @@ import polars as pl
 
 from harness.errors import StoreError
 
-NO_PHASES = ("reached", "reused", "train_all_attempts", "by_stage")
-"""Beside the phases in the column `seconds`: the share that a stopped run reached, what other runs spent, and the same
-seconds stage by stage."""
+REUSED, BY_STAGE, ALL_ATTEMPTS = "reused", "by_stage", "train_all_attempts"
+"""Beside the phases in the column `seconds`: what other runs spent on stages that a run found done; a run's own seconds
+stage by stage, without scoring and what lies between; in older stores, the training of all attempts."""
+NO_PHASES = ("reached", REUSED, ALL_ATTEMPTS, BY_STAGE)
+"""None of them is a phase, nor is the share that a stopped run reached."""
 
 
 def run_row(status: str, **columns: Any) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def stage_seconds(row: Mapping[str, Any]) -> dict[str, float]:
 
     Raises StoreError where the column is no JSON.
     """
-    found = json_of(row, "seconds").get("by_stage", {})
+    found = json_of(row, "seconds").get(BY_STAGE, {})
     return {str(name): float(value) for name, value in dict(found).items()}
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 
 from harness.datasets.tools.judging import label_source
-from harness.engine.phases import BY_STAGE, phase_table
+from harness.engine.phases import phase_table
 from harness.errors import StoreError
 from harness.plan.plan import Plan, PlannedStudy, PlanRow
 from harness.scoring.metrics import miou_of
 from harness.store import Results, latest_runs, load
-from harness.store.rows import json_of
+from harness.store.rows import ALL_ATTEMPTS, BY_STAGE, json_of
 from harness.tuning.progress import clock_text
 
 TIER_CORE_SECONDS = {"smoke": 60.0, "lab": 600.0}
@@ -83,11 +83,10 @@ def _part_lines(part: PlanRow) -> list[str]:
 
 def _machine_lines(part: PlanRow) -> list[str]:
     """On a cluster: what runs ask for, and what its file says that the machines have."""
-    if part.words.address is None or not part.words.ray:
+    if not part.words.elsewhere:
         return []
     asked = f"{part.words.workers} worker(s) with {part.machine.threads} CPU(s) and {part.gpus:g} GPU(s) each"
-    known = part.cluster is not None and bool(part.cluster.types)
-    return [f"  cluster: a run asks for {asked}; machines: {part.cluster if known else 'not known'}"]
+    return [f"  cluster: a run asks for {asked}; machines: {part.cluster or 'not known'}"]
 
 
 def runs_left(planned: PlannedStudy, trials: pl.DataFrame, done: Collection[str]) -> int:
@@ -112,7 +111,7 @@ def time_text(lengths: Sequence[tuple[int, float, int]]) -> str:
 def _at_once(planned: PlannedStudy) -> int:
     """Runs of a study that this machine's cores hold at a time, or the cluster that its file describes."""
     study, cluster = planned.study, planned.part.cluster
-    if cluster is not None and cluster.types:
+    if cluster is not None:
         return max(1, cluster.holds(study.workers, study.cores_per_run, study.gpus))
     return 1 if study.gpus else max(1, int((os.cpu_count() or 1) / max(1.0, study.threads * study.workers)))
 
@@ -144,7 +143,7 @@ def seconds_per_run(planned: PlannedStudy, runs: pl.DataFrame) -> float | None:
         except StoreError:
             continue  # one row less to learn from
         if config["crop"] == run.crop and config["batch"] == run.batch:
-            spent = sum(v for k, v in spent_by.items() if k not in ("train_all_attempts", BY_STAGE))
+            spent = sum(v for k, v in spent_by.items() if k not in (ALL_ATTEMPTS, BY_STAGE))
             per_step.append(spent / max(1, int(row["iterations"])))
     if per_step:
         return sum(per_step) / len(per_step) * run.total
@@ -195,7 +194,7 @@ def run_text(results: Results, key: str) -> str:
             f"  {e['target']:<13}{e['weights']:<8} on {e['split']:<6} tags {e['tags']:<6}"
             f" mIoU {100 * miou_of(results, e['eval']):5.1f}{threshold}{_inference(e)}"
         )
-    seconds = {k: v for k, v in json_of(row, "seconds").items() if k != "train_all_attempts"}
+    seconds = {k: v for k, v in json_of(row, "seconds").items() if k != ALL_ATTEMPTS}
     return "\n".join([*lines, phase_table(seconds)])
 
 

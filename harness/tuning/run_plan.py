@@ -58,7 +58,7 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, pages: Pages | None = Non
             stack.callback(exporter.close)
         if words.ray:
             cluster = plan.parts[0].cluster
-            room = cluster.holds if cluster is not None and cluster.types else None
+            room = None if cluster is None else cluster.holds
             run_studies(studies, ledger, store_root=store.root, address=words.address, retry=words.retry, room=room)
         else:
             device = "cuda:0" if plan.gpus else "cpu"
