@@ -95,9 +95,11 @@ def plan_of(paper: Paper, table: PaperTable, rows: Sequence[str], words: Ablatio
     for name in ("store", "tier", "variant", "protocol"):
         if getattr(words, name) is not None:
             shared.append(f"{name}={getattr(words, name)}")
+    # A plug-in's ablations are called by its own name: `cam+brnf` has `brnf.base`.
+    spec = registry().choose(paper.method).spec
     sets = []
     for row in (r for r in table.rows if not rows or r.name in rows):
-        ablation = [f"ablation={paper.method}.{row.ablation}"] if row.ablation else []
+        ablation = [f"ablation={spec.name}.{row.ablation}"] if row.ablation else []
         argv = [*shared, *others, f"methods={paper.method}", *ablation]
         sets += parse_rows(argv, Words, "sweep", registry().names(), collect=True)
     return make_plan(sets)

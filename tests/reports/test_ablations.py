@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from fixture_store import ToyStore, swapped_miou
 
-from harness.api.papers import Paper
+from harness.api.papers import Paper, PaperTable
 from harness.api.registry import registry
 from harness.api.spec import resolve
 from harness.cli.parsing import main
@@ -183,6 +183,17 @@ def test_rows_run_as_one_sweep_with_the_tables_words(tmp_path: Path) -> None:
     assert len(every.studies) == 12
     alone = plan_of(PAPER, PAPER.table("4"), ["both"], words, [*WORK, "scales=1,1.5"])
     assert alone.studies[0].run.scales == (1.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("paper", "table"),
+    [(p, t) for p in declared_papers() for t in p.tables],
+    ids=lambda one: one.name if isinstance(one, Paper) else one.table,
+)
+def test_rows_of_every_declared_table_are_planned(paper: Paper, table: PaperTable) -> None:
+    plan = plan_of(paper, table, [], AblationWords(protocol="fixed"), WORK[:-1])
+    planned = [p.ablation for p in plan.studies if p.run.chosen.name == paper.method]
+    assert planned == [r.ablation or "" for r in table.rows]
 
 
 def test_execute_runs_what_is_missing_and_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
