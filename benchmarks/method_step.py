@@ -19,7 +19,7 @@ from benchmarks import Case
 from benchmarks.floor import Products, products_of
 from harness.api.method import Batch, BuildInfo, Progress
 from harness.api.registry import registry
-from harness.api.spec import resolve
+from harness.api.spec import MethodSpec, resolve
 from harness.plan.knobs import typed_knobs
 
 CLASSES, TOTAL = 20, 1000
@@ -36,6 +36,8 @@ class MethodStep(ABC):
     name: str
     view_names: tuple[str, ...] = ("view1",)
     method: Any
+    build: Callable[..., Any]
+    """The method as its preset has it but for the knobs that are given, drawn anew."""
 
     def __init__(self, size: str, images: int | None = None) -> None:
         family, tier, backbone, weights = SIZES[size]
@@ -58,7 +60,8 @@ class MethodStep(ABC):
         if method.base is not None and method.spec.trains_base:
             knobs = typed_knobs(method.base, method.base_preset(family, tier, "default").knobs)
             info = dataclasses.replace(info, base=resolve(method.base.build)(knobs, info))
-        self.method = resolve(method.spec.build)(typed_knobs(method.spec, chosen.knobs), info).train()
+        self.build = functools.partial(_built, method.spec, chosen.knobs, info)
+        self.method = self.build()
         self.optimizer = self.method.optimizers()[0].optimizer
         count, side = images or chosen.batch, (chosen.crop, chosen.crop)
         rng = torch.Generator().manual_seed(0)
@@ -88,6 +91,10 @@ class MethodStep(ABC):
     @abstractmethod
     def outputs(self, progress: Progress) -> list[Tensor]:
         """What the losses of a step read of the network."""
+
+
+def _built(spec: MethodSpec, preset: Mapping[str, Any], info: BuildInfo, **knobs: Any) -> Any:
+    return resolve(spec.build)(typed_knobs(spec, {**preset, **knobs}), info).train()
 
 
 def cases(step_of: type[MethodStep], phases: Mapping[str, int], quick: bool) -> list[Case]:

@@ -16,7 +16,6 @@ from benchmarks.method_step import SIZES, TOTAL, MethodStep
 from harness.api.method import Method, Progress, StepOutput
 from methods.brnf.config import ABLATIONS
 from methods.brnf.densities import Density
-from methods.brnf.method import Brnf
 
 GOAL = 1 / 1.25
 AT = 900
@@ -32,7 +31,7 @@ class BrnfStep(MethodStep):
         super().__init__(size, images)
         method = self.method
         torch.manual_seed(0)
-        self.alone = Brnf(dataclasses.replace(method.config, **ABLATIONS["base"]), method.info).train()
+        self.alone = self.build(**ABLATIONS["base"])
         count, cells = len(self.batch.tags_BC), method.transform().extra[0]
         seed = torch.rand(count, method.info.num_classes, cells, cells, generator=torch.Generator().manual_seed(1))
         self.batch = dataclasses.replace(self.batch, extra={"seed": seed * self.batch.tags_BC[:, :, None, None]})

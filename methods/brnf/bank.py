@@ -15,7 +15,7 @@ from methods.brnf.knobs import BrnfConfig
 from methods.brnf.losses import bank_contrast
 from methods.brnf.pixels import one_hot
 from methods.brnf.sampling import density_weights, sample_features
-from methods.parts.tensors import at_slots, full_precision
+from methods.parts.tensors import at_slots, full_precision, true_slots
 
 
 class Bank(nn.Module):
@@ -72,12 +72,14 @@ class Bank(nn.Module):
         empty_KSD, empty_KS = torch.zeros_like(feature_KSD[:1]), torch.zeros_like(weight_KS[:1])
         return torch.cat([feature_KSD, empty_KSD]), torch.cat([weight_KS, empty_KS])
 
-    def contrast(self, region_BKD: Tensor, valid_BK: Tensor) -> Tensor:
-        """L_nce of the valid regions of foreground classes: scalar, nats."""
+    def contrast(self, region_BKD: Tensor, valid_BK: Tensor, most: int | None = None) -> Tensor:
+        """L_nce of the valid regions of foreground classes: scalar, nats. `most` is how many of them an image has at
+        most, where the host knows it (`Batch.extents`)."""
         feature_KSD, weight_KS = self.entries()
-        label_K = torch.arange(valid_BK.shape[1], device=valid_BK.device)
-        label_BK = torch.where(valid_BK & (label_K > 0), label_K, len(weight_KS) - 1)
-        return bank_contrast(region_BKD.flatten(0, 1), label_BK.flatten(), feature_KSD, weight_KS, self.config.nce_tau)
+        slot_Bk, real_Bk = true_slots(valid_BK[:, 1:], most)
+        label_Bk = torch.where(real_Bk, slot_Bk + 1, len(weight_KS) - 1)
+        anchor_BkD = at_slots(region_BKD, slot_Bk + 1)
+        return bank_contrast(anchor_BkD.flatten(0, 1), label_Bk.flatten(), feature_KSD, weight_KS, self.config.nce_tau)
 
     @torch.no_grad()
     def draw(self, f1: Density, seed: int) -> None:

@@ -28,7 +28,8 @@ def squared_distances(z_ND: Tensor, means_KD: Tensor) -> Tensor:
         means = means_KD.to(dtype)
         centre_D = means.detach().mean(dim=0)
         z, means = z_ND.to(dtype) - centre_D, means - centre_D
-        return z.square().sum(dim=-1, keepdim=True) - 2.0 * z @ means.T + means.square().sum(dim=-1)
+        # The derivative of a square is a power of one: a product has none.
+        return (z * z).sum(dim=-1, keepdim=True) - z @ (2.0 * means.T) + (means * means).sum(dim=-1)
 
 
 def class_likelihood(z_ND: Tensor, logdet_N: Tensor, means_KD: Tensor, log_weights_K: Tensor | None = None) -> Tensor:

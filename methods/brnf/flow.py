@@ -5,6 +5,8 @@ Axes: N pixels, D features.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,6 +39,51 @@ def subnet(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     )
 
 
+class _Permuted(torch.autograd.Function):
+    """Coordinates (N,D) in another order. The gradient of `a[:, order]` is a sum over places that may repeat; those of
+    a permutation do not."""
+
+    @staticmethod
+    def forward(ctx: Any, a_ND: Tensor, order_D: Tensor) -> Tensor:
+        ctx.save_for_backward(order_D)
+        return a_ND.index_select(-1, order_D)
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (order_D,) = ctx.saved_tensors
+        return grad_ND.index_select(-1, order_D.argsort()), None
+
+
+def permuted(a_ND: Tensor, order_D: Tensor) -> Tensor:
+    """Coordinate i of (N,D) is coordinate order[i] of `a_ND`; `order_D` holds each of D once."""
+    found = _Permuted.apply(a_ND, order_D)
+    assert isinstance(found, Tensor)
+    return found
+
+
+class _Scaled(torch.autograd.Function):
+    """exp(log) x + shift with log = `most` atan(raw), and the sum of log over coordinates, (N,D) each, in half of the
+    passes over memory that the operations one by one make forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, raw_ND: Tensor, shift_ND: Tensor, most: float) -> tuple[Tensor, Tensor]:
+        log_ND = torch.atan(raw_ND).mul_(most)
+        logdet_N = log_ND.sum(dim=-1)
+        scale_ND = log_ND.exp_()
+        ctx.save_for_backward(x_ND, raw_ND, scale_ND)
+        ctx.most = most
+        return torch.addcmul(shift_ND, scale_ND, x_ND), logdet_N
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_ND: Tensor, grad_N: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        x_ND, raw_ND, scale_ND = ctx.saved_tensors
+        x_grad_ND = grad_ND * scale_ND
+        raw_grad_ND = torch.addcmul(grad_N[..., None], x_grad_ND, x_ND)
+        return x_grad_ND, raw_grad_ND.mul_(ctx.most).div_((raw_ND * raw_ND).add_(1.0)), grad_ND, None
+
+
 class CouplingBlock(nn.Module):
     """Affine coupling of two halves, each moved by what the other says (GLOW; brnf.md 2.3).
 
@@ -45,10 +92,16 @@ class CouplingBlock(nn.Module):
 
     def __init__(self, dim: int, hidden: int, clamp: float):
         super().__init__()
-        self.first, self.clamp = dim // 2, clamp
-        second = dim - self.first
-        self.net1 = subnet(self.first, hidden, 2 * second)
-        self.net2 = subnet(second, hidden, 2 * self.first)
+        first, second = self.halves = dim // 2, dim - dim // 2
+        self.clamp = clamp
+        self.net1 = subnet(first, hidden, 2 * second)
+        self.net2 = subnet(second, hidden, 2 * first)
+
+    def _scaled(self, net: nn.Module, given_ND: Tensor, x_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """exp(log-scale) x + shift, and the sum of log-scales (N,)."""
+        raw_ND, shift_ND = net(given_ND).chunk(2, dim=-1)
+        moved_ND, logdet_N = _Scaled.apply(x_ND, raw_ND, shift_ND, self.clamp * ARCTAN)
+        return moved_ND, logdet_N
 
     def _affine(self, net: nn.Module, given: Tensor) -> tuple[Tensor, Tensor]:
         """Log-scale in (-clamp, clamp) and shift."""
@@ -57,16 +110,14 @@ class CouplingBlock(nn.Module):
 
     def forward(self, a_ND: Tensor) -> tuple[Tensor, Tensor]:
         """(N,D) and log|det J| (N,)."""
-        one, two = a_ND[..., : self.first], a_ND[..., self.first :]
-        log_one, shift = self._affine(self.net2, two)
-        one = log_one.exp() * one + shift
-        log_two, shift = self._affine(self.net1, one)
-        two = log_two.exp() * two + shift
-        return torch.cat([one, two], dim=-1), log_one.sum(dim=-1) + log_two.sum(dim=-1)
+        one, two = a_ND.split(self.halves, dim=-1)
+        one, logdet_one_N = self._scaled(self.net2, two, one)
+        two, logdet_two_N = self._scaled(self.net1, one, two)
+        return torch.cat([one, two], dim=-1), logdet_one_N + logdet_two_N
 
     def inverse(self, b_ND: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` made of (N,D), and the inverse's own log|det J| (N,)."""
-        one, two = b_ND[..., : self.first], b_ND[..., self.first :]
+        one, two = b_ND.split(self.halves, dim=-1)
         log_two, shift = self._affine(self.net1, one)
         two = (two - shift) * (-log_two).exp()
         log_one, shift = self._affine(self.net2, two)
@@ -104,7 +155,7 @@ class Flow(nn.Module):
             total_N = a_ND.new_zeros(a_ND.shape[:-1])
             for k in range(self.blocks):
                 a_ND, logdet_N = self.get_submodule(f"block{k}")(a_ND)
-                a_ND = a_ND[..., self.get_buffer(f"perm{k}")]
+                a_ND = permuted(a_ND, self.get_buffer(f"perm{k}"))
                 total_N = total_N + logdet_N
             return a_ND, total_N
 
@@ -115,6 +166,6 @@ class Flow(nn.Module):
             for k in reversed(range(self.blocks)):
                 block = self.get_submodule(f"block{k}")
                 assert isinstance(block, CouplingBlock)
-                z_ND, logdet_N = block.inverse(z_ND[..., self.get_buffer(f"perm{k}").argsort()])
+                z_ND, logdet_N = block.inverse(permuted(z_ND, self.get_buffer(f"perm{k}").argsort()))
                 total_N = total_N + logdet_N
             return z_ND, total_N

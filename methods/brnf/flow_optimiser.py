@@ -10,31 +10,29 @@ from torch import Tensor
 
 
 class FiniteAdam(torch.optim.Adam):
-    """Adam whose step changes nothing while any gradient is infinite or NaN; no host waits to know it."""
+    """Adam whose step changes nothing while any gradient is infinite or NaN; no host waits to know it.
+
+    Fused, since that form alone skips a step by a tensor (`found_inf`, made for gradient scalers).
+    """
+
+    found_inf: Tensor
 
     def __init__(self, parameters: Iterable[Tensor], *, lr: float, betas: tuple[float, float]):
-        learned = list(parameters)
-        # On a GPU the number of steps lies there too.
-        super().__init__(learned, lr=lr, betas=betas, capturable=learned[0].is_cuda)
+        super().__init__(list(parameters), lr=lr, betas=betas, fused=True)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Checkpoints of steps that were not fused go on fused: the other forms ignore `found_inf`."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group["fused"], group["capturable"] = True, False
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step, or none. Raises TypeError for a closure."""
         if closure is not None:
             raise TypeError("no closure: gradients must be there")
-        learned = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not learned:
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
             return None
-        finite = torch.stack([p.grad.isfinite().all() for p in learned if p.grad is not None]).all()
-        before = [(p, p.clone()) for p in learned] + [(v, v.clone()) for p in learned for v in self._averages(p)]
-        for p in learned:
-            assert p.grad is not None
-            p.grad.nan_to_num_(0.0, 0.0, 0.0)
-        super().step()
-        old = {id(now): then for now, then in before}
-        for now in [*learned, *(v for p in learned for v in self._averages(p))]:
-            now.copy_(torch.where(finite, now, old.get(id(now), torch.zeros_like(now))))
-        return None
-
-    def _averages(self, parameter: Tensor) -> list[Tensor]:
-        return list(self.state[parameter].values())
+        self.found_inf = torch.stack([~g.isfinite().all() for g in gradients]).any().float()
+        return super().step()

@@ -150,7 +150,8 @@ class Brnf(StageCam):
             if self.f1 is not None:
                 self._classify(self.f1, pixels, proto_BKhw, found.cam, phase, out)
             if self.bank is not None:
-                self._contrast(self.bank, v_BDhw, proto_BKhw, found, valid_BKhw, phase, out)
+                most = None if group.extents is None else group.extents.classes
+                self._contrast(self.bank, v_BDhw, proto_BKhw, found, valid_BKhw, most, phase, out)
         if config.w_gui > 0:
             out.losses["gui"] = config.w_gui * guidance_loss(proto_BKhw, seed_BKhw, valid_BKhw)
         w_gsc = config.w_gsc if phase.flows else config.w_gsc_warm
@@ -200,17 +201,18 @@ class Brnf(StageCam):
         proto_BKhw: Tensor,
         found: Localised,
         valid_BKhw: Tensor,
+        most: int | None,
         phase: Phase,
         out: StepOutput,
     ) -> None:
-        """Regions for the bank, and their contrast with it (brnf.md 2.7)."""
+        """Regions for the bank, and their contrast with it (brnf.md 2.7); an image has at most `most` classes."""
         config = self.config
         region_BKD, valid_BK = regions(
             v_BDhw, proto_BKhw.detach(), found.seeds, valid_BKhw, tau=config.region_tau, least=config.region_min
         )
         out.stats["region"], out.stats["region_valid"] = region_BKD.detach(), valid_BK.float()
         if phase.used:
-            out.losses["nce"] = phase.ramp * config.w_nce * bank.contrast(region_BKD, valid_BK)
+            out.losses["nce"] = phase.ramp * config.w_nce * bank.contrast(region_BKD, valid_BK, most)
             out.logged["bank_accuracy"] = bank.accuracy.clone()
 
     @torch.no_grad()

@@ -366,7 +366,7 @@ def test_a_flow_s_optimiser_skips_gradients_that_are_not_finite() -> None:
     ours, theirs = (torch.nn.Linear(3, 2) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     words = {"lr": 1e-3, "betas": (0.5, 0.9)}
-    optimisers = FiniteAdam(ours.parameters(), **words), torch.optim.Adam(theirs.parameters(), **words)
+    optimisers = FiniteAdam(ours.parameters(), **words), torch.optim.Adam(theirs.parameters(), **words, fused=True)
 
     def go(bad: float | None = None) -> None:
         x = torch.randn(4, 3)
@@ -387,6 +387,12 @@ def test_a_flow_s_optimiser_skips_gradients_that_are_not_finite() -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     for one, other in zip(*(o.state.values() for o in optimisers), strict=True):
         assert all(torch.equal(one[name], other[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+    plain = torch.optim.Adam(theirs.parameters(), **words)
+    plain.load_state_dict({**optimisers[1].state_dict(), "param_groups": plain.state_dict()["param_groups"]})
+    optimisers[0].load_state_dict(plain.state_dict())
+    before = [p.clone() for p in ours.parameters()]
+    go(float("nan"))
+    assert all(torch.equal(a, b) for a, b in zip(before, ours.parameters(), strict=True)), "an older checkpoint's steps"
 
 
 def test_several_components_are_a_mixture() -> None:
