@@ -1,4 +1,4 @@
-"""`python -m benchmarks.launches [method ...]`: operations that a step launches at ViT-B, 448 px, batch 8, groups of 2.
+"""`python -m benchmarks.launches [method ...]`: operations that a step launches at ViT-B, 448 px, in the paper preset.
 
 Counted on device `meta`, so on no device at all: forward, losses and backward, attention as one operation as on a GPU,
 views and the optimiser not counted.
@@ -34,6 +34,8 @@ class Row:
     """Groups one after the other."""
     together: int
     """All groups' passes at once."""
+    batch: str
+    """Images of a step, and of a group."""
 
 
 def built(name: str, variant: str, backbone: str, crop: int) -> tuple[Method, list[Batch]]:
@@ -73,17 +75,21 @@ def row(name: str, variant: str, backbone: str = "vit_base_patch16_224", crop: i
     method, groups = built(name, variant, backbone, crop)
     apart, together = (watch_step(method, *some, phases=PHASES).launches for some in (groups[:1], groups))
     shown = name if variant == "default" else f"{name} variant={variant}"
-    return Row(shown, len(groups) * apart[0.5], together[0.5])
+    size = len(groups[0].ids)
+    batch = f"{len(groups) * size} images in groups of {size}"
+    return Row(shown, len(groups) * apart[0.5], together[0.5], batch)
 
 
 def show(chosen: Sequence[str]) -> None:
     """Print the table, of all methods or of those that are chosen."""
-    print("launches a step, ViT-B, 448 px, batch 8 in groups of 2")
+    print("launches a step, ViT-B, 448 px")
     for name, variant in METHODS:
         if chosen and name not in chosen:
             continue
         found = row(name, variant)
-        print(f"{found.name:18}  groups apart {found.apart:6,}  together {found.together:6,}", flush=True)
+        print(
+            f"{found.name:18}  groups apart {found.apart:6,}  together {found.together:6,}  {found.batch}", flush=True
+        )
 
 
 if __name__ == "__main__":
