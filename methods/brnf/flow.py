@@ -49,7 +49,7 @@ class _Permuted(torch.autograd.Function):
         return a_ND.index_select(-1, order_D)
 
     @staticmethod
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None]:
         (order_D,) = ctx.saved_tensors
         return grad_ND.index_select(-1, order_D.argsort()), None
 
@@ -75,9 +75,7 @@ class _Scaled(torch.autograd.Function):
         return torch.addcmul(shift_ND, scale_ND, x_ND), logdet_N
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, grad_ND: Tensor, grad_N: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_ND: Tensor, grad_N: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x_ND, raw_ND, scale_ND = ctx.saved_tensors
         x_grad_ND = grad_ND * scale_ND
         raw_grad_ND = torch.addcmul(grad_N[..., None], x_grad_ND, x_ND)
