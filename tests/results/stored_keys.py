@@ -54,6 +54,10 @@ SWEEPS = {
         "methods=pce,full labels=points,scribbles,clicks20,clicks50,clicks100 data=folder data.root={real}/camvid11 "
         "tier=lab protocol=fixed " + VIT,
     ),
+    "camvid11_sparse": (
+        "methods=pce,ema,gatedcrf,agmm,full labels=clicks20,clicks100 seeds=1 data=folder data.root={real}/camvid11 "
+        "tier=lab protocol=fixed " + VIT,
+    ),
     "msrc21": ("methods=cam,fsr,full tier=lab " + MSRC,),
     "msrc21_sparse": ("methods=pce,ema,gatedcrf,agmm,full labels=points,scribbles " + TAGS,),
     "msrc21_tags": (
