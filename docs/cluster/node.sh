@@ -72,6 +72,15 @@ start_ray() {
   exit 1
 }
 
+start_head() {
+  # `ray up` leaves it; without it machines come by hand.
+  local file=$HOME/ray_bootstrap_config.yaml known=()
+  [ ! -f "$file" ] || known=(--autoscaling-config="$file")
+  # Ray's second autoscaler counts the head among the workers of `type: local`, then forgets it, and starts no other.
+  ! grep -Eqs '"?type"?: *"?local\b' "$file" || export RAY_enable_autoscaler_v2=0
+  start_ray --head --port=$port ${known[@]+"${known[@]}"}
+}
+
 start_worker() {
   rm -f ~/.ray/leaving
   start_ray --address="$1:$port"
@@ -90,7 +99,7 @@ case ${1:-} in
   shared) mount_shared "${2:?id of the file system}" ;;
   environment) environment ;;
   shell) shell ;;
-  head) start_ray --head --port=$port --autoscaling-config="$HOME/ray_bootstrap_config.yaml" ;;
+  head) start_head ;;
   worker) start_worker "${2:?address of the head}" ;;
   notice) await_notice ;;
   *) sed -n 2,9p "$0"; exit 2 ;;

@@ -156,6 +156,12 @@ def subnets_of_nodes(config: Mapped, aws: Any) -> list[Mapped]:
     return [s for s in by_zone if s["VpcId"] == first["VpcId"]]
 
 
+def firewall_name(config: Mapped) -> str:
+    """The security group that the nodes of this file are in: by its own words, or as Ray names it."""
+    named = config["provider"].get("security_group") or {}
+    return str(named.get("GroupName", f"ray-autoscaler-{config['cluster_name']}"))
+
+
 def firewalls(ec2: Any, name: str, vpc: str | None = None) -> list[Mapped]:
     """The security groups of this name, in one VPC or in all."""
     filters = [{"Name": "group-name", "Values": [name]}]

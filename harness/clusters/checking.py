@@ -138,7 +138,7 @@ def _network(config: Mapped, session: Any) -> list[Problem]:
         return error.problems
     problems: list[Problem] = []
     vpc = subnets[0]["VpcId"]
-    name = config["provider"].get("security_group", {}).get("GroupName", f"ray-autoscaler-{config['cluster_name']}")
+    name = aws.firewall_name(config)
     groups = aws.firewalls(session.client("ec2"), name, vpc)
     if not groups:
         problems.append(Problem("provider.security_group", f"{name} is not there in {vpc}", aws.PREPARE))

@@ -48,7 +48,7 @@ def prepare(config: Mapped, say: Callable[[str], None]) -> str:
     system = ""
     with aws.asked("prepare", "ask for the right that it names, then again: what is made stays", problems):
         subnets = aws.subnets_of_nodes(config, session)
-        group = _firewall(session, subnets[0]["VpcId"], config["provider"].get("security_group", {}), say)
+        group = _firewall(session, subnets[0]["VpcId"], aws.firewall_name(config), say)
         _role(session, say)
         system = _file_system(session, say)
         _reached(session, system, subnets, group, say)
@@ -57,8 +57,8 @@ def prepare(config: Mapped, say: Callable[[str], None]) -> str:
     return system
 
 
-def _firewall(session: Any, vpc: str, named: Mapped, say: Callable[[str], None]) -> str:
-    ec2, name = session.client("ec2"), named.get("GroupName", NAME)
+def _firewall(session: Any, vpc: str, name: str, say: Callable[[str], None]) -> str:
+    ec2 = session.client("ec2")
     if groups := aws.firewalls(ec2, name, vpc):
         return str(groups[0]["GroupId"])
     made = ec2.create_security_group(
@@ -158,7 +158,7 @@ def remove(config: Mapped, system: str, say: Callable[[str], None]) -> None:
             time.sleep(2.0)
         efs.delete_file_system(FileSystemId=system)
         say(f"file system {system} is deleted")
-        for group in aws.firewalls(ec2, config["provider"].get("security_group", {}).get("GroupName", NAME)):
+        for group in aws.firewalls(ec2, aws.firewall_name(config)):
             ec2.delete_security_group(GroupId=group["GroupId"])
             say(f"firewall {group['GroupName']} is deleted")
         if _there(lambda: iam.get_instance_profile(InstanceProfileName=PROFILE)):

@@ -210,6 +210,17 @@ def test_a_port_that_is_open_to_the_internet_is_said(config, home, cloud):
         ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rule)
 
 
+def test_a_file_that_names_no_firewall_has_that_of_ray_for_every_command(config, home, cloud):
+    config = copy.deepcopy(config)
+    del config["provider"]["security_group"]
+    assert "provider.security_group: ray-autoscaler-wsss-harness is not there in vpc-" in problems(config, home)[0]
+    preparing.prepare(config, lambda line: None)
+    assert problems(config, home) == []
+    ec2 = cloud("eu-central-1").client("ec2")
+    (group,) = aws.firewalls(ec2, "ray-autoscaler-wsss-harness")
+    assert aws.open_to_all(group) == []
+
+
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -38,7 +39,7 @@ def write(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
-def run(home: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def run(home: Path, *words: str, autoscaler: str = "") -> tuple[subprocess.CompletedProcess[str], list[str]]:
     log = home / "log"
     log.unlink(missing_ok=True)
     env = {
@@ -46,6 +47,7 @@ def run(home: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], list
         "PATH": f"{home.parent / 'bin'}:/usr/bin:/bin",
         "LOG": str(log),
         "VENDOR": str(home / "vendor"),
+        "RAY_enable_autoscaler_v2": autoscaler,
     }
     script = home / "project/docs/cluster/node.sh"
     done = subprocess.run(["bash", script, *words], env=env, capture_output=True, text=True)
@@ -107,7 +109,7 @@ def test_logins_find_the_commands_and_the_mode_once(node):
 @pytest.mark.parametrize(
     ("words", "start"),
     [
-        (("head",), "--head --port=6379 --autoscaling-config={home}/ray_bootstrap_config.yaml"),
+        (("head",), "--head --port=6379"),
         (("worker", "10.0.0.7"), "--address=10.0.0.7:6379"),
     ],
 )
@@ -125,6 +127,17 @@ def test_ray_starts_with_the_token_and_not_without(node, words, start):
     assert done.returncode == 0, done.stderr
     assert log == ["token ray stop", f"token ray start {start.format(home=node)} --disable-usage-stats"]
     assert token.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("provider", "autoscaler"), [("local", "0"), ("aws", "1")])
+def test_a_head_of_one_s_own_machines_has_the_autoscaler_that_starts_them_all(node, provider, autoscaler):
+    (node / ".ray").mkdir()
+    (node / ".ray/auth_token").write_text("a" * 64)
+    write(node / "project/.venv/bin/ray", 'echo "$RAY_enable_autoscaler_v2 $*" >> "$LOG"')
+    file = node / "ray_bootstrap_config.yaml"
+    file.write_text(json.dumps({"cluster_name": "local", "provider": {"type": provider, "head_ip": "10.0.0.1"}}))
+    _, log = run(node, "head", autoscaler="1")
+    assert log[-1] == f"{autoscaler} start --head --port=6379 --autoscaling-config={file} --disable-usage-stats"
 
 
 def test_a_spot_machine_tells_its_runs_once_aws_says_that_it_goes(node):

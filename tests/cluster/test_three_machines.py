@@ -26,8 +26,9 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.prefix) / "bin"
 WORDS = (
     "methods=pce,ema labels=points data=shapes data.n_train=16 data.n_val=4 data.n_test=4 crop=48 batch=4 group=2 "
-    "iterations=150 checkpoint_every=20 trials=1 seeds=3 threads=2 search=rules gpus=0 mlflow=off"
+    "iterations=60 checkpoint_every=10 trials=1 seeds=2 threads=1 search=rules gpus=0 mlflow=off"
 )
+"""Four runs: two methods, two seeds."""
 SLOW = 10 if os.environ.get("CI") else 40
 """Seconds of a free machine times this are waited for: hosts share its cores."""
 pytestmark = pytest.mark.cluster
@@ -84,6 +85,8 @@ def equip(host: Host) -> None:
     lines = [
         f"export PATH={sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "export UV_OFFLINE=1 UV_LINK_MODE=symlink UV_COMPILE_BYTECODE=0 OMP_NUM_THREADS=1",
+        # Machines of one core each: what runs on them shares those of this one.
+        """export RAY_OVERRIDE_RESOURCES='{"CPU": 1}'""",
     ]
     home = host.root / "root"
     (home / ".bashrc").write_text("\n".join(lines) + "\n")
@@ -107,8 +110,10 @@ def fill_cache(folder: Path) -> None:
         pytest.skip(f"uv's cache lacks packages and cannot get them: {done.stderr.strip().splitlines()[-1]}")
 
 
-def raylets(hosts: Hosts) -> list[int]:
-    return [h.index for h in hosts.all if h.run("pgrep -x raylet", timeout=120).returncode == 0]
+def joined(head: Host) -> int:
+    """Machines, of one core each, that the head knows."""
+    said = head.run(f"RAY_AUTH_MODE=token {BIN}/ray status", timeout=120).stdout
+    return max((int(n) for n in re.findall(r"/(\d+)\.0 CPU", said)), default=0)
 
 
 def rows(folder: Path) -> list[tuple[str, str]]:
@@ -154,7 +159,7 @@ def test_ray_up_a_sweep_with_a_power_off_ray_down(hosts, tmp_path):
     shell.run(str(BIN / "python"), "-m", "harness.cluster", "token")
     shell.run(str(BIN / "python"), "-m", "harness.cluster", "check", f"file={file}")
     shell.run(str(BIN / "ray"), "up", "-y", str(file), keep=r"New status|Ray runtime started")
-    wait("Ray on all machines", 30, lambda: raylets(hosts) == [1, 2, 3])
+    wait("Ray on all machines", 30, lambda: joined(hosts.all[0]) == 3)
     shell.note("(Ray runs on all three machines)\n")
 
     line = f"cd ~/wsss-harness && RAY_AUTH_MODE=token wsss sweep {WORDS} store=/shared/results address=auto"
@@ -162,7 +167,8 @@ def test_ray_up_a_sweep_with_a_power_off_ray_down(hosts, tmp_path):
     shown = f"ray exec local.yaml '{line}'"
 
     hosts.all[1].run("mount -t tmpfs tmpfs /shared", timeout=120)
-    said = shell.end(shell.start(*execute), shown, code=2, keep=r"^(error|    fix)")
+    # What runs there ends with 2; `ray exec` itself knows but 0 and 1.
+    said = shell.end(shell.start(*execute), shown, code=1, keep=r"^(error|    fix)")
     assert f"node host2 ({hosts.all[1].address}): it does not see the store /shared/results" in said
     assert len([x for x in said.splitlines() if x.startswith("error:")]) == 1
     assert rows(shared) == [], "nothing has run"
@@ -174,7 +180,7 @@ def test_ray_up_a_sweep_with_a_power_off_ray_down(hosts, tmp_path):
     def trains_on_a_worker() -> bool:
         assert sweep.poll() is None, sweep.communicate()[0][-6000:]
         beats = [json.loads(p.read_text()) for p in shared.glob("work/*/progress.json")]
-        running[:] = [b["host"] for b in beats if b.get("stage") == "train" and 20 <= b.get("step", 0) < 120]
+        running[:] = [b["host"] for b in beats if b.get("stage") == "train" and 10 <= b.get("step", 0) < 50]
         return bool(set(running) & {"host2", "host3"})
 
     wait("a run that trains on a worker", 60, trains_on_a_worker)
@@ -183,7 +189,7 @@ def test_ray_up_a_sweep_with_a_power_off_ray_down(hosts, tmp_path):
     shell.note(f"(host{victim.index} is powered off while a run trains on it)\n")
     said = shell.end(sweep, shown, keep=r"again|died|lost|^ *(pce|ema)|error|failed")
     done = rows(shared)
-    assert len(done) == len({key for key, _ in done}) == 6, done
+    assert len(done) == len({key for key, _ in done}) == 4, done
     assert {status for _, status in done} == {"done"}
 
     shell.run(str(BIN / "ray"), "down", "-y", str(file), keep=r"Destroy|Stopped|stopp|shut|No nodes")
