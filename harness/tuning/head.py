@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.clusters.token import TOKEN
-from harness.errors import EXIT_FAILED, BadInput, Problem
+from harness.errors import EXIT_FAILED, BadInput, Problem, command, without_secrets
 
 ANSWER_S = 5.0
 """Within this a head takes a connection."""
-SILENT_S = 10.0
-"""A head that takes none for so long is lost. Ray itself says nothing for a minute, and then ends the process."""
+SAID_S = 10.0
+"""A head that takes none for so long is said not to answer."""
+SILENT_S = 60.0
+"""A head that takes none for so long is lost."""
+RAY_WAITS_S = 120
+"""For so long Ray itself waits for a head before it ends this process without a word; its default is a minute."""
 EVERY_S = 2.0
 LEAVE_S = 15.0
 """For a clean end, which Ray without its head mostly does not come to."""
@@ -87,11 +91,21 @@ def silence(place: tuple[str, int], timeout: float = ANSWER_S) -> str:
         return (error.strerror or str(error)).lower()
 
 
+def say_aloud(text: str) -> None:
+    """On standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _this() -> str:
+    """The command that this process runs, for a shell."""
+    return command("harness.sweep", *(without_secrets(word) for word in sys.argv[1:] if "=" in word))
+
+
 def end_process(message: str) -> None:
     """Says why the sweep ends and asks the main thread to end; ends the process where Ray keeps that from happening."""
     import _thread
 
-    print(message, file=sys.stderr, flush=True)
+    say_aloud(message)
     _thread.interrupt_main()
     time.sleep(LEAVE_S)
     os._exit(EXIT_FAILED)
@@ -99,24 +113,36 @@ def end_process(message: str) -> None:
 
 @contextmanager
 def watched_head(
-    address: str, lost: Callable[[str], None] = end_process, *, every_s: float = EVERY_S, silent_s: float = SILENT_S
+    address: str,
+    lost: Callable[[str], None] = end_process,
+    say: Callable[[str], None] = say_aloud,
+    *,
+    every_s: float = EVERY_S,
+    said_s: float = SAID_S,
+    silent_s: float = SILENT_S,
 ) -> Iterator[None]:
-    """Calls `lost` with what to say, once, when the head at `address` takes no connection for `silent_s` seconds."""
+    """Says when the head at `address` takes no connection for `said_s` seconds, and when it does again; calls `lost`
+    with what to say, once, when it takes none for `silent_s`."""
     stop, place = threading.Event(), place_of(address)
 
     def watch(place: tuple[str, int]) -> None:
-        heard = time.monotonic()
+        heard, told = time.monotonic(), False
         while not stop.wait(every_s):
             why = silence(place, every_s)
+            silent = time.monotonic() - heard
             if not why:
-                heard = time.monotonic()
-            elif time.monotonic() - heard >= silent_s and not stop.is_set():
+                if told:
+                    say(f"the Ray head at {address} answers again, after {silent:.0f} s")
+                heard, told = time.monotonic(), False
+            elif silent >= silent_s and not stop.is_set():
                 lost(
-                    f"error: the Ray head at {address} has not answered for {time.monotonic() - heard:.0f} s ({why}): "
-                    "the sweep ends here. What its runs wrote is in the store; when a head is up again, run the same "
-                    "command again, it continues"
+                    f"error: the Ray head at {address} has not answered for {silent:.0f} s ({why}): the sweep ends "
+                    f"here. What its runs wrote is in the store; when a head is up again, this continues: {_this()}"
                 )
                 return
+            elif silent >= said_s and not told:
+                told = True
+                say(f"the Ray head at {address} does not answer ({why}): waiting for it, {silent_s:.0f} s at most")
 
     if place is not None:
         threading.Thread(target=watch, args=(place,), name="head-watch", daemon=True).start()

@@ -241,3 +241,18 @@ def every_death_is_told() -> Iterator[None]:
         yield
     finally:
         manager_class._actor_task_failed = told
+
+
+@contextmanager
+def without_notes_of_ray() -> Iterator[None]:
+    """While this lasts what Ray's processes publish to drivers (of a node that is gone: its ids, and guesses) stays in
+    Ray's logs; what a user has to know of it the display says. Ray has no setting for it."""
+    from ray._private import worker
+
+    module: Any = worker
+    printed = module.print_to_stdstream
+    module.print_to_stdstream = lambda data, ignore_prefix: None
+    try:
+        yield
+    finally:
+        module.print_to_stdstream = printed

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.clusters.token import TOKEN
 from harness.errors import BadInput, Problem
-from harness.tuning.head import START, check_head, check_token, watched_head
+from harness.tuning.head import RAY_WAITS_S, START, check_head, check_token, watched_head
 from harness.tuning.leaving import Leaving, leaving_by_sigterm
 from harness.tuning.nodes import Home, check_nodes, marked
 from harness.tuning.progress import ProgressDisplay
@@ -42,6 +42,7 @@ ENVIRONMENT = {
     # An actor that is used again for trial after trial keeps what each thread's heap once held: glibc's many heaps
     # grew by 80 to 290 MB a trial, one heap stays.
     "MALLOC_ARENA_MAX": "1",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": str(RAY_WAITS_S),
 }
 """Quiet, no files beside ours, reports at once; read by Ray at its import, by the C library as a worker starts."""
 OBJECT_STORE_BYTES = 100_000_000
@@ -156,7 +157,10 @@ def _runtime(address: str | None) -> Iterator[None]:
                 raise
             found = f"no Ray head at {address}: {(str(error).splitlines() or ['no answer'])[0]}"
             raise BadInput(Problem("address", found, f"{START}; its token must be in RAY_AUTH_TOKEN")) from error
-        with watched_head(ray.get_runtime_context().gcs_address) if address is not None else nullcontext():
+        from harness.tuning.ray_adapters import without_notes_of_ray
+
+        head = ray.get_runtime_context().gcs_address
+        with without_notes_of_ray(), watched_head(head) if address is not None else nullcontext():
             yield
     finally:
         ray.shutdown()

@@ -53,7 +53,7 @@ def test_an_address_where_nobody_answers_is_bad_input_at_once(head):
     assert time.monotonic() - began < 5
 
 
-def test_a_lost_head_is_told_once(head):
+def test_a_lost_head_is_told_once(head, monkeypatch):
     said, told = [], threading.Event()
 
     def lost(text):
@@ -61,15 +61,34 @@ def test_a_lost_head_is_told_once(head):
         told.set()
 
     address = address_of(head)
-    with watched_head(address, lost, every_s=0.02, silent_s=0.2):
+    monkeypatch.setattr(sys, "argv", ["x", "methods=cam", "mlflow=http://me:word@host", "--flag"])
+    with watched_head(address, lost, said.append, every_s=0.02, said_s=0.1, silent_s=0.4):
         time.sleep(0.3)
         assert said == []
         head.close()
         assert told.wait(30)
         time.sleep(0.1)
-    assert len(said) == 1
-    assert said[0].startswith(f"error: the Ray head at {address} has not answered for 0 s (connection refused): ")
-    assert said[0].endswith("run the same command again, it continues")
+    assert said[0] == f"the Ray head at {address} does not answer (connection refused): waiting for it, 0 s at most"
+    assert len(said) == 2
+    assert said[1].startswith(f"error: the Ray head at {address} has not answered for 0 s (connection refused): ")
+    assert said[1].endswith("this continues: python -m harness.sweep methods=cam 'mlflow=http://***@host'")
+
+
+def test_a_head_that_comes_back_is_said_and_the_wait_begins_anew(head):
+    said = []
+    address = address_of(head)
+    with watched_head(address, said.append, said.append, every_s=0.02, said_s=0.1, silent_s=30):
+        head.close()
+        until = time.monotonic() + 20
+        while not said and time.monotonic() < until:
+            time.sleep(0.02)
+        back = socket.create_server(("127.0.0.1", int(address.rpartition(":")[2])))
+        while len(said) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        back.close()
+    assert [line.rpartition(" after")[0] or "waits" for line in said] == [
+        "waits", f"the Ray head at {address} answers again,"
+    ]  # fmt: skip
 
 
 def test_a_head_that_is_left_in_peace_is_not_watched_any_longer(head):
@@ -98,3 +117,16 @@ def test_a_driver_that_cannot_end_cleanly_ends_all_the_same():
     assert done.returncode == 1
     assert "the Ray head at 127.0.0.1:9 has not answered" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_ray_publishes_to_drivers_is_not_printed(capsys):
+    from ray._private import worker
+
+    from harness.tuning.ray_adapters import without_notes_of_ray
+
+    note = {"lines": ["The node with node id: 4da3 has been marked dead"], "pid": "raylet", "is_err": False}
+    with without_notes_of_ray():
+        worker.print_to_stdstream(dict(note), ignore_prefix=False)
+    assert capsys.readouterr().out == ""
+    worker.print_to_stdstream(dict(note), ignore_prefix=False)
+    assert "marked dead" in capsys.readouterr().out

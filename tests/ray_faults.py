@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -17,28 +18,37 @@ from PIL import Image
 from harness.engine import run
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.session import Session
+from harness.files import write_json
 from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
 
 FILE = "RUN_FAULTS"
 """Environment variable: a JSON file of faults by key: `what`, at which `stage` and `step`, how often (`times`)."""
+TRACE = "RUN_TRACE"
+"""Environment variable: a folder for what each run did; without it only what happened is left, in the store."""
+WAIT_S = 120.0
 
 
 def execute(payload: Payload, session: Session) -> Outcome:
     """`harness.engine.run.execute` of a run, with the fault that `FILE` has for its key."""
-    fault = json.loads(Path(os.environ[FILE]).read_text()).get(payload.key)
-    if fault is None:
+    fault, folder = json.loads(Path(os.environ[FILE]).read_text()).get(payload.key), os.environ.get(TRACE)
+    if fault is None and folder is None:
         return run.execute(payload, session)
-    write, happened = Heartbeat.write, Path(payload.machine.store) / f"happened-{payload.key}"
+    write, happened = Heartbeat.write, Path(folder or payload.machine.store) / f"happened-{payload.key}"
 
     def faulty(self: Heartbeat, **fields: Any) -> bool:
-        if (fields.get("stage"), fields.get("step")) != (fault["stage"], fault["step"]):
+        if folder is not None and fields.get("step"):
+            with (Path(folder) / f"steps-{payload.key}").open("a") as file:
+                file.write(f"{fields['stage']}\t{fields['step']}\t{os.getpid()}\n")
+        if fault is None or (fields.get("stage"), fields.get("step")) != (fault["stage"], fault["step"]):
             return write(self, **fields)
         # Heard there, whenever it was heard last.
         wrote = write(self, **{**fields, "force": True})
         before = happened.read_text() if happened.exists() else ""
         if len(before) < fault["times"]:
             happened.write_text(before + "x")
+            if folder is not None:
+                write_json(Path(folder) / "hit.json", {"key": payload.key, "pid": os.getpid(), "at": time.time()})
             _happen(fault)
         return wrote
 
@@ -75,7 +85,24 @@ def _happen(fault: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if fault["what"] == "hang":
         time.sleep(3600)
-    for path in fault["files"]:
+    if fault["what"] == "segfault":
+        ctypes.string_at(0)
+    if fault["what"] == "raise":
+        raise RuntimeError("broken on purpose")
+    if fault["what"] == "memory":
+        raise MemoryError("too much, on purpose")
+    if fault["what"] == "eat":
+        # More than the machine may hold: what ends this is Ray's memory monitor.
+        held = bytearray(fault["mb"] << 20)
+        held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+        time.sleep(WAIT_S)
+    if fault["what"] == "wait":
+        until = time.monotonic() + WAIT_S
+        while not Path(fault["go"]).exists():
+            if time.monotonic() > until:
+                raise TimeoutError("nobody let the run go on")
+            time.sleep(0.02)
+    for path in fault.get("files", ()):
         turned(Path(path))
 
 

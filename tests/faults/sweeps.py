@@ -1,0 +1,173 @@
+"""Sweeps that are disturbed: started as a user starts them, watched line by line, held against an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray_faults
+from fault_table import Row, keep
+
+from harness.files import write_json
+from harness.store import digest, load
+
+HERE = Path(__file__).parent
+STEPS, EVERY, AT = 12, 4, 6
+"""Of a run: steps, steps between checkpoints, and the step at which its fault comes."""
+WORDS = (
+    "methods=cam data=shapes data.n_train=16 data.n_val=4 data.n_test=4 crop=48 batch=4 group=2 threads=1 seeds=1 "
+    f"trials=2 search=rules iterations={STEPS} checkpoint_every={EVERY} gpus=0"
+).split()
+PLACE = f"training, step {AT} of {STEPS}"
+LIMIT_S = 240.0
+MACHINE = re.compile(
+    r"Traceback|^\[20\d\d-|\(raylet\)|core_worker|\*\*\* |^ +@ +0x|Fatal Python error|Current thread 0x|StackTrace"
+)
+"""What is for those who work on Ray: no line of it is for a user."""
+
+
+class Line(str):
+    """A line that a sweep printed."""
+
+    at: float
+
+
+class Sweep:
+    """A sweep in a process of its own."""
+
+    def __init__(self, words: list[str], env: Mapping[str, str], command: list[str] | None = None):
+        run = command or [sys.executable, str(HERE / "faulty_sweep.py")]
+        self.process = subprocess.Popen(
+            [*run, *words], env={**os.environ, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        self.lines: list[Line] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            line = Line(text.rstrip("\n"))
+            line.at = time.time()
+            self.lines.append(line)
+
+    def end(self, code: int | None) -> float:
+        """Waits for the end and answers when it was; `code` is what the user's shell gets, None for any."""
+        try:
+            self.process.wait(LIMIT_S)
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        ended = time.time()
+        self._reader.join(20)
+        assert code is None or self.process.returncode == code, f"rc {self.process.returncode}\n" + self.text()
+        return ended
+
+    def signal(self, number: int) -> float:
+        """Sends a signal; answers when."""
+        self.process.send_signal(number)
+        return time.time()
+
+    def text(self) -> str:
+        """All that it printed."""
+        return "\n".join(self.lines)
+
+    def said(self, pattern: str) -> Line:
+        """The first line that matches. Raises AssertionError where none does."""
+        found = [line for line in self.lines if re.search(pattern, line)]
+        assert found, f"nothing said {pattern!r}:\n{self.text()}"
+        return found[0]
+
+
+def until(what: str, true: Callable[[], bool], sweep: Sweep | None = None, limit_s: float = LIMIT_S) -> None:
+    """Waits until something is true, as long as a sweep runs."""
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end, f"{what}: not within {limit_s:.0f} s"
+        assert sweep is None or sweep.process.poll() is None, f"the sweep ended before {what}\n{sweep.text()}"
+        time.sleep(0.05)
+
+
+class Bench:
+    """One row: a store of its own, a run with a fault in it, and what an undisturbed sweep stored."""
+
+    def __init__(self, folder: Path, whole: Path, table: str, name: str):
+        self.folder, self.whole, self.table, self.name = folder, whole, table, name
+        self.store, self.trace, self.go = folder / "store", folder / "trace", folder / "go"
+        self.trace.mkdir()
+        self.faults: dict[str, dict[str, Any]] = {}
+        self.right = load(whole)
+        trials = self.right.trials.filter(self.right.trials["role"] == "trial").sort("trial")
+        self.keys: list[str] = list(trials["key"])
+        """Of trial 0, which has the fault, and of trial 1."""
+        self.sweeps: list[Sweep] = []
+
+    def fault(self, what: str, *, step: int = AT, stage: str = "train", times: int = 1, **more: Any) -> None:
+        """Trial 0 has this fault, at a step of its training."""
+        self.faults = {self.keys[0]: {"what": what, "stage": stage, "step": step, "times": times, **more}}
+
+    def start(self, *words: str, env: Mapping[str, str] = {}, store: Path | None = None) -> Sweep:
+        """Starts the sweep; the same call again is the same command again."""
+        write_json(self.folder / "faults.json", self.faults)
+        path = os.pathsep.join([str(HERE.parent), *sys.path])
+        own = {ray_faults.FILE: str(self.folder / "faults.json"), ray_faults.TRACE: str(self.trace), "PYTHONPATH": path}
+        if not any(word.startswith("mlflow=") for word in words):
+            words = (*words, "mlflow=off")
+        sweep = Sweep([*WORDS, f"store={store or self.store}", *words], {**own, **env})
+        self.sweeps.append(sweep)
+        return sweep
+
+    def hit(self) -> dict[str, Any]:
+        """Where and when the fault came. Raises AssertionError where it has not, or not in training."""
+        file = self.trace / "hit.json"
+        assert file.is_file(), "the fault never came\n" + "\n".join(s.text() for s in self.sweeps)
+        hit: dict[str, Any] = json.loads(file.read_text())
+        last = [line.split("\t") for line in (self.trace / f"steps-{hit['key']}").read_text().splitlines()]
+        assert ["train", str(AT), str(hit["pid"])] in last, "the fault came outside of training"
+        return hit
+
+    def wait_for_fault(self, sweep: Sweep) -> dict[str, Any]:
+        """Waits until the run with the fault is there."""
+        until("the fault comes", (self.trace / "hit.json").exists, sweep)
+        return self.hit()
+
+    def lost_steps(self) -> int:
+        """Steps of training that were made more than once, in all attempts together."""
+        lost = 0
+        for file in self.trace.glob("steps-*"):
+            steps = [line.split("\t")[1] for line in file.read_text().splitlines() if line.startswith("train\t")]
+            lost += len(steps) - len(set(steps))
+        return lost
+
+    def record(
+        self, fault: str, saw: str, detected_s: float | None, *, lost: int = 0, failed: int = 0, most: int = EVERY,
+        injected: str = PLACE, equal: bool = True, clean: bool = True,
+    ) -> None:  # fmt: skip
+        """Holds the store against the undisturbed one, then keeps the row.
+
+        `lost`: rows that may be missing. `failed`: runs that are a failed row. `most`: steps that may be lost.
+        """
+        if clean:
+            noise = [line for sweep in self.sweeps for line in sweep.lines if MACHINE.search(line)]
+            assert not noise, "not for a user:\n" + "\n".join(noise[:20])
+        found = load(self.store)
+        assert found.runs["key"].is_unique().all(), "a run has two rows"
+        done = list(found.runs.filter(found.runs["status"] == "done")["key"])
+        rows_lost = len(set(self.keys) - set(found.runs["key"]))
+        assert rows_lost == lost, found.runs.select("key", "status")
+        assert len(done) == len(self.keys) - lost - failed, found.runs.select("key", "status", "error_message").rows()
+        same = all(digest(found, key) == digest(self.right, key) for key in done if key in self.keys)
+        assert same == equal, "bytes differ" if equal else "bytes do not differ"
+        steps = self.lost_steps()
+        assert steps <= most, f"{steps} steps were lost"
+        keep(self.table, self.name, Row(fault, injected, detected_s, saw, steps, rows_lost, same))
