@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -48,7 +49,8 @@ def execute(payload: Payload, session: Session) -> Outcome:
         if len(before) < fault["times"]:
             happened.write_text(before + "x")
             if folder is not None:
-                write_json(Path(folder) / "hit.json", {"key": payload.key, "pid": os.getpid(), "at": time.time()})
+                hit = {"key": payload.key, "pid": os.getpid(), "host": socket.gethostname(), "at": time.time()}
+                write_json(Path(folder) / "hit.json", hit)
             _happen(fault)
         return wrote
 
