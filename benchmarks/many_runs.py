@@ -13,6 +13,7 @@ import polars as pl
 
 from harness.store import SCHEMAS
 from harness.store.files import parquet_bytes
+from harness.store.rows import param_rows
 
 TERMS = ("cls", "seg", "aux", "reg")
 SCORED = (("cam", "fixed"), ("cam", "held-out"), ("cam", "oracle"), ("segmentation", "none"))
@@ -37,7 +38,7 @@ def many_runs(
 
     A trial's score falls with the distance of its first knob from 0.4, so that there is something to choose; every
     `pruned`-th is stopped (0: none). An image shows `seen` classes. `a_file_a_run`: as runs write them, else one file a
-    table, as `compact` leaves them.
+    table, which those who read single runs do not find.
     """
     rng = np.random.default_rng(0)
     names = ["background", *(f"class {k}" for k in range(1, classes))]
@@ -81,6 +82,7 @@ def many_runs(
     save = partial(_write, root, a_file_a_run)
     save("runs", runs)
     save("trials", rows)
+    save("params", pl.concat(param_rows(r["key"], json.loads(r["config"])["knobs"]) for r in runs))
     _scores(save, runs, {r["key"]: r["objective"] for r in rows}, images, (classes, seen), rng)
     _steps(save, [r["key"] for r in runs], steps, rng)
 

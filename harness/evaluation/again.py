@@ -77,7 +77,7 @@ def plan_again(parsed: Parsed, store: Store) -> Again:
         path, meta = best_of(weights[network], problems)
         weights |= {} if path is None else {network: path}
         best = {} if path is None else {"weights": BEST, "step": int(meta["step"])}
-    opened = _scored(words, run, row, store, problems)
+    opened = scored_data(words, run, row, store, problems)
     device = device_of(words, problems)
     if opened is None or network is None or network not in weights or problems:
         raise BadInput(problems)
@@ -119,7 +119,7 @@ def _target(words: EvaluateWords, run: RunConfig, problems: list[Problem]) -> Ta
     return Target(name, "teacher" if words.weights == "teacher" else "student", words.crf)
 
 
-def _scored(
+def scored_data(
     words: EvaluateWords, run: RunConfig, row: Mapping[str, Any], store: Store, problems: list[Problem]
 ) -> tuple[Dataset, str, tuple[str, ...]] | None:
     """The run's dataset and the split that is scored, as it was where the run was reported on it."""

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 
 from harness.api.dataset import Dataset
 from harness.api.images import Maps
-from harness.api.recipe import PerImage, Recipe, maps_kind
+from harness.api.recipe import PerImage, Recipe
 from harness.cli.predict_words import PredictWords
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.layout import IMAGES, LISTS, MASKS
-from harness.datasets.io.image_files import existing, file_of, labels_at, read
+from harness.datasets.io.image_files import file_of, labels_at, read
 from harness.datasets.io.reading import cores, with_bar
 from harness.errors import BadInput, HarnessError, Problem
 from harness.evaluation.data_of import check_same, open_data
 from harness.evaluation.finished import find_run
 from harness.evaluation.trained import held_out
+from harness.evaluation.written import kept_folder
 from harness.files import atomic, content_digest, digest_of, plain_words, write_bytes
 from harness.plan.config import RunConfig
 from harness.plan.recipes import recipe_of
@@ -134,11 +134,7 @@ def _files(results: Results, store: Store, key: str, recipe: Recipe, target: str
     made = recipe.scored[target]
     if not isinstance(recipe.maker(made), PerImage):
         return None
-    rows = results.artifacts.filter((pl.col("key") == key) & (pl.col("kind") == maps_kind(made)))
-    for path in rows["path"].to_list():
-        if all(existing(store.root / path, image_id) for image_id in ids):
-            return store.root / path
-    return None
+    return kept_folder(results, store, key, made, ids)
 
 
 def export(job: Export, threads: int | None = None) -> int:

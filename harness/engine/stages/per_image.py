@@ -4,12 +4,15 @@ where no network is asked."""
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+from harness.api.dataset import Dataset
 from harness.api.images import ImageInfo, ImageInput, Worker
-from harness.api.recipe import PerImage
+from harness.api.method import Method
+from harness.api.recipe import PerImage, Recipe
 from harness.api.spec import resolve
 from harness.datasets.io.image_files import existing, file_of
 from harness.engine.context import Context
@@ -19,6 +22,7 @@ from harness.engine.stages.keys import images_of
 from harness.engine.stages.stage import Outputs
 from harness.errors import StoreError
 from harness.files import plain_words, write_bytes
+from harness.plan.config import RunConfig
 from harness.plan.recipes import config_of, image_ids, run_of
 from harness.scoring.crf import PRESETS
 
@@ -35,27 +39,40 @@ def outputs_of(stage: PerImage) -> Outputs:
     return Outputs(name=stage.name, outputs={stage.makes: FILES})
 
 
+def info_of(
+    stage: PerImage, run: RunConfig, recipe: Recipe, dataset: Dataset, networks: Mapping[str, Method], device: str
+) -> ImageInfo:
+    """What the worker of a run's stage is built for, with the networks that it asks."""
+    own = run_of(run, stage)
+    return ImageInfo(
+        num_classes=dataset.num_classes,
+        has_background=dataset.has_background,
+        crop=own.crop,
+        variant=own.variant,
+        targets=tuple(t for t, source in recipe.scored.items() if source == stage.makes),
+        networks=networks,
+        # Whether processes share the work or not, equal bytes come out.
+        device=device if stage.networks else "cpu",
+        crf=None if stage.crf is None else PRESETS[stage.crf],
+    )
+
+
+def input_of(image_id: str, dataset: Dataset, inputs: Mapping[str, Any]) -> ImageInput:
+    """What a worker is given of an image; `inputs` are its earlier stages' files, by artefact."""
+    return ImageInput(image_id, dataset.image(image_id), dataset.tags(image_id), inputs)
+
+
 def write_files(stage: PerImage, context: Context, folder: Path) -> None:
     """Write the files that are missing. Raises StoreError where the disk is full."""
     out = folder / FILES
     out.mkdir(parents=True, exist_ok=True)
     ids = image_ids(images_of(stage, context), context.splits)
-    session, run = context.session, run_of(context.run, stage)
+    session, bf16 = context.session, context.run.precision == "bf16"
     mine = ids[session.rank :: session.world_size]
-    info = ImageInfo(
-        num_classes=context.dataset.num_classes,
-        has_background=context.dataset.has_background,
-        crop=run.crop,
-        variant=run.variant,
-        targets=tuple(t for t, source in context.recipe.scored.items() if source == stage.makes),
-        networks={name: context.network(name) for name in stage.networks},
-        # Whether processes share the work or not, equal bytes come out.
-        device=session.device if stage.networks else "cpu",
-        crf=None if stage.crf is None else PRESETS[stage.crf],
-    )
-    config, bf16 = config_of(context.run, stage), run.precision == "bf16"
+    networks = {name: context.network(name) for name in stage.networks}
+    info = info_of(stage, context.run, context.recipe, context.dataset, networks, session.device)
     with context.phases.of("stages"):
-        worker: Worker = resolve(stage.does)(config, info)
+        worker: Worker = resolve(stage.does)(config_of(context.run, stage), info)
         if not stage.networks:
             todo = [i for i in mine if not existing(out, i)]
             with closing(_made(stage, context, worker, info, todo)) as made:
@@ -100,8 +117,7 @@ def _made(
 
 
 def _input(stage: PerImage, context: Context, image_id: str) -> ImageInput:
-    made: dict[str, object] = {name: context.files_of(name)(image_id) for name in stage.inputs}
-    return ImageInput(image_id, context.dataset.image(image_id), context.dataset.tags(image_id), made)
+    return input_of(image_id, context.dataset, {name: context.files_of(name)(image_id) for name in stage.inputs})
 
 
 def _write(path: Path, content: bytes, left: int, stage: PerImage) -> None:
