@@ -17,7 +17,7 @@ def test_the_store_is_as_runs_write_it(tmp_path: Path) -> None:
     scale.make_store(tmp_path, scale.A_STUDY)
     report = verify(tmp_path)
     assert report.sound
-    assert report.files == 6 * scale.A_STUDY, "runs, trials, evals, counts, curves and steps of each run"
+    assert report.files == 7 * scale.A_STUDY, "runs, trials, params, evals, counts, curves and steps of each run"
     results = load(tmp_path, ("runs", "evals", "counts"))
     assert set(results.runs["status"]) == {"done"}
     of_run = results.counts.join(results.evals.select("eval", "key"), on="eval")
