@@ -40,6 +40,7 @@ def table(settings: Sequence[Setting]) -> Table:
 
 def picture(settings: Sequence[Setting], form: str) -> bytes:
     """A panel for each setting: a mark with its interval for each row, a line through each kind of labels of a method.
+    A setting of a single density has no panel where another has several.
 
     `form` is one of `FORMATS`; equal settings give equal bytes.
     """
@@ -49,6 +50,7 @@ def picture(settings: Sequence[Setting], form: str) -> bytes:
     mpl.rcParams["svg.hashsalt"] = "densities"
     from matplotlib import pyplot as plt
 
+    settings = [s for s in settings if len({p.labels for p in s.points}) > 1] or settings
     methods = sorted({p.name for s in settings for p in s.points})
     size = (5.2 * len(settings), 3.8)
     figure, axes = plt.subplots(1, len(settings), figsize=size, squeeze=False, layout="constrained")

@@ -15,6 +15,7 @@ from harness.store import load
 from reports.density import SCHEMA, run
 from reports.rows.densities import settings_of
 from reports.rows.row import Filters
+from reports.sections.densities import picture
 
 SHARES = {"points": "0.043", "clicks20": "0.20", "clicks100": "1.00", "scribbles": "2.31"}
 
@@ -87,6 +88,14 @@ def test_a_picture_that_is_the_same_every_time(dense: ToyStore, tmp_path: Path, 
     drawn = (tmp_path / "a.svg").read_text()
     assert all(f"<!-- {words} -->" in drawn for words in ("pce", "agmm", "full, masks", "clicks100"))
     assert "more − fewer" in capsys.readouterr().out
+
+
+def test_a_single_density_has_no_panel_beside_several(dense: ToyStore) -> None:
+    several = settings_of(load(dense.root), Filters())
+    scored(dense, "pce", "clicks50", 5, density="0.50", iterations=900)
+    both = settings_of(load(dense.root), Filters())
+    (single,) = (s for s in both if len(s.points) == 1)
+    assert picture(both, "png") == picture(several, "png") != picture([single], "png")
 
 
 def test_the_table_fits_a_narrow_terminal_and_the_frame_holds_it(
