@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import signal
 import sys
@@ -41,7 +42,9 @@ def leaving_by_sigterm(store_root: Path, grace_s: float = GRACE_S) -> Iterator[L
 
     def forget() -> None:
         timer.cancel()
-        leaving.file.unlink(missing_ok=True)
+        # A store that cannot be written any more has ended the sweep with its own words.
+        with contextlib.suppress(OSError):
+            leaving.file.unlink(missing_ok=True)
 
     with first_sigterm(tell, forget):
         yield leaving

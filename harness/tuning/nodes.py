@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import secrets
@@ -96,7 +97,9 @@ def marked(store_root: Path) -> Iterator[Home]:
     try:
         yield Home(str(mark), text, versions())
     finally:
-        mark.unlink(missing_ok=True)
+        # A store that cannot be written any more has ended the sweep with its own words.
+        with contextlib.suppress(OSError):
+            mark.unlink(missing_ok=True)
 
 
 def problem_of(node: str, why: str) -> Problem:

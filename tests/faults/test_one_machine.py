@@ -118,7 +118,12 @@ def test_driver_killed(bench: Bench) -> None:
     until("its workers end too", lambda: not Path(f"/proc/{hit['pid']}").exists(), limit_s=60)
     after = time.time() - hit["at"]
     bench.goes_on()
-    bench.record("the sweep is killed (SIGKILL)", "`Killed`; its runs end with it; the same command goes on", after)
+    bench.record(
+        "the sweep is killed (SIGKILL)",
+        "`Killed`; its runs end with it; the same command goes on",
+        after,
+        most=2 * EVERY,
+    )
 
 
 def test_driver_terminated(bench: Bench) -> None:
@@ -149,7 +154,7 @@ def test_control_c(bench: Bench, times: int) -> None:
     until("its workers end too", lambda: not Path(f"/proc/{hit['pid']}").exists(), limit_s=60)
     bench.goes_on()
     saw = f"{sweep.lines[-1]}; the same command goes on"
-    bench.record(f"Ctrl-C, {'once' if times == 1 else 'twice'}", saw, after)
+    bench.record(f"Ctrl-C, {'once' if times == 1 else 'twice'}", saw, after, most=2 * EVERY)
 
 
 def test_two_sweeps_on_one_store(bench: Bench) -> None:
@@ -161,7 +166,13 @@ def test_two_sweeps_on_one_store(bench: Bench) -> None:
     bench.go.touch()
     one.end(0)
     other.end(0)
-    bench.record("a second sweep on the same store", "nothing: both end with every row", None, most=2 * STEPS)
+    bench.record(
+        "a second sweep on the same store",
+        "nothing: both end with every row; a run that both have made has two of `runs`, the newest counts",
+        None,
+        most=2 * STEPS,
+        twice=True,
+    )
 
 
 @contextmanager
@@ -222,19 +233,6 @@ def test_store_removed(bench: Bench) -> None:
     bench.record("the store is removed", str(saw), None, most=2 * STEPS)
 
 
-def test_store_away_and_back(bench: Bench) -> None:
-    bench.fault("wait", go=str(bench.go))
-    sweep = bench.start()
-    bench.wait_for_fault(sweep)
-    away = bench.folder / "away"
-    bench.store.rename(away)
-    time.sleep(5.0)
-    away.rename(bench.store)
-    bench.go.touch()
-    sweep.end(0)
-    bench.record("the store is away for 5 s", "nothing: the run waits in its step, and goes on", None, most=0)
-
-
 def test_checkpoint_damaged(bench: Bench) -> None:
     bench.fault("spoil", step=2 * EVERY + 2, store=str(bench.store))
     sweep = bench.start()
@@ -259,7 +257,7 @@ def test_stage_cache_damaged(bench: Bench) -> None:
     saw = sweep.said("is made again")
     bench.record(
         "cached weights of a stage, and a table of its runs, are cut short", str(saw), None, most=3 * STEPS,
-        injected="after a sweep",
+        injected="after a sweep", twice=True,
     )  # fmt: skip
 
 
@@ -277,7 +275,12 @@ def test_table_damaged(bench: Bench, table: str) -> None:
     sweep.end(0)
     saw = sweep.said("damaged|made again|set aside")
     bench.record(
-        f"a file of the table `{table}` is damaged", str(saw)[:200], None, most=2 * STEPS, injected="between two sweeps"
+        f"a file of the table `{table}` is damaged",
+        str(saw)[:200],
+        None,
+        most=2 * STEPS,
+        injected="between two sweeps",
+        twice=True,
     )
 
 
@@ -293,15 +296,15 @@ def test_tracking_server_dead(bench: Bench) -> None:
         port = server.getsockname()[1]
     sweep = bench.start(f"mlflow=http://127.0.0.1:{port}")
     sweep.end(0)
-    saw = sweep.said("(?i)mlflow.*(refused|answer|reach)")
-    bench.record("the tracking server is dead", str(saw)[:250], None, injected="from the start", most=0)
+    saw = sweep.said("MLflow at .* did not take the results").replace(str(port), "PORT")
+    bench.record("the tracking server is dead", saw[:160], None, injected="from the start", most=0)
 
 
 def test_tracking_server_hangs(bench: Bench, silent_server: str) -> None:
     sweep = bench.start(f"mlflow={silent_server}")
     sweep.end(0)
-    saw = sweep.said("(?i)mlflow.*(time|answer|reach)")
-    bench.record("the tracking server hangs", str(saw)[:250], None, injected="from the start", most=0)
+    saw = sweep.said("MLflow at .* did not take the results").replace(silent_server, "SERVER")
+    bench.record("the tracking server hangs", saw[:160], None, injected="from the start", most=0)
 
 
 CLOCK = r"""

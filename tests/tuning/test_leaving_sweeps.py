@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,10 @@ import pytest
 from tuning_toys import MemoryHooks, study
 
 from harness.engine.leaving import NOTICE
+from harness.errors import StoreError
 from harness.tuning.drivers import run_local
+from harness.tuning.leaving import leaving_by_sigterm
+from harness.tuning.nodes import marked
 
 DRIVER = """
 import sys
@@ -53,6 +57,20 @@ def test_in_this_process_a_run_leaves_and_the_sweep_ends_and_goes_on(tmp_path, c
     records = run_local(plan, hooks, execute)
     assert [r.outcome.status for r in records] == ["done"] * 3
     assert mark.name.removeprefix("left-") == records[0].key
+
+
+@pytest.mark.parametrize("around", [leaving_by_sigterm, marked])
+def test_a_store_that_is_gone_hides_no_error(around, tmp_path, monkeypatch):
+    def read_only(path, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def sweep():
+        with around(tmp_path):
+            monkeypatch.setattr(Path, "unlink", read_only)
+            raise StoreError("runs could not be written: read-only file system")
+
+    with pytest.raises(StoreError, match="could not be written"):
+        sweep()
 
 
 @pytest.mark.ray
