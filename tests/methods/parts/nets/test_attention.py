@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from harness.errors import BadInput
+from methods.parts.nets import shapes_nets
 from methods.parts.nets.attention import attention_maps, between_patches
 from methods.parts.nets.backbones import build_encoder, encode
 
@@ -70,8 +71,9 @@ def test_shapes_logits_fall_with_distance():
 def test_gradients_flow_through_the_maps_and_other_blocks_keep_the_fused_kernel(name, monkeypatch):
     encoder = made(name)
     fused = []
-    real = F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or real(*a, **k))
+    for module, kernel in ((F, "scaled_dot_product_attention"), (shapes_nets, "_head_by_head")):
+        real = getattr(module, kernel)
+        monkeypatch.setattr(module, kernel, lambda *a, real=real, **k: fused.append(1) or real(*a, **k))
     last = (encoder.depth - 1, encoder.depth)
     first, second = encode(encoder, torch.randn(1, 3, 32, 32), attention=last).attention
     assert len(fused) == encoder.depth - 2

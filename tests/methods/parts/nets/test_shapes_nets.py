@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch.nn import functional as F
 
 from harness.datasets.shapes.glyphs import PARTS, SETS, glyph, picture, pictures
 from harness.errors import BadInput
@@ -70,6 +71,21 @@ def test_attention_is_softmax_with_a_distance_penalty() -> None:
     plain = layer.out((logits.softmax(3) @ v).transpose(1, 2).reshape(3, 7, 8))
     torch.testing.assert_close(layer(x, distance), plain)
     assert layer.slope.tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+def test_heads_one_by_one_are_the_kernel_with_its_gradients(class_token: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = LocalAttention(96, 4), torch.randn(3, 12 + class_token, 96, requires_grad=True)
+    distance = token_distances(3, 4, class_token)
+    q, k, v, bias = layer._parts(x, distance)
+    kernel = layer.out(layer._join(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)))
+    wanted = torch.autograd.grad(kernel.square().sum(), [x, *layer.parameters()])
+    found = layer(x, distance)
+    assert torch.equal(found, kernel)
+    assert all(map(torch.equal, torch.autograd.grad(found.square().sum(), [x, *layer.parameters()]), wanted))
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, distance), kernel)
 
 
 def test_steep_heads_look_at_their_own_patch() -> None:
