@@ -192,12 +192,6 @@ class Recipe:
             raise BadInput(Problem("until", f"nothing can be scored after {name}", f"stages: {self._scorable()}"))
         return replace(self, stages=stages, scored=scored)
 
-    def unwritten(self, stage: PerImage) -> Recipe:
-        """The recipe without a stage that writes what its network predicts: that network is scored in place of its
-        files. Raises BadInput where a later stage reads them."""
-        scored = {t: stage.networks[0] if source == stage.makes else source for t, source in self.scored.items()}
-        return replace(self, stages=tuple(s for s in self.stages if s is not stage), scored=scored)
-
     def of_base(self) -> Recipe:
         """The same stages as those of a plug-in's base: its network is called `base`, all else `base-<name>`."""
 

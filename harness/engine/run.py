@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from harness.api.recipe import PerImage, Recipe, maps_kind, weights_kind
+from harness.api.recipe import maps_kind, weights_kind
 from harness.datasets import open_dataset
 from harness.datasets.splits import plan_splits
 from harness.engine.checkpoint import RESUMED_AT
@@ -28,9 +28,8 @@ from harness.engine.session import Session
 from harness.engine.stages.recipe import run_recipe
 from harness.engine.stages.stage import clean, kept
 from harness.engine.stages.train import RUNG, losses_of
-from harness.plan.config import Machine, RunConfig
 from harness.plan.payload import Payload
-from harness.plan.recipes import recipe_of, steps_before, whole_recipe
+from harness.plan.recipes import recipe_of, steps_before
 from harness.plan.studies import Outcome
 from harness.store import Store
 from harness.store.files import write_atomic
@@ -88,7 +87,7 @@ def open_context(payload: Payload, session: Session, phases: Phases) -> Context:
     heartbeat = Heartbeat(store.work(key))
     return Context(
         run,
-        _worth_writing(run, machine),
+        recipe_of(run),
         key,
         machine,
         dataset,
@@ -100,17 +99,6 @@ def open_context(payload: Payload, session: Session, phases: Phases) -> Context:
         payload.data,
         payload.origin,
     )
-
-
-def _worth_writing(run: RunConfig, machine: Machine) -> Recipe:
-    """A run's recipe without predictions that nobody reads from files: the images pass the network once, where they are
-    scored, and not before that to be written."""
-    recipe = recipe_of(run)
-    read = {name for stage in whole_recipe(run).stages for name in stage.reads}
-    for stage in recipe.stages:
-        if isinstance(stage, PerImage) and stage.predicts and "maps" not in machine.keep and stage.makes not in read:
-            recipe = recipe.unwritten(stage)
-    return recipe
 
 
 def _smaller(group: int) -> int:

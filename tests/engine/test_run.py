@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import harness.store
-from harness.api.recipe import SCORE_MAPS, RecipeInfo, Train, train_and_write_maps
 from harness.cli.parsing import parse
 from harness.cli.run_words import Words
 from harness.engine import run as engine
@@ -22,7 +21,7 @@ from harness.engine.run import execute
 from harness.engine.session import LocalSession
 from harness.engine.stages import per_image
 from harness.engine.stages.keys import stage_key
-from harness.errors import BadInput, StoreError
+from harness.errors import StoreError
 from harness.plan.plan import make_plan
 from harness.plan.recipes import IMAGE_FIELDS, SCORING_FIELDS
 from harness.store.maintenance import compact
@@ -261,38 +260,6 @@ def test_the_best_rung_stays_beside_the_final_weights(tmp_path):
     step = {0.5: 2, 0.75: 3}[next(reached for reached, value in told if value == best)]
     meta = best_meta(path)
     assert (meta["objective"], meta["step"]) == (repr(best), str(step))
-
-
-def test_maps_that_nobody_reads_are_scored_and_not_written(tmp_path):
-    """Nobody keeps or reads the maps of `cam`: its network is scored in one pass, as its files would be."""
-    lean, kept = payload_of(tmp_path / "lean"), payload_of(tmp_path / "kept", "keep=last,maps")
-    assert lean.key == kept.key
-    for payload in (lean, kept):
-        execute(payload, LocalSession())
-    assert not list((tmp_path / "lean").glob("cache/*/files"))
-    assert len(list((tmp_path / "kept").glob("cache/*/files/*"))) == 7
-    one, other = (whole(tmp_path / store, lean.key) for store in ("lean", "kept"))
-    # Others hang on thresholds that a last bit may move.
-    fixed = one.evals.filter(pl.col("threshold_rule").is_in(["fixed", "none"]))["eval"].implode()
-    counts = [r.counts.filter(pl.col("eval").is_in(fixed)) for r in (one, other)]
-    near = counts[0].join(counts[1], on=["eval", "image", "class"], how="full", suffix="_kept")
-    assert near.height > 40
-    pixels = near.select(
-        (pl.col(n).fill_null(0).cast(pl.Int64) - pl.col(f"{n}_kept").fill_null(0)).abs().max() for n in ("tp", "fp")
-    )
-    assert max(pixels.row(0)) <= 9, "a thousandth of an image: other batches, and half precision of files"
-
-
-def test_a_recipe_without_what_it_writes_scores_the_network_unless_a_stage_reads_it():
-    recipe = train_and_write_maps(
-        None, RecipeInfo(targets=("cam", "segmentation"), variant="default", tier="smoke", labels="tags")
-    )
-    train, write = recipe.stages
-    lean = recipe.unwritten(write)
-    assert (lean.stages, lean.scored) == ((train,), {"cam": "network", "segmentation": "network"})
-    read = dataclasses.replace(recipe, stages=(train, write, Train(name="next", network="more", label=SCORE_MAPS)))
-    with pytest.raises(BadInput, match="reads 'score-maps', which no stage before it makes"):
-        read.unwritten(write)
 
 
 def test_maps_that_do_not_fit_on_the_disk_are_counted_and_the_same_command_goes_on(tmp_path, monkeypatch):
