@@ -6,6 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
@@ -108,9 +109,9 @@ def test_the_dashboard_opens_it(searched: Path, tmp_path: Path) -> None:
     export_optuna(searched, tmp_path / "studies.db")
     storage = optuna.storages.RDBStorage(sqlite_uri(tmp_path / "studies.db"))
     said: list[str] = []
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies", "SERVER_NAME": "x", "SERVER_PORT": "80",
-               "wsgi.url_scheme": "http"}  # fmt: skip
-    body = b"".join(dashboard.wsgi(storage)(environ, lambda status, headers: said.append(status)))
+    environ: dict[str, Any] = {"PATH_INFO": "/api/studies"}
+    setup_testing_defaults(environ)
+    body = b"".join(dashboard.wsgi(storage)(environ, lambda status, headers, exc_info=None: said.append(status)))
     assert said == ["200 OK"]
     assert [s["study_name"] for s in json.loads(body)["study_summaries"]] == ["cam-toy"]
     storage.engine.dispose()
