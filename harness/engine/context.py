@@ -24,7 +24,7 @@ from harness.engine.phases import Phases
 from harness.engine.scorer import Scorer
 from harness.engine.session import Session
 from harness.errors import BadInput
-from harness.plan.build import build_network, laid_out
+from harness.plan.build import build_network
 from harness.plan.config import Machine, RunConfig
 from harness.plan.folders import folder_changes, given_folders
 from harness.plan.payload import Origin, PlannedData
@@ -122,7 +122,6 @@ class Context:
             method = build_network(self.run, stage, self.dataset, weights, earlier)
             method.to(self.session.device)
             broadcast_from_first(method, self.session)
-            laid_out(method)
         self._described[stage.network] = method.describe()
         return method
 

@@ -23,7 +23,6 @@ from harness.engine.inference.sources import Source
 from harness.engine.scorer import Scorer
 from harness.engine.session import LocalSession
 from harness.errors import BadInput, Problem
-from harness.plan.build import laid_out
 from harness.plan.config import RunConfig
 
 
@@ -100,7 +99,7 @@ def score(job: ScoringJob, method: Method) -> Tables:
     if job.target.weights == "teacher" and method.teacher is None:
         raise BadInput(Problem("weights", f"{job.run.method} has no teacher", "weights=student"))
     torch.set_num_threads(job.threads)
-    laid_out(method.to(job.device)).eval()
+    method.to(job.device).eval()
     began = time.perf_counter()
     with bar(f"scoring {job.split}") as shown:
         sources = {job.target.name: Source(job.scorer(shown), method)}

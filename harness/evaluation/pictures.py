@@ -31,7 +31,6 @@ from harness.evaluation.job import device_of, threads_of
 from harness.evaluation.picture_files import DIGITS, IMAGE, KIND, TRUTH, picture_path
 from harness.evaluation.written import plan_rewriter
 from harness.files import content_digest, write_bytes
-from harness.plan.build import laid_out
 from harness.plan.config import RunConfig
 from harness.plan.recipes import recipe_of
 from harness.store import Store, load
@@ -106,7 +105,7 @@ def _seen(store: Store, key: str, target: str, ids: list[str], folder: Path) -> 
 
 def _by_network(again: Again, target: str) -> Seen:
     job = again.job
-    method = laid_out(again.trained(again.network).to(job.device))
+    method = again.trained(again.network).to(job.device)
 
     def of(image_id: str) -> Maps | NDArray[np.uint8]:
         with torch.no_grad():

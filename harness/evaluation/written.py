@@ -21,7 +21,6 @@ from harness.engine.stages.per_image import info_of, input_of
 from harness.errors import BadInput, Problem
 from harness.evaluation.trained import load_network, weights_of
 from harness.files import write_bytes
-from harness.plan.build import laid_out
 from harness.plan.config import RunConfig
 from harness.plan.recipes import config_of, recipe_of
 from harness.store import Results, Store
@@ -68,7 +67,7 @@ class Rewriter:
 
     def _network(self, name: str) -> Method:
         if name not in self._networks:
-            self._networks[name] = laid_out(load_network(self.run, name, self.weights, self.dataset).to(self.device))
+            self._networks[name] = load_network(self.run, name, self.weights, self.dataset).to(self.device)
         return self._networks[name]
 
 

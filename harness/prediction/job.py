@@ -28,7 +28,7 @@ from harness.evaluation.job import device_of, precision_of, threads_of
 from harness.evaluation.published import fitted_to, published_run
 from harness.evaluation.trained import best_of, held_out, load_network, weights_of
 from harness.files import digest_of, file_digest
-from harness.plan.build import build_method, laid_out
+from harness.plan.build import build_method
 from harness.plan.config import RunConfig
 from harness.plan.pretrained import RANDOM
 from harness.plan.recipes import recipe_of, run_of
@@ -71,7 +71,7 @@ class Chosen:
             method = fitted_to(empty, built, self.run.chosen.spec, state)
         else:
             method = load_network(self.run, self.network, self.files, empty)
-        return self._of(laid_out(method.to(self.device)).eval())
+        return self._of(method.to(self.device).eval())
 
     def _of(self, method: Method) -> Predictor:
         if self.target.weights == "teacher" and method.teacher is None:

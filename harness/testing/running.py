@@ -23,7 +23,7 @@ from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases
 from harness.engine.session import LocalSession, Session
 from harness.errors import BadInput
-from harness.plan.build import build_method, build_network, laid_out
+from harness.plan.build import build_method, build_network
 from harness.plan.config import RunConfig
 from harness.plan.knobs import typed_knobs
 from harness.plan.recipes import recipe_of
@@ -125,7 +125,6 @@ class MethodRunner:
         dataset = dataset or self.dataset()
         method = self.build(run, dataset).to(session.device)
         broadcast_from_first(method, session)
-        laid_out(method)
 
         def loader(start: int) -> Iterable[list[Batch]]:
             inner = self.loader(run, dataset, method, session, start)
