@@ -69,6 +69,7 @@ SWEEPS = {
         "methods=pce,ema,gatedcrf,agmm,full labels=points,scribbles " + TAGS,
         "methods=agmm trials=8 labels=scribbles seeds=1 tier=lab protocol=held-out " + AGMM_PINNED + MSRC,
     ),
+    "msrc21_stages": ("methods=irn,sipe trials=1 " + TAGS,),
     "msrc21_tags": (
         "methods=cam,toco,fsr,unia,full " + TAGS,
         "methods=cam,full ablation=class_token " + TAGS,
