@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.api.spec import Preset
-from methods.parts.sizes import SHAPES_SMOKE_CROP, card_knobs, sized_preset, small_knobs
+from methods.parts.sizes import card_knobs, sized_preset, small_knobs
 
 
 def preset(family: str, tier: str, variant: str) -> Preset:
@@ -17,6 +17,5 @@ def preset(family: str, tier: str, variant: str) -> Preset:
         {**card_knobs(family), **small},
         smoke_iterations=140,
         lab_iterations=300,
-        shapes_smoke=110,
-        shapes_smoke_crop=SHAPES_SMOKE_CROP,
+        shapes_smoke=100,
     )

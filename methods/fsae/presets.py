@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.api.spec import Preset
-from methods.parts.sizes import SHAPES_SMOKE_CROP, sized_preset
+from methods.parts.sizes import sized_preset
 
 SMALL: dict[str, Any] = {"con_start": 0.6, "w_con": 0.1}
 """Maps that are stretched to 1 look confident from the first step on, trained or not (fsae.md 2.6): in hundreds of
@@ -23,12 +23,4 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     """The knobs of one dataset family and tier, at the sizes of `cam`; there is one variant."""
     small = tier != "paper" or family == "shapes"
     knobs = {**(SMALL if small else {}), **(SHAPES if family == "shapes" else {})}
-    return sized_preset(
-        family,
-        tier,
-        knobs,
-        smoke_iterations=140,
-        lab_iterations=300,
-        shapes_smoke=110,
-        shapes_smoke_crop=SHAPES_SMOKE_CROP,
-    )
+    return sized_preset(family, tier, knobs, smoke_iterations=140, lab_iterations=300, shapes_smoke=100)

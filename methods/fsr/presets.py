@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.api.spec import Preset
-from methods.parts.sizes import (
-    CARD_ITERATIONS,
-    LATTICE_W_REG,
-    SHAPES_SMOKE_CROP,
-    card_family,
-    card_knobs,
-    sized_preset,
-    small_knobs,
-)
+from methods.parts.sizes import CARD_ITERATIONS, LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
 RELEASED: dict[str, Any] = {"reuse_cam": False, "imagenet_normalisation": True, "w_reg": LATTICE_W_REG}
 PAPER: dict[str, Any] = {
@@ -31,7 +23,7 @@ PAPER: dict[str, Any] = {
 VARIANTS: dict[str, dict[str, Any]] = {"default": {}, "released": RELEASED, "paper": PAPER}
 COCO_PTC_START = 12000 / 80000
 SHAPES_FASTER: dict[str, Any] = {"lr": 1e-3, "head_lr_scale": 10.0, "w_seg": 0.2}
-"""A step costs three of `cam`'s, so its smoke run has half of the steps, and heads that learn faster."""
+"""A step costs three of `cam`'s, so its smoke run has a third of the steps, and heads that learn faster."""
 
 
 def preset(family: str, tier: str, variant: str) -> Preset:
@@ -44,12 +36,4 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     if family == "shapes":
         knobs |= SHAPES_FASTER
     knobs |= VARIANTS[variant]
-    return sized_preset(
-        family,
-        tier,
-        knobs,
-        smoke_iterations=55,
-        lab_iterations=300,
-        shapes_smoke=60,
-        shapes_smoke_crop=SHAPES_SMOKE_CROP,
-    )
+    return sized_preset(family, tier, knobs, smoke_iterations=55, lab_iterations=300)

@@ -50,11 +50,6 @@ LAB_PSEUDO: dict[str, Any] = {"seg_start": 0.4, "pseudo_low": 0.15, "pseudo_high
 a decoder that starts on such labels drags the CAMs down with it."""
 SHAPES_PSEUDO: dict[str, Any] = {"seg_start": 0.3, "par_dilations": (1, 2, 4), "par_iterations": 3}
 """A decoder that starts earlier, or weighs more, drags the CAMs of so short a run down with it."""
-SHAPES_SMOKE: dict[str, Any] = {"head_lr_scale": 10.0, "pseudo_low": 0.35, "pseudo_high": 0.65}
-"""Of tags at tier smoke: heads of twice the rate, and labels that leave less of an image out, as far as all search
-spaces reach. In 110 steps the rate alone brings the decoder of `cam` from 21 to 25 mIoU."""
-SHAPES_SMOKE_CROP = 80
-"""Of tags at tier smoke, pixels: two thirds of the cost of 96, and CAMs that score the same."""
 
 
 def small_knobs(family: str, tier: str, *, tags: bool) -> dict[str, Any]:
@@ -64,7 +59,6 @@ def small_knobs(family: str, tier: str, *, tags: bool) -> dict[str, Any]:
     knobs = dict(SHAPES_KNOBS if family == "shapes" else LAB_KNOBS)
     if tags:
         knobs |= {"cam_scales": (1.0,)} | (SHAPES_PSEUDO if family == "shapes" else LAB_PSEUDO)
-        knobs |= SHAPES_SMOKE if family == "shapes" and tier == "smoke" else {}
     return knobs
 
 
@@ -87,13 +81,12 @@ def sized_preset(
     smoke_iterations: int,
     lab_iterations: int,
     shapes_smoke: int | None = None,
-    shapes_smoke_crop: int = 96,
 ) -> Preset:
     """A preset with the sizes that cam, full and fsr share: crop, batch, backbone, iterations, scoring.
 
     On `shapes` every tier has its crop of 96, batch of 16 and backbone; lab and paper only train longer, 4 and
-    20 times `smoke_iterations`; smoke has `shapes_smoke` of them there, where it is given, on `shapes_smoke_crop`
-    pixels. Raises ValueError for an unknown tier.
+    20 times `smoke_iterations`; smoke has `shapes_smoke` of them there, where it is given. Raises ValueError for an
+    unknown tier.
     """
     card = card_family(family)
     common: dict[str, Any] = {
@@ -109,7 +102,7 @@ def sized_preset(
         repeats: dict[str, Any] = {"trials": 20, "seeds": 3} if tier == "paper" else {}
         return Preset(
             backbone=SHAPES_VIT,
-            crop=shapes_smoke_crop if tier == "smoke" else 96,
+            crop=96,
             batch=16,
             group=16,
             iterations=(tier == "smoke" and shapes_smoke) or smoke_iterations * longer,

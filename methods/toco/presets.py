@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset
-from methods.parts.sizes import LATTICE_W_REG, SHAPES_SMOKE_CROP, card_family, card_knobs, sized_preset, small_knobs
+from methods.parts.sizes import LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
 RELEASED: dict[str, Any] = {
     "imagenet_normalisation": True,
@@ -56,9 +56,7 @@ def preset(family: str, tier: str, variant: str) -> Preset:
             knobs["top_start"] = knobs["seg_start"] + COCO["top_start"] - COCO["seg_start"]
     if variant == "released":
         knobs |= RELEASED
-    sized = sized_preset(
-        family, tier, knobs, smoke_iterations=80, lab_iterations=300, shapes_smoke_crop=SHAPES_SMOKE_CROP
-    )
+    sized = sized_preset(family, tier, knobs, smoke_iterations=80, lab_iterations=300)
     if tier == "paper" and family != "shapes":
         inference = PROTOCOLS["toco-coco" if card == "coco" else "toco"]
         sized = dataclasses.replace(sized, batch=CARD_BATCH[card], inference=inference)

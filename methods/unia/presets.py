@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset
-from methods.parts.sizes import LATTICE_W_REG, SHAPES_SMOKE_CROP, card_family, card_knobs, sized_preset, small_knobs
+from methods.parts.sizes import LATTICE_W_REG, card_family, card_knobs, sized_preset, small_knobs
 
 COCO: dict[str, Any] = {
     "cam_scales": (1.0, 0.5, 0.75, 1.25, 1.5),
@@ -50,9 +50,7 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     knobs |= small_knobs(family, tier, tags=True)
     if variant == "released":
         knobs |= RELEASED
-    sized = sized_preset(
-        family, tier, knobs, smoke_iterations=80, lab_iterations=300, shapes_smoke_crop=SHAPES_SMOKE_CROP
-    )
+    sized = sized_preset(family, tier, knobs, smoke_iterations=80, lab_iterations=300)
     if tier == "paper" and family != "shapes":
         batch, group = CARD_BATCH[card]
         sized = dataclasses.replace(sized, batch=batch, group=group, inference=PROTOCOLS["unia"])
