@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.api.method import Batch, BuildInfo, Extents, Method
+from benchmarks.method_step import CLASSES, build_info
+from harness.api.method import Batch, Extents, Method
 from harness.api.registry import registry
 from harness.api.spec import resolve
 from harness.plan.knobs import typed_knobs
 from harness.testing.waiting import META, watch_step
 
-CLASSES, PRESENT, PHASES = 20, 2, 2
+PRESENT, PHASES = 2, 2
 METHODS = (("fsr", "default"), ("fsr", "paper"), ("toco", "default"), ("unia", "default"), ("cam", "default"),
            ("full", "default"))  # fmt: skip
 GOAL = 3500
@@ -42,19 +43,8 @@ def built(name: str, variant: str, backbone: str, crop: int) -> tuple[Method, li
     """A method in its paper preset, without numbers, and the groups of a batch."""
     method = registry().choose(name)
     chosen = method.preset("voc", "paper", variant)
-    info = BuildInfo(
-        num_classes=CLASSES,
-        has_background=True,
-        crop=crop,
-        iterations=chosen.iterations,
-        group=chosen.group,
-        tier="paper",
-        variant=variant,
-        labels=method.spec.labels[0],
-        backbone=backbone,
-        backbone_weights="random",
-        decoder=chosen.decoder,
-    )
+    labels = method.spec.labels[0]
+    info = build_info(chosen, tier="paper", variant=variant, labels=labels, backbone=backbone, crop=crop)
     with torch.device(META):
         made = resolve(method.spec.build)(typed_knobs(method.spec, chosen.knobs), info)
         views = {view: torch.zeros(chosen.group, 3, crop, crop) for view in made.view_names}
@@ -63,7 +53,7 @@ def built(name: str, variant: str, backbone: str, crop: int) -> tuple[Method, li
             tuple(map(str, range(chosen.group))),
             views,
             torch.zeros(chosen.group, CLASSES),
-            label_BHW if method.spec.labels[0] == "masks" else None,
+            label_BHW if labels == "masks" else None,
             torch.ones(chosen.group, crop, crop, dtype=torch.bool),
             extents=Extents(PRESENT, PRESENT + 1, label_BHW.numel()),
         )

@@ -19,7 +19,7 @@ from benchmarks import Case
 from benchmarks.floor import Products, products_of
 from harness.api.method import Batch, BuildInfo, Progress
 from harness.api.registry import registry
-from harness.api.spec import MethodSpec, resolve
+from harness.api.spec import MethodSpec, Preset, resolve
 from harness.plan.knobs import typed_knobs
 
 CLASSES, TOTAL = 20, 1000
@@ -28,6 +28,21 @@ SIZES = {
     "smoke": ("shapes", "smoke", "shapes_vit", None),
 }
 GOAL = 1 / 1.5
+
+
+def build_info(chosen: Preset, *, backbone: str, weights: str | None = "random", **other: Any) -> BuildInfo:
+    """A network of 20 classes at a preset's sizes, on tags; `other`: `tier`, and fields that differ."""
+    fields = {"crop": chosen.crop, "variant": "default", "labels": "tags", **other}
+    return BuildInfo(
+        num_classes=CLASSES,
+        has_background=True,
+        iterations=chosen.iterations,
+        group=chosen.group,
+        backbone=backbone,
+        backbone_weights=weights,
+        decoder=chosen.decoder,
+        **fields,
+    )
 
 
 class MethodStep(ABC):
@@ -43,19 +58,7 @@ class MethodStep(ABC):
         family, tier, backbone, weights = SIZES[size]
         method = registry().choose(self.name)
         chosen = method.preset(family, tier, "default")
-        info = BuildInfo(
-            num_classes=CLASSES,
-            has_background=True,
-            crop=chosen.crop,
-            iterations=chosen.iterations,
-            group=chosen.group,
-            tier=tier,
-            variant="default",
-            labels="tags",
-            backbone=backbone,
-            backbone_weights=weights,
-            decoder=chosen.decoder,
-        )
+        info = build_info(chosen, tier=tier, backbone=backbone, weights=weights)
         torch.manual_seed(0)
         if method.base is not None and method.spec.trains_base:
             knobs = typed_knobs(method.base, method.base_preset(family, tier, "default").knobs)

@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -101,6 +101,12 @@ def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
 def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
     """Write a value as JSON, `atomic`ally."""
     write_bytes(path, json.dumps(value, separators=(",", ":")).encode(), sync=sync)
+
+
+def discard(path: Path) -> None:
+    """Take a file of ours away; a folder that cannot be written any more has been told of by who wants to write."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def sync_tree(path: Path) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from benchmarks import Case
 from benchmarks.floor import products_of
+from benchmarks.method_step import CLASSES, build_info
 from benchmarks.suites.loading import photo
 from harness.api.images import ImageInfo, ImageInput, Maps
-from harness.api.method import BuildInfo
 from harness.api.registry import registry
 from harness.api.spec import resolve
 from harness.datasets.io.image_files import file_of, read
@@ -36,7 +36,7 @@ from methods.parts.stages.write_cams import writer
 
 GOAL = 0.9
 """Share of the time in the network."""
-CLASSES, PRESENT = 20, (3, 14)
+PRESENT = (3, 14)
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,7 @@ class Stage:
     def __init__(self, size: Size) -> None:
         method = registry().choose(size.method)
         chosen = method.preset(size.family, size.tier, "default")
-        info = BuildInfo(
-            num_classes=CLASSES,
-            has_background=True,
-            crop=chosen.crop,
-            iterations=chosen.iterations,
-            group=chosen.group,
-            tier=size.tier,
-            variant="default",
-            labels="tags",
-            backbone=size.backbone,
-            backbone_weights="random",
-            decoder=chosen.decoder,
-        )
+        info = build_info(chosen, tier=size.tier, backbone=size.backbone)
         torch.manual_seed(0)
         self.config = typed_knobs(method.spec, chosen.knobs)
         self.network: Any = resolve(method.spec.build)(self.config, info).eval()

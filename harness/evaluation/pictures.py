@@ -63,16 +63,17 @@ def add_pictures(store: Store, key: str, wanted: Mapping[str, Sequence[str]]) ->
     problems: list[Problem] = []
     rows = []
     data: Dataset | None = None
-    for target in [t for t in TARGETS if wanted.get(t)]:
-        with tempfile.TemporaryDirectory() as folder:
+    # One folder for all targets: pseudo masks read the maps that were written for the CAMs.
+    with tempfile.TemporaryDirectory() as folder:
+        for target in [t for t in TARGETS if wanted.get(t)]:
             try:
                 seen = _seen(store, key, target, list(wanted[target]), Path(folder))
                 made = {i: _drawn(seen, target, i) for i in wanted[target]}
             except BadInput as e:
                 problems += e.problems
                 continue
-        data = seen.dataset
-        rows += [_kept(store, key, target, i, picture) for i, picture in made.items()]
+            data = seen.dataset
+            rows += [_kept(store, key, target, i, picture) for i, picture in made.items()]
     if data is not None:
         rows += [_kept(store, key, IMAGE, i, data.image(i)) for i in wanted.get(IMAGE, ())]
         rows += [_kept(store, key, TRUTH, i, PALETTE[data.mask(i)]) for i in wanted.get(TRUTH, ())]
@@ -99,7 +100,7 @@ def _seen(store: Store, key: str, target: str, ids: list[str], folder: Path) -> 
     if opened is None or problems:
         raise BadInput(problems)
     dataset, split, known = opened
-    rewriter = plan_rewriter(results, store, row, dataset, target, ids, folder, device)
+    rewriter = plan_rewriter(results, store, str(row["key"]), run, dataset, target, ids, folder, device)
     return Seen(dataset, split, frozenset(known), partial(rewriter.of, recipe.scored[target]))
 
 

@@ -35,7 +35,7 @@ class Rewriter:
     dataset: Dataset
     device: str
     kept: Mapping[str, Path]
-    """By artefact: the folder that the run kept."""
+    """By artefact: the folder that the run kept, with a file of each image that is asked for."""
     weights: Mapping[str, Path]
     """By network: its file."""
     folder: Path
@@ -45,9 +45,8 @@ class Rewriter:
     def of(self, artefact: str, image_id: str) -> Any:
         """Maps, label map or vector of an image. Raises BadInput for damaged files and for weights that do not fit the
         code of today."""
-        kept = self.kept.get(artefact)
-        if kept is not None and existing(kept, image_id):
-            return read(kept, image_id)
+        if artefact in self.kept:
+            return read(self.kept[artefact], image_id)
         stage, folder = self.recipe.maker(artefact), self.folder / artefact
         assert isinstance(stage, PerImage)
         if not existing(folder, image_id):
@@ -72,11 +71,10 @@ class Rewriter:
 
 
 def plan_rewriter(
-    results: Results, store: Store, row: Mapping[str, Any], dataset: Dataset, target: str, ids: list[str], folder: Path,
-    device: str,
+    results: Results, store: Store, key: str, run: RunConfig, dataset: Dataset, target: str, ids: list[str],
+    folder: Path, device: str,
 ) -> Rewriter:  # fmt: skip
     """For the target of a run that a stage writes. Raises BadInput with what is neither kept nor can be made again."""
-    run = RunConfig.from_stored(row["config"])
     recipe = recipe_of(run)
     kept: dict[str, Path] = {}
     weights: dict[str, Path] = {}
@@ -84,16 +82,16 @@ def plan_rewriter(
     given = {g.name: g.knob for g in recipe.given}
 
     def look(artefact: str) -> None:
-        path = kept_folder(results, store, str(row["key"]), artefact, ids)
+        path = kept_folder(results, store, key, artefact, ids)
         if path is not None:
             kept[artefact] = path
         elif artefact in given:
-            found = f"{row['key']} read the folder of {given[artefact]}, of which it kept nothing"
+            found = f"{key} read the folder of {given[artefact]}, of which it kept nothing"
             problems.append(Problem("run", found, "run it again with keep=last,maps"))
         else:
             stage = recipe.maker(artefact)
             for name in stage.networks:
-                weights.update(weights_of(results, str(row["key"]), store, recipe, name, problems))
+                weights.update(weights_of(results, key, store, recipe, name, problems))
             for name in stage.inputs if isinstance(stage, PerImage) else ():
                 look(name)
 

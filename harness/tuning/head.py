@@ -98,7 +98,10 @@ def say_aloud(text: str) -> None:
 
 def _this() -> str:
     """The command that this process runs, for a shell."""
-    return command("harness.sweep", *(without_secrets(word) for word in sys.argv[1:] if "=" in word))
+    module = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
+    ours = module if module.startswith(("harness.", "reports.")) else "harness.sweep"
+    words = (without_secrets(word) for word in sys.argv[1:] if "=" in word)
+    return command(ours, *words)
 
 
 def end_process(message: str) -> None:

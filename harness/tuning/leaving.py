@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import signal
 import sys
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.engine.leaving import first_sigterm
+from harness.files import discard
 
 GRACE_S = 60.0
 """Runs that have not left by then (they are scoring, or their step takes longer) go on from an older checkpoint."""
@@ -42,9 +42,7 @@ def leaving_by_sigterm(store_root: Path, grace_s: float = GRACE_S) -> Iterator[L
 
     def forget() -> None:
         timer.cancel()
-        # A store that cannot be written any more has ended the sweep with its own words.
-        with contextlib.suppress(OSError):
-            leaving.file.unlink(missing_ok=True)
+        discard(leaving.file)
 
     with first_sigterm(tell, forget):
         yield leaving

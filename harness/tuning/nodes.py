@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import re
 import secrets
@@ -16,7 +15,7 @@ from typing import Any
 
 import harness
 from harness.errors import BadInput, Problem
-from harness.files import file_digest
+from harness.files import discard, file_digest
 
 ANSWER_S = 120.0
 """A node takes seconds to start a process and to import; a loaded one more."""
@@ -97,9 +96,7 @@ def marked(store_root: Path) -> Iterator[Home]:
     try:
         yield Home(str(mark), text, versions())
     finally:
-        # A store that cannot be written any more has ended the sweep with its own words.
-        with contextlib.suppress(OSError):
-            mark.unlink(missing_ok=True)
+        discard(mark)
 
 
 def problem_of(node: str, why: str) -> Problem:

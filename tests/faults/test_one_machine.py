@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,20 +28,22 @@ def told(sweep: Sweep, pattern: str) -> str:
     return sweep.said(pattern).partition("  ")[2].strip() or str(sweep.said(pattern))
 
 
-def test_worker_killed(bench: Bench) -> None:
-    bench.fault("die")
-    sweep = bench.start()
+def starts_again(bench: Bench, what: str, env: Mapping[str, str] = {}) -> tuple[str, float]:
+    """A run with this fault is started again; what the user reads of it, and seconds after the fault."""
+    bench.fault(what)
+    sweep = bench.start(env=env)
     sweep.end(0)
-    after = sweep.said(AGAIN).at - bench.hit()["at"]
-    bench.record("a run's process is killed (SIGKILL)", told(sweep, AGAIN), after)
+    return told(sweep, AGAIN), sweep.said(AGAIN).at - bench.hit()["at"]
+
+
+def test_worker_killed(bench: Bench) -> None:
+    saw, after = starts_again(bench, "die")
+    bench.record("a run's process is killed (SIGKILL)", saw, after)
 
 
 def test_segmentation_fault(bench: Bench) -> None:
-    bench.fault("segfault")
-    sweep = bench.start()
-    sweep.end(0)
-    after = sweep.said(AGAIN).at - bench.hit()["at"]
-    bench.record("segmentation fault in compiled code", told(sweep, AGAIN), after)
+    saw, after = starts_again(bench, "segfault")
+    bench.record("segmentation fault in compiled code", saw, after)
 
 
 def test_raise(bench: Bench) -> None:
@@ -50,7 +52,8 @@ def test_raise(bench: Bench) -> None:
     sweep.end(1)
     failed = r"trial 0 seed 0: failed \(bug\) RuntimeError: broken on purpose"
     after = sweep.said(failed).at - bench.hit()["at"]
-    assert load(bench.store).runs.filter(load(bench.store).runs["key"] == bench.keys[0])["error_class"][0] == "bug"
+    runs = load(bench.store).runs
+    assert runs.filter(runs["key"] == bench.keys[0])["error_class"][0] == "bug"
     bench.goes_on("retry=failed")
     saw = f"{told(sweep, failed)}; done by the same command with `retry=failed`"
     bench.record("the method raises", saw, after, most=STEPS)
@@ -73,7 +76,8 @@ def test_memory_error(bench: Bench) -> None:
 def test_not_a_number(bench: Bench) -> None:
     sweep = bench.start("cam.lr=1e30")
     ended = sweep.end(1)
-    row = load(bench.store).runs.filter(load(bench.store).runs["status"] == "failed").row(0, named=True)
+    runs = load(bench.store).runs
+    row = runs.filter(runs["status"] == "failed").row(0, named=True)
     assert "NonFiniteLoss" in row["error_message"]
     step = int(row["error_message"].split("step ")[1].split()[0].rstrip(":,.;"))
     assert 0 < step <= STEPS
@@ -87,13 +91,10 @@ def test_not_a_number(bench: Bench) -> None:
 
 
 def test_hang(bench: Bench) -> None:
-    bench.fault("hang")
-    sweep = bench.start(env={"FAULTS_HANG_S": HANG_S})
-    sweep.end(0)
-    after = sweep.said(AGAIN).at - bench.hit()["at"]
+    saw, after = starts_again(bench, "hang", {"FAULTS_HANG_S": HANG_S})
     assert float(HANG_S) < after
-    saw = f"{told(sweep, AGAIN)} (a limit of {HANG_S} s here; otherwise 20 usual silences, at least 300 s)"
-    bench.record("a run hangs", saw, after)
+    limit = f"a limit of {HANG_S} s here; otherwise 20 usual silences, at least 300 s"
+    bench.record("a run hangs", f"{saw} ({limit})", after)
 
 
 def test_stopped_and_continued(bench: Bench) -> None:

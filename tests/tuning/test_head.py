@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -72,6 +73,19 @@ def test_a_lost_head_is_told_once(head, monkeypatch):
     assert len(said) == 2
     assert said[1].startswith(f"error: the Ray head at {address} has not answered for 0 s (connection refused): ")
     assert said[1].endswith("this continues: python -m harness.sweep methods=cam 'mlflow=http://***@host'")
+
+
+def test_the_command_that_continues_is_the_one_that_runs(head, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("reports.ablations", None))
+    monkeypatch.setattr(sys, "argv", ["x", "paper=fsr", "table=4", "execute=true"])
+    with watched_head(address_of(head), told.append, lambda text: None, every_s=0.02, silent_s=0.1):
+        head.close()
+        for _ in range(1500):
+            if told:
+                break
+            time.sleep(0.02)
+    assert told[0].endswith("this continues: python -m reports.ablations paper=fsr table=4 execute=true")
 
 
 def test_a_head_that_comes_back_is_said_and_the_wait_begins_anew(head):
