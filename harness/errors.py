@@ -72,6 +72,10 @@ class StoreError(HarnessError):
     """The store cannot be read or written; what is already in it is untouched."""
 
 
+class HarnessWarning(UserWarning):
+    """Base of every warning of the harness; a command prints it as one line."""
+
+
 def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
     """Text that names the known words nearest to `word`, or all of them when none is near."""
     names = sorted(set(known))

@@ -11,11 +11,15 @@ import signal
 import socket
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from harness.api.method import Batch
+from harness.datasets.loading import _Steps
 from harness.engine import run
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.session import Session
@@ -54,11 +58,27 @@ def execute(payload: Payload, session: Session) -> Outcome:
             _happen(fault)
         return wrote
 
+    batches = _Steps.batches
     Heartbeat.write = faulty  # type: ignore[method-assign]
+    if fault is not None and fault["what"] == "sleepy loader":
+        assert folder is not None, f"a loader sleeps once {TRACE} says that it is time"
+        _Steps.batches = partialmethod(_sleepily, batches, Path(folder), fault["seconds"])  # type: ignore[assignment]
     try:
         return run.execute(payload, session)
     finally:
-        Heartbeat.write = write  # type: ignore[method-assign]
+        Heartbeat.write, _Steps.batches = write, batches  # type: ignore[method-assign]
+
+
+def _sleepily(
+    self: _Steps, batches: Callable[[_Steps, int], list[Batch]], folder: Path, seconds: float, step: int
+) -> list[Batch]:
+    """A loader's work, in a process of its own: the first time after the fault has come it sleeps, once."""
+    if (folder / "hit.json").exists() and not (folder / "asleep").exists():
+        (folder / "asleep").touch()
+        until, parent = time.monotonic() + seconds, os.getppid()
+        while time.monotonic() < until and os.getppid() == parent:
+            time.sleep(0.1)
+    return batches(self, step)
 
 
 def execute_on_nfs(payload: Payload, session: Session) -> Outcome:

@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +26,10 @@ from harness.errors import (
     EXIT_NO_READER,
     BadInput,
     HarnessError,
+    HarnessWarning,
     Problem,
     nearest,
+    shown,
 )
 
 SWITCH = {True: ("true", "on", "yes", "1"), False: ("false", "off", "no", "0")}
@@ -196,6 +199,7 @@ def split_list(text: str | None) -> list[str]:
 
 def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run a command: BadInput becomes exit code 2 with every problem on stderr, Ctrl-C 130, a closed pipe 141."""
+    warnings.formatwarning = _one_line
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files need not be UTF-8: a report on them comes through all the same.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -217,6 +221,18 @@ def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> 
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+_format = warnings.formatwarning
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as a command prints it: those of the harness in their words alone, others as Python does."""
+    if issubclass(category, HarnessWarning):
+        return f"warning: {shown(str(message))}\n"
+    return _format(message, category, filename, lineno, line)
 
 
 def _section(f: dataclasses.Field[Any]) -> type | None:

@@ -8,7 +8,9 @@ import json
 import math
 import resource
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -21,18 +23,22 @@ from harness.engine.checkpoint import RESUMED_AT
 from harness.engine.context import Context
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.inference.examples import write_examples
-from harness.engine.inference.score import Tables, score_run
-from harness.engine.parallel import barrier
+from harness.engine.inference.score import Tables, score_run, stored_objective
+from harness.engine.leaving import NOTICE, Left
+from harness.engine.parallel import barrier, gather_objects
 from harness.engine.phases import Phases
 from harness.engine.session import Session
 from harness.engine.stages.recipe import run_recipe
 from harness.engine.stages.stage import clean, kept
 from harness.engine.stages.train import RUNG, losses_of
+from harness.engine.turns import TURN, turn
+from harness.files import discard
 from harness.plan.payload import Payload
 from harness.plan.recipes import recipe_of, steps_before
 from harness.plan.studies import Outcome
-from harness.store import Store
+from harness.store import MissingRows, Store, latest_runs
 from harness.store.files import write_atomic
+from harness.store.reading import load_of
 from harness.store.rows import BY_STAGE, REUSED, param_rows
 from harness.store.schema import conform
 
@@ -40,13 +46,35 @@ from harness.store.schema import conform
 def execute(payload: Payload, session: Session) -> Outcome:
     """Execute one run and write it to the store; every exception but a stop passes to the caller's fault classes.
 
-    Every worker of the run calls this; the first one writes.
+    Every worker of the run calls this; the first one writes. Of processes at the same key (a second sweep on the store,
+    a worker that outlived its driver) one runs, and the others answer what it stored.
     """
+    work = Store(payload.machine.store).work(payload.key)
+    # Whoever waits is silent: the heartbeat is that of the process that runs.
+    with turn(work, session, partial(_leave_if_told, session)):
+        try:
+            return _execute(payload, session)
+        finally:
+            if session.rank == 0:
+                discard(work / TURN)
+                with suppress(OSError):
+                    work.rmdir()
+
+
+def _leave_if_told(session: Session) -> None:
+    if session.world_size == 1 and NOTICE.told():
+        raise Left("told to leave while another process was at the same run: no step is lost")
+
+
+def _execute(payload: Payload, session: Session) -> Outcome:
     phases = Phases()
     started = datetime.now(UTC)
     with phases.of("start"):
         _fresh_state(session, payload.machine.threads)
         context = open_context(payload, session, phases)
+        stored = gather_objects(_stored(context) if session.rank == 0 else None, session)[0]
+    if stored is not None:
+        return Outcome(status="done", objective=stored)
     if session.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     context.report_progress("start", 0, context.run.total)
@@ -70,6 +98,19 @@ def execute(payload: Payload, session: Session) -> Outcome:
             "label that counts"
         )
     return Outcome(status="done", objective=objective)
+
+
+def _stored(context: Context) -> float | None:
+    """The objective of this run where another process has finished it since it was planned; else None."""
+    store, key = context.store, context.key
+    runs = latest_runs(load_of(store.root, ["runs"], keys=[key], evals=[]).runs)
+    if runs.is_empty() or runs["status"][0] != "done":
+        return None
+    target, protocol = context.recipe.targets[-1], context.machine.protocol
+    try:
+        return stored_objective(store, runs.row(0, named=True), target, context.splits, protocol)
+    except MissingRows:
+        return None
 
 
 def open_context(payload: Payload, session: Session, phases: Phases) -> Context:
@@ -163,8 +204,7 @@ def _write(
 def _replace(store: Store, table: str, key: str, frame: pl.DataFrame) -> None:
     """Write a run's table over that of an earlier attempt: the newest one counts.
 
-    In one rename, because another process may be at the same key (a second sweep, a worker that outlived its driver)
-    and the run may be done already: at no moment does it stand without its counts.
+    In one rename: where damage has taken one table of a done run, it never stands without those that it had.
     """
     path = store.path(table, key)
     # Only done runs are merged into larger files, and equal keys mean equal numbers.

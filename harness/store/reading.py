@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.errors import StoreError
+from harness.errors import HarnessWarning, StoreError
 from harness.files import local_root, plain_words
 from harness.store.files import COMPACT_PREFIX, check_version, list_files, member_of, members, why_left_out
 from harness.store.results import Results
@@ -28,7 +28,7 @@ _MARK = re.compile("[~-]")
 _CAST = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast=["upcast"])
 
 
-class StoreWarning(UserWarning):
+class StoreWarning(HarnessWarning):
     """A file of the store is damaged and was set aside, or is left out."""
 
 
@@ -192,7 +192,7 @@ def read_one(root: Path, table: str, name: str, only: pl.Expr | None = None) -> 
         except FileNotFoundError:
             continue  # merged by a `compact` that runs now: look again
         except pl.exceptions.PolarsError as error:
-            raise MissingRows(f"{own} cannot be read: {_first_line(error)}") from error
+            raise MissingRows(f"{own} cannot be read: {_unreadable(error)}") from error
         except OSError as error:
             raise StoreError(f"{own} cannot be read: {plain_words(error)}") from error
     raise StoreError(f"{own} kept moving while it was read")
@@ -248,7 +248,7 @@ def examine(root: Path, table: str, columns: Sequence[str] = ()) -> Examined:
             if len(piece) > 1:
                 pieces = [[file] for file in piece] + pieces
             elif isinstance(error, pl.exceptions.PolarsError):
-                found.damaged.append(Damaged(piece[0], _first_line(error)))
+                found.damaged.append(Damaged(piece[0], _unreadable(error)))
             elif not isinstance(error, FileNotFoundError):
                 raise StoreError(f"{piece[0]} cannot be read: {plain_words(error)}") from error
     return replace(found, rows=pl.concat(parts).unique())
@@ -262,8 +262,16 @@ def set_damaged_aside(root: Path, table: str) -> list[Damaged]:
     return damaged
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+_PARQUET = "parquet: File out of specification: "
+_NO_END = ("must end with PAR1", "must contain a header and footer")
+
+
+def _unreadable(error: pl.exceptions.PolarsError) -> str:
+    """Why a file cannot be read, for a reader who does not know Parquet."""
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    if not text.startswith(_PARQUET):
+        return text
+    return "it is cut short, or no Parquet file" if any(t in text for t in _NO_END) else "its bytes have changed"
 
 
 def _set_aside(root: Path, item: Damaged) -> None:

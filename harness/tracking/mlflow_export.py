@@ -56,13 +56,37 @@ def export(
 _DELETED = re.compile(r"experiment .*(was deleted|active state)", re.IGNORECASE)
 
 
+_SERVER = "API request to "
+_SERVERS = (
+    ("Connection refused", "nothing listens there"),
+    ("timed out", "it did not answer in time"),
+    ("Failed to resolve", "no machine of that name is known"),
+    (r"No route to host|unreachable", "no way leads there"),
+    (r"Connection aborted|reset by peer", "it closed the connection"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+    (r"too many (\d+) error responses|error code (\d+)", "it answered with error {}"),
+    ("not in a valid JSON format", "what answers there is no MLflow"),
+)
+"""What errors of MLflow's requests to a server say, and the same for a reader who does not know its libraries."""
+
+
 def failure_text(uri: str, error: BaseException) -> str:
     """One sentence that says which server did not take the results, and why; without the login of its address."""
-    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    reason = _in_words(str(error)) or (str(error).splitlines() or [""])[0] or type(error).__name__
     for secret in _secrets(uri):
         reason = reason.replace(secret, HIDDEN)
     text = without_secrets(f"MLflow at {uri} did not take the results: {reason[:300]}")
     return text if text.endswith(".") else f"{text}."
+
+
+def _in_words(text: str) -> str:
+    """What became of a request to a server, in a user's words; empty where it is not known."""
+    if not text.startswith(_SERVER):
+        return ""
+    for pattern, words in _SERVERS:
+        if found := re.search(pattern, text):
+            return words.format(*(group for group in found.groups() if group))
+    return ""
 
 
 def how_to_go_on(uri: str, error: BaseException) -> str:

@@ -13,19 +13,18 @@ from typing import Any
 import polars as pl
 
 from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
-from harness.engine.inference.score import objective_eval
+from harness.engine.inference.score import stored_objective
 from harness.errors import StoreError, first_line, without_secrets
 from harness.files import write_json
 from harness.plan.payload import Payload
 from harness.plan.plan import Plan, PlanRow
 from harness.plan.rebuilt import RUNG
 from harness.plan.studies import ClosedTrial, Outcome, Study, key_now
-from harness.scoring.metrics import miou
 from harness.store import MissingRows, Store, StoreWarning, latest_runs, load
 from harness.store.files import NewerFile
-from harness.store.lost import lost_tables
 from harness.store.maintenance import reopen
 from harness.store.outlines import SWEEPS
+from harness.store.reading import load_of
 from harness.store.rows import json_of, param_rows
 from harness.tuning.asha import Asha
 from harness.tuning.faults import BAD_INPUT
@@ -80,10 +79,7 @@ class Ledger:
         if row["status"] == "pruned":
             return self._pruned(key)
         try:
-            objective = self._objective(key, row)
-            if gone := lost_tables(self.store.root, key, row["started"] or ""):
-                raise MissingRows(f"damaged files took its {', '.join(gone)}")
-            return Outcome(status="done", objective=objective)
+            return Outcome(status="done", objective=self._objective(key, row))
         except MissingRows as lost:
             if key not in self._lost:
                 self._lost.add(key)
@@ -176,7 +172,7 @@ class Ledger:
     def _written_since(self, key: str) -> dict[str, Any] | None:
         if not self.store.has("runs", key):
             return None
-        row = latest_runs(self.store.read("runs", key)).row(0, named=True)
+        row = latest_runs(load_of(self.store.root, ["runs"], keys=[key], evals=[]).runs).row(0, named=True)
         self._known_runs()[key] = row
         return row
 
@@ -210,15 +206,9 @@ class Ledger:
             self.store.work(key).rmdir()
 
     def _objective(self, key: str, row: Mapping[str, Any]) -> float:
-        """Raises MissingRows where the run was not scored as its study needs, or its counts are gone."""
-        part = self._parts.get(key, self.plan.parts[0])
-        splits, target, protocol = part.splits, self.plan.target(str(row["config"])), part.machine.protocol
-        evals = self.store.read("evals", key)
-        wanted = objective_eval(evals, target, splits.tune_name, splits.report_name, protocol)
-        counts = self.store.read("counts", key, pl.col("eval") == wanted)
-        if counts.is_empty():
-            raise MissingRows(f"its counts of eval {wanted} are gone")
-        return miou(counts)[0]
+        """Raises MissingRows where the run was not scored as its study needs, or what it stored is gone."""
+        part, target = self._parts.get(key, self.plan.parts[0]), self.plan.target(str(row["config"]))
+        return stored_objective(self.store, row, target, part.splits, part.machine.protocol)
 
     def _write_unfinished(self, key: str, outcome: Outcome, study: Study, trial: int, role: str) -> None:
         known = self._known_runs().get(key)

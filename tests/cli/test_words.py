@@ -1,4 +1,5 @@
 import dataclasses
+import warnings
 
 import pytest
 
@@ -8,6 +9,7 @@ from harness.cli.parsing import command_words, main, parse, split_list
 from harness.cli.run_words import Words
 from harness.errors import BadInput
 from harness.plan.knobs import knob_from_text
+from harness.store import StoreWarning
 
 METHODS = ["cam", "fsr"]
 
@@ -139,3 +141,12 @@ def test_bad_input_is_exit_code_2(capsys):
 def test_split_list_drops_blanks():
     assert split_list(" a, b,,c ") == ["a", "b", "c"]
     assert split_list(None) == []
+
+
+def test_a_command_prints_a_warning_of_the_harness_in_its_words_alone(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    assert main(lambda argv: 0, []) == 0
+    assert warnings.formatwarning(StoreWarning("a\x1b is damaged"), StoreWarning, "f.py", 1) == (
+        "warning: a\\x1b is damaged\n"
+    )
+    assert "f.py:1: UserWarning: other" in warnings.formatwarning(UserWarning("other"), UserWarning, "f.py", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -14,8 +15,10 @@ import harness.store
 from harness.cli.parsing import parse
 from harness.cli.run_words import Words
 from harness.engine import run as engine
+from harness.engine import turns
 from harness.engine.checkpoint import best_meta
 from harness.engine.context import Context
+from harness.engine.leaving import NOTICE, Left
 from harness.engine.phases import Phases
 from harness.engine.run import execute
 from harness.engine.session import LocalSession
@@ -24,6 +27,7 @@ from harness.engine.stages.keys import stage_key
 from harness.errors import StoreError
 from harness.plan.plan import make_plan
 from harness.plan.recipes import IMAGE_FIELDS, SCORING_FIELDS
+from harness.store import Store
 from harness.store.maintenance import compact
 from harness.tuning.faults import attempt
 
@@ -51,13 +55,66 @@ def whole(store, key):
     return results
 
 
-def test_two_writers_of_one_key_leave_one_whole_run(tmp_path, monkeypatch):
+def content_of(store):
+    """Bytes of every file of the store's tables, and which files lie among its work."""
+    files = {p.relative_to(store): p.read_bytes() for t in (*TABLES, "runs") for p in (store / t).glob("*.parquet")}
+    return files, list((store / "work").rglob("*"))
+
+
+def test_a_run_that_another_process_has_finished_is_not_run_again(tmp_path):
+    payload = payload_of(tmp_path)
+    first = execute(payload, LocalSession())
+    before = content_of(tmp_path)
+    assert execute(payload, LocalSession()) == first
+    assert content_of(tmp_path) == before
+    assert before[1] == [], "no folder of work is left"
+    compact(tmp_path)
+    before = content_of(tmp_path)
+    assert execute(payload, LocalSession()) == first
+    assert content_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_processes_at_one_key_take_turns_and_leave_one_row(tmp_path, monkeypatch, finishes):
+    """The other one ends while this one waits: with its row, or killed."""
+    payload, outcomes = payload_of(tmp_path), []
+    other = turns.lock(Store(tmp_path).work(payload.key))
+    assert other is not None
+
+    def while_it_waits(seconds):
+        assert seconds == turns.POLL_SECONDS
+        assert not outcomes, "it waits no longer than the other one runs"
+        assert not (Store(tmp_path).work(payload.key) / "progress.json").exists(), "the heartbeat is the other one's"
+        other.close()
+        outcomes.append(execute(payload, LocalSession()) if finishes else None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(turns, "time", SimpleNamespace(sleep=while_it_waits))
+        mine = execute(payload, LocalSession())
+    assert mine.status == "done"
+    assert outcomes == [mine if finishes else None]
+    results = whole(tmp_path, payload.key)
+    assert results.runs["status"].to_list() == ["done"]
+    assert results.runs["steps_lost"].to_list() == [0]
+
+
+def test_a_run_that_waits_for_another_process_leaves_when_it_is_told(tmp_path, monkeypatch):
+    payload = payload_of(tmp_path)
+    with turns.lock(Store(tmp_path).work(payload.key)):
+        monkeypatch.setattr(NOTICE, "told", lambda: True)
+        with pytest.raises(Left, match="another process was at the same run"):
+            execute(payload, LocalSession())
+    assert harness.store.load(tmp_path).runs.is_empty()
+
+
+def test_a_run_that_is_made_again_and_killed_never_stands_without_its_counts(tmp_path, monkeypatch):
     payload = payload_of(tmp_path)
     key = payload.key
     assert execute(payload, LocalSession()).status == "done"
     first = whole(tmp_path, key)
+    # The table that is written last: only a whole attempt brings it back.
+    (tmp_path / "artifacts" / f"{key}.parquet").write_bytes(b"")
 
-    # A second process at the same key is killed after each of its tables in turn: the done run stays whole.
     real = engine.write_atomic
     for survived in range(len(TABLES)):
         written = []
@@ -71,22 +128,17 @@ def test_two_writers_of_one_key_leave_one_whole_run(tmp_path, monkeypatch):
         monkeypatch.setattr(engine, "write_atomic", killed)
         with pytest.raises(KeyboardInterrupt):
             execute(payload, LocalSession())
-        results = whole(tmp_path, key)
+        results = harness.store.load(tmp_path, ["evals", "counts"])
         assert results.counts.sort(pl.all()).equals(first.counts.sort(pl.all()))
     monkeypatch.setattr(engine, "write_atomic", real)
 
     assert execute(payload, LocalSession()).status == "done"
     results = whole(tmp_path, key)
-    assert results.runs["status"].to_list() == ["done", "done"]
+    assert results.runs["status"].to_list() == ["done", "done"], "each attempt has a row"
     assert results.evals.height == first.evals.height
     assert not results.evals["seconds"].equals(first.evals["seconds"]), "the newest attempt counts"
+    assert results.artifacts.sort(pl.all()).equals(first.artifacts.sort(pl.all()))
     assert harness.store.digest(results) == harness.store.digest(first)
-
-    compact(tmp_path)
-    assert execute(payload, LocalSession()).status == "done"
-    results = whole(tmp_path, key)
-    assert results.evals.height == first.evals.height, "merged files are not written a second time beside"
-    assert results.counts.height == first.counts.height
 
 
 def seconds_of(results, key):

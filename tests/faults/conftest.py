@@ -1,31 +1,43 @@
-"""What the tables of faults share: an undisturbed sweep, and rows that have been seen are not run again."""
+"""What the tables of faults share: undisturbed sweeps, and rows that have been seen are not run again."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from fault_table import seen
-from sweeps import WORDS, Bench
+from sweeps import Bench, words
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a sweep that nothing disturbed."""
-    store = tmp_path_factory.mktemp("whole")
-    command = [sys.executable, "-m", "harness.sweep", *WORDS, f"store={store}", "ray=off", "mlflow=off"]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
-    assert done.returncode == 0, done.stderr
-    return store
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mapping[str, str]], Path]:
+    """The store of a sweep that nothing disturbed, by the changes of its words. Where a search learns from what came
+    first it is one of rules: of its keys trial 0's is the same."""
+    made: dict[tuple[tuple[str, str], ...], Path] = {}
+
+    def whole(changes: Mapping[str, str]) -> Path:
+        given = {} if "search" in changes else dict(changes)
+        place = tuple(sorted(given.items()))
+        if place not in made:
+            store = tmp_path_factory.mktemp("whole") / "store"
+            how = [] if "workers" in given else ["ray=off"]
+            command = [sys.executable, "-m", "harness.sweep", *words(given), f"store={store}", *how, "mlflow=off"]
+            done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+            assert done.returncode == 0, done.stderr
+            made[place] = store
+        return made[place]
+
+    return whole
 
 
 @pytest.fixture
 def bench(request: pytest.FixtureRequest, tmp_path: Path):
-    """A row of the table that the test's file is named after."""
-    table, name = request.path.stem.removeprefix("test_"), request.node.name.removeprefix("test_")
+    """A row of the table that the test's file names (`TABLE`)."""
+    table, name = request.module.TABLE, request.node.name.removeprefix("test_")
     if name in seen(table):
         pytest.skip(f"seen already; without its entry in seen/{table}.json it runs again")
     made = Bench(tmp_path, request.getfixturevalue("whole"), table, name)

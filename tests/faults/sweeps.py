@@ -11,14 +11,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import ray_faults
 from fault_table import Row, keep
 
+from harness.api.registry import registry
+from harness.cli.parsing import parse
+from harness.cli.run_words import Words
+from harness.engine.run import execute
+from harness.engine.session import LocalSession
 from harness.files import write_json
-from harness.store import digest, load
+from harness.plan.plan import make_plan
+from harness.plan.replay import stored_config
+from harness.store import Results, digest, load
 
 HERE = Path(__file__).parent
 STEPS, EVERY, AT = 12, 4, 6
@@ -29,6 +37,7 @@ WORDS = (
 ).split()
 PLACE = f"training, step {AT} of {STEPS}"
 LIMIT_S = 240.0
+AGAIN = r"trial 0: .*, the run starts again from its newest checkpoint"
 MACHINE = re.compile(
     r"Traceback|^\[20\d\d-|\(raylet\)|core_worker|\*\*\* |^ +@ +0x|Fatal Python error|Current thread 0x|StackTrace"
 )
@@ -89,6 +98,17 @@ class Sweep:
         return found[0]
 
 
+def told(sweep: Sweep, pattern: str) -> str:
+    """What a user reads: the part of the first matching line that follows the study's name."""
+    return sweep.said(pattern).partition("  ")[2].strip() or str(sweep.said(pattern))
+
+
+def words(changes: Mapping[str, str]) -> list[str]:
+    """The words of the sweep, some of them with other values or added."""
+    usual = dict(word.split("=", 1) for word in WORDS)
+    return [f"{name}={value}" for name, value in {**usual, **changes}.items()]
+
+
 def until(what: str, true: Callable[[], bool], sweep: Sweep | None = None, limit_s: float = LIMIT_S) -> None:
     """Waits until something is true, as long as a sweep runs."""
     end = time.monotonic() + limit_s
@@ -101,36 +121,56 @@ def until(what: str, true: Callable[[], bool], sweep: Sweep | None = None, limit
 class Bench:
     """One row: a store of its own, a run with a fault in it, and what an undisturbed sweep stored."""
 
-    def __init__(self, folder: Path, whole: Path, table: str, name: str):
-        self.folder, self.whole, self.table, self.name = folder, whole, table, name
+    def __init__(self, folder: Path, whole: Callable[[Mapping[str, str]], Path], table: str, name: str):
+        """`whole` answers the store of an undisturbed sweep with these changes of its words."""
+        self.folder, self._whole, self.table, self.name = folder, whole, table, name
         self.store, self.trace, self.go = folder / "store", folder / "trace", folder / "go"
         self.trace.mkdir()
         self.faults: dict[str, dict[str, Any]] = {}
-        self.right = load(whole)
-        trials = self.right.trials.filter(self.right.trials["role"] == "trial").sort("trial")
-        self.keys: list[str] = list(trials["key"])
-        """Of trial 0, which has the fault, and of trial 1."""
+        self.changes: dict[str, str] = {}
+        self.also = ""
+        """What the row says of them."""
         self.sweeps: list[Sweep] = []
+
+    def of(self, also: str, **changes: str) -> None:
+        """The row is of a sweep with some other words; before anything else."""
+        self.also, self.changes = f", {also}", changes
+
+    @cached_property
+    def whole(self) -> Path:
+        """The store of an undisturbed sweep of the same words."""
+        return self._whole(self.changes)
+
+    @cached_property
+    def right(self) -> Results:
+        """What it holds."""
+        return load(self.whole)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Of its trials; trial 0, which has the preset's values, has the fault."""
+        trials = self.right.trials.filter(self.right.trials["role"] == "trial").sort("trial")
+        return list(trials["key"])
 
     def fault(self, what: str, *, step: int = AT, stage: str = "train", times: int = 1, **more: Any) -> None:
         """Trial 0 has this fault, at a step of its training."""
         self.faults = {self.keys[0]: {"what": what, "stage": stage, "step": step, "times": times, **more}}
 
-    def start(self, *words: str, env: Mapping[str, str] = {}, command: list[str] | None = None) -> Sweep:
+    def start(self, *more: str, env: Mapping[str, str] = {}, command: list[str] | None = None) -> Sweep:
         """Starts the sweep, by `command` where it is not one of this machine; the same call again goes on."""
         write_json(self.folder / "faults.json", self.faults)
         path = os.pathsep.join([str(HERE.parent), *sys.path])
         own = {ray_faults.FILE: str(self.folder / "faults.json"), ray_faults.TRACE: str(self.trace), "PYTHONPATH": path}
-        if not any(word.startswith("mlflow=") for word in words):
-            words = (*words, "mlflow=off")
-        sweep = Sweep([*WORDS, f"store={self.store}", *words], {**own, **env}, command)
+        if not any(word.startswith("mlflow=") for word in more):
+            more = (*more, "mlflow=off")
+        sweep = Sweep([*words(self.changes), f"store={self.store}", *more], {**own, **env}, command)
         self.sweeps.append(sweep)
         return sweep
 
-    def goes_on(self, *words: str) -> None:
-        """The same command again, without the fault and without Ray, ends with every row."""
+    def goes_on(self, *more: str) -> None:
+        """The same command again, without the fault, and without Ray where one process can, ends with every row."""
         self.faults = {}
-        self.start("ray=off", *words).end(0)
+        self.start(*([] if "workers" in self.changes else ["ray=off"]), *more).end(0)
 
     def hit(self) -> dict[str, Any]:
         """Where and when the fault came. Raises AssertionError where it has not, or not in training."""
@@ -167,14 +207,41 @@ class Bench:
             noise = [line for sweep in self.sweeps for line in sweep.lines if MACHINE.search(line)]
             assert not noise, "not for a user:\n" + "\n".join(noise[:20])
         found = load(self.store)
+        closed = found.trials.filter(found.trials["role"] == "trial")["trial"].n_unique()
+        trials = int(self.changes.get("trials", len(self.keys)))
+        assert closed == trials, f"{closed} of {trials} trials are closed"
         # A run that failed and was tried again has a row of each.
         done = found.runs.filter(found.runs["status"] == "done")["key"].to_list()
         assert twice or len(done) == len(set(done)), "a run has two rows"
-        rows_lost = len(set(self.keys) - set(done))
+        rows_lost = len(set(self.expected(found)) - set(done))
         assert rows_lost == 0, found.runs.select("key", "status", "error_message").rows()
-        same = all(digest(found, key) == digest(self.right, key) for key in done if key in self.keys)
+        same = all(digest(found, key) == self.right_digest(found, key) for key in set(done))
         assert same == equal, "bytes differ" if equal else "bytes do not differ"
         steps = self.lost_steps()
         assert steps <= most, f"{steps} steps were lost"
         saw = saw.replace(str(self.store), "STORE")
-        keep(self.table, self.name, Row(fault, injected, detected_s, saw, steps, rows_lost, same))
+        keep(self.table, self.name, Row(fault + self.also, injected, detected_s, saw, steps, rows_lost, same))
+
+    def expected(self, found: Results) -> list[str]:
+        """Keys that have to be done: those of the undisturbed sweep; where a search learns from what came first, those
+        of the trials that say so."""
+        if "search" not in self.changes:
+            return self.keys
+        trials = found.trials
+        return trials.filter(trials["status"] == "done")["key"].to_list()
+
+    def right_digest(self, found: Results, key: str) -> str:
+        """What an undisturbed run of this key stores: of the undisturbed sweep, or made here from the stored config."""
+        if key in set(self.right.runs["key"]):
+            return digest(self.right, key)
+        run = found.runs.filter(found.runs["key"] == key).row(0, named=True)
+        (self.folder / "config.json").write_text(run["config"])
+        store = self.whole.with_name("again")
+        given = [f"config={self.folder / 'config.json'}", f"seed={run['seed']}", f"store={store}"]
+        given += [w for w in words({}) if w.partition("=")[0] in ("threads", "gpus", "checkpoint_every")]
+        argv, stored = stored_config([*given, "ray=off"])
+        plan = make_plan(parse(argv, Words, "train", registry().names(), collect=True), single=True, stored=stored)
+        payload = plan.resolve(plan.studies[0].study, {}, run["seed"])
+        assert payload.key == key, "the stored config is of another run"
+        assert execute(payload, LocalSession()).status == "done"
+        return digest(load(store), key)

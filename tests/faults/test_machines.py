@@ -19,6 +19,7 @@ sys.path.insert(0, str(HERE.parent / "cluster"))
 from hosts import Host, Hosts, missing, sh
 
 pytestmark = pytest.mark.faults
+TABLE = "machines"
 RAY = f"{sys.prefix}/bin/ray"
 AWAY = "trial 0: its machine went away, the run starts again from its newest checkpoint"
 TOKEN = "f" * 64

@@ -5,27 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from sweeps import AT, EVERY, STEPS, Bench, Sweep, until
+from sweeps import AGAIN, AT, EVERY, STEPS, Bench, told, until
 
 from harness.store import load
 
 pytestmark = pytest.mark.faults
-AGAIN = r"trial 0: .*, the run starts again from its newest checkpoint"
+TABLE = "one_machine"
 HANG_S = "20"
-TABLES = ("runs", "params", "evals", "counts", "curves", "steps", "artifacts", "trials")
-
-
-def told(sweep: Sweep, pattern: str) -> str:
-    """What a user reads: the part of the first matching line that follows the study's name."""
-    return sweep.said(pattern).partition("  ")[2].strip() or str(sweep.said(pattern))
 
 
 def starts_again(bench: Bench, what: str, env: Mapping[str, str] = {}) -> tuple[str, float]:
@@ -97,6 +89,42 @@ def test_hang(bench: Bench) -> None:
     bench.record("a run hangs", f"{saw} ({limit})", after)
 
 
+@pytest.mark.parametrize("seconds", [10, 3600])
+def test_loader_sleeps(bench: Bench, seconds: int) -> None:
+    bench.fault("sleepy loader", seconds=seconds)
+    sweep = bench.start("loaders=1", env={"FAULTS_HANG_S": HANG_S})
+    sweep.end(0)
+    at = bench.hit()["at"]
+    assert (bench.trace / "asleep").exists(), "the loader did not sleep"
+    if seconds < float(HANG_S):
+        bench.record(f"a loader process sleeps for {seconds} s", "nothing: the run goes on", None, most=0)
+    else:
+        bench.record("a loader process sleeps and does not wake", told(sweep, AGAIN), sweep.said(AGAIN).at - at)
+
+
+def memory_mib() -> tuple[int, int]:
+    """All of the machine's memory, and what of it is free."""
+    read = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return (int(read["MemTotal"].split()[0]) >> 10, int(read["MemAvailable"].split()[0]) >> 10)
+
+
+def test_memory_monitor(bench: Bench) -> None:
+    total, free = memory_mib()
+    if free < 10_000:
+        pytest.skip(f"{free} MiB are free, 10,000 are needed")
+    bench.fault("eat", mb=7000)
+    sweep = bench.start(env={"RAY_memory_usage_threshold": f"{(total - free + 5120) / total:.4f}"})
+    sweep.end(0)
+    after = sweep.said(AGAIN).at - bench.hit()["at"]
+    bench.record(
+        "a run takes more memory than Ray's monitor allows",
+        f"{told(sweep, AGAIN)}, with smaller groups, whose sums round otherwise",
+        after,
+        most=STEPS,
+        equal=False,
+    )
+
+
 def test_stopped_and_continued(bench: Bench) -> None:
     bench.fault("wait", go=str(bench.go))
     sweep = bench.start()
@@ -156,156 +184,6 @@ def test_control_c(bench: Bench, times: int) -> None:
     bench.goes_on()
     saw = f"{sweep.lines[-1]}; the same command goes on"
     bench.record(f"Ctrl-C, {'once' if times == 1 else 'twice'}", saw, after, most=2 * EVERY)
-
-
-def test_two_sweeps_on_one_store(bench: Bench) -> None:
-    bench.fault("wait", go=str(bench.go))
-    one = bench.start()
-    bench.wait_for_fault(one)
-    other = bench.start()
-    time.sleep(15.0)
-    bench.go.touch()
-    one.end(0)
-    other.end(0)
-    bench.record(
-        "a second sweep on the same store",
-        "nothing: both end with every row; a run that both have made has two of `runs`, the newest counts",
-        None,
-        most=2 * STEPS,
-        twice=True,
-    )
-
-
-@contextmanager
-def disk_of_its_own(folder: Path, size: str) -> Iterator[None]:
-    """A file system of this size at a folder; as root, or the test is skipped."""
-    folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]).returncode:
-        pytest.skip("a file system can be mounted by root only")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def test_disk_full(bench: Bench) -> None:
-    with disk_of_its_own(bench.store, "2g"):
-        bench.fault("wait", go=str(bench.go))
-        sweep = bench.start()
-        at = bench.wait_for_fault(sweep)["at"]
-        ballast = bench.store / "ballast"
-        filled = subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=1M"], capture_output=True, text=True)
-        assert "No space left" in filled.stderr
-        bench.go.touch()
-        after = sweep.end(1) - at
-        saw = sweep.said("^error:")
-        ballast.unlink()
-        bench.goes_on()
-        bench.record("the store's disk is full", f"{saw}; with room again the same command goes on", after, most=STEPS)
-
-
-def test_store_read_only(bench: Bench) -> None:
-    with disk_of_its_own(bench.store, "2g"):
-        bench.fault("wait", go=str(bench.go))
-        sweep = bench.start()
-        at = bench.wait_for_fault(sweep)["at"]
-        subprocess.run(["mount", "--bind", bench.store, bench.store], check=True)
-        subprocess.run(["mount", "-o", "remount,ro,bind", bench.store], check=True)
-        try:
-            bench.go.touch()
-            after = sweep.end(1) - at
-        finally:
-            subprocess.run(["umount", "-l", bench.store], check=True)
-        saw = sweep.said("^error:")
-        bench.goes_on()
-        again = "writable again, the same command goes on"
-        bench.record("the store becomes read-only", f"{saw}; {again}", after, most=STEPS)
-
-
-def test_store_removed(bench: Bench) -> None:
-    bench.fault("wait", go=str(bench.go))
-    sweep = bench.start()
-    bench.wait_for_fault(sweep)
-    shutil.rmtree(bench.store)
-    bench.go.touch()
-    sweep.end(None)
-    saw = "nothing: the run goes on and writes its rows" if sweep.process.returncode == 0 else sweep.said("^error:")
-    bench.goes_on()
-    bench.record("the store is removed", str(saw), None, most=2 * STEPS)
-
-
-def test_checkpoint_damaged(bench: Bench) -> None:
-    bench.fault("spoil", step=2 * EVERY + 2, store=str(bench.store))
-    sweep = bench.start()
-    sweep.end(0)
-    saw = told(sweep, AGAIN)
-    bench.record(
-        "the newest checkpoint is damaged and the run's process killed", saw, None, most=2 * EVERY,
-        injected=f"training, step {2 * EVERY + 2} of {STEPS}",
-    )  # fmt: skip
-
-
-def test_stage_cache_damaged(bench: Bench) -> None:
-    shutil.copytree(bench.whole, bench.store)
-    weights = [p for p in (bench.store / "cache").rglob("*.safetensors") if "step-" not in p.parent.name]
-    assert weights
-    for file in weights:
-        file.write_bytes(file.read_bytes()[:100])
-    for file in (bench.store / "curves").glob("*.parquet"):
-        file.write_bytes(b"")
-    sweep = bench.start("ray=off")
-    sweep.end(0)
-    saw = sweep.said("is made again")
-    bench.record(
-        "cached weights of a stage, and a table of its runs, are cut short", str(saw), None, most=3 * STEPS,
-        injected="after a sweep", twice=True,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("table", TABLES)
-def test_table_damaged(bench: Bench, table: str) -> None:
-    shutil.copytree(bench.whole, bench.store)
-    files = sorted((bench.store / table).glob("*.parquet"))
-    assert files, f"no file of {table}"
-    for file in files:
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 1
-        content[-9:] = b""
-        file.write_bytes(content)
-    sweep = bench.start("ray=off")
-    sweep.end(0)
-    saw = sweep.said(r"StoreWarning: |is made again").rpartition("StoreWarning: ")[2]
-    bench.record(
-        f"a file of the table `{table}` is damaged",
-        saw[:160],
-        None,
-        most=2 * STEPS,
-        injected="between two sweeps",
-        twice=True,
-    )
-
-
-@pytest.fixture
-def silent_server() -> Iterator[str]:
-    """Takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-def test_tracking_server_dead(bench: Bench) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    sweep = bench.start(f"mlflow=http://127.0.0.1:{port}")
-    sweep.end(0)
-    saw = sweep.said("MLflow at .* did not take the results").replace(str(port), "PORT")
-    bench.record("the tracking server is dead", saw[:160], None, injected="from the start", most=0)
-
-
-def test_tracking_server_hangs(bench: Bench, silent_server: str) -> None:
-    sweep = bench.start(f"mlflow={silent_server}")
-    sweep.end(0)
-    saw = sweep.said("MLflow at .* did not take the results").replace(silent_server, "SERVER")
-    bench.record("the tracking server hangs", saw[:160], None, injected="from the start", most=0)
 
 
 CLOCK = r"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib
 import importlib.util
 import json
@@ -324,11 +325,43 @@ def silent_server(mlflow_imported: None) -> Iterator[str]:
         connection.close()
 
 
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Every request gets the status that the address names, 0 none at all."""
+
+    def do_GET(self) -> None:
+        if status := int(self.path.split("/")[1]):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [(0, "it closed the connection"), (200, "what answers there is no MLflow"), (401, "it answered with error 401"),
+     (404, "it answered with error 404"), (503, "it answered with error 503")],
+)  # fmt: skip
+def test_what_a_server_answers_is_said_in_plain_words(tmp_path: Path, status: int, why: str) -> None:
+    toys.toy_store(tmp_path)
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/{status}"
+        with pytest.raises(StoreError) as e:
+            export(tmp_path, uri)
+        server.shutdown()
+    text = f"MLflow at {uri} did not take the results: {why}. The store is unharmed; the same command goes on."
+    assert str(e.value) == text
+
+
 def test_export_to_a_dead_port_fails_fast_in_plain_words(tmp_path: Path, dead_port: str) -> None:
     toys.toy_store(tmp_path)
     before = load(tmp_path).runs
     started = time.monotonic()
-    with pytest.raises(StoreError, match="did not take the results") as e:
+    with pytest.raises(StoreError, match=r"did not take the results: nothing listens there\.") as e:
         export(tmp_path, dead_port)
     assert time.monotonic() - started < 5
     assert "secret" not in str(e.value)
@@ -338,7 +371,7 @@ def test_export_to_a_dead_port_fails_fast_in_plain_words(tmp_path: Path, dead_po
 def test_export_to_a_silent_server_ends(tmp_path: Path, silent_server: str) -> None:
     toys.toy_store(tmp_path)
     started = time.monotonic()
-    with pytest.raises(StoreError, match="did not take the results"):
+    with pytest.raises(StoreError, match=r"did not take the results: it did not answer in time\."):
         export(tmp_path, silent_server)
     assert time.monotonic() - started < 8
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
 from harness.api.inference import SINGLE, Inference
 from harness.api.recipe import PerImage
+from harness.datasets.splits import SplitPlan
 from harness.engine.context import Context
 from harness.engine.inference.counting import Scored, Target, score_images
 from harness.engine.inference.evals import NO_RULE, Tables, add_eval, counts_at, eval_columns, thresholds_of
@@ -16,7 +18,8 @@ from harness.engine.inference.predictions import MAPS
 from harness.engine.inference.sources import Source, source_of
 from harness.scoring.crf import NONE
 from harness.scoring.metrics import miou
-from harness.store import MissingRows
+from harness.store import MissingRows, Store
+from harness.store.lost import lost_tables
 
 
 def score_run(context: Context) -> Tables:
@@ -98,6 +101,21 @@ def objective_eval(evals: pl.DataFrame, target: str, tune: str, report: str, pro
         if chosen.height:
             return str(chosen["eval"][0])
     raise MissingRows(f"its {target} was not scored on {split}")
+
+
+def stored_objective(store: Store, run: Mapping[str, Any], target: str, splits: SplitPlan, protocol: str) -> float:
+    """The objective of a run that is done, `run` its row of `runs`, from what the store holds.
+
+    Raises MissingRows where it was not scored so, or rows of any of its tables are gone: it has to be made again.
+    """
+    evals = store.read("evals", run["key"])
+    wanted = objective_eval(evals, target, splits.tune_name, splits.report_name, protocol)
+    counts = store.read("counts", run["key"], pl.col("eval") == wanted)
+    if counts.is_empty():
+        raise MissingRows(f"its counts of eval {wanted} are gone")
+    if gone := lost_tables(store.root, run["key"], run["started"] or ""):
+        raise MissingRows(f"damaged files took its {', '.join(gone)}")
+    return miou(counts)[0]
 
 
 def _splits(context: Context) -> list[tuple[str, str, tuple[str, ...]]]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.engine.checkpoint import Artifact, kind_of
 from harness.engine.context import Context
 from harness.engine.parallel import barrier, gather_objects
+from harness.engine.turns import TURN, lock, turn
 from harness.errors import BadInput, HarnessError, StoreError
-from harness.files import Lease, content_digest, plain_words, sync_tree, write_json
+from harness.files import content_digest, plain_words, sync_tree, write_json
 
 DONE = "done.json"
-TURN, USERS = "lock", "users"
-"""Lock files of a stage's folder: of the one process that is at it, and shared by all runs that take files from it."""
+USERS = "users"
+"""Lock file of a stage's folder that all runs share which take files from it."""
 KEPT = "kept"
 """Marks a stage's folder that some run keeps: runs that share it and keep nothing leave it alone."""
-POLL_SECONDS = 1.0
-"""Between two looks at a stage that another process works on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,9 @@ def make(stage: Outputs, folder: Path, context: Context, work: Callable[[Path], 
 
     Raises HarnessError where the work leaves no output behind.
     """
-    with _turn(folder, context, stage.name):
+    # Trials that share a stage, and workers left over from a killed driver, take turns.
+    waiting = partial(context.report_progress, f"waiting for {stage.name}", 0, context.run.total)
+    with turn(folder, context.session, waiting):
         # The first worker decides for all: between two looks another process may finish the stage.
         found = gather_objects(_finished(folder, stage) if context.session.rank == 0 else None, context.session)[0]
         if context.session.rank == 0:
@@ -105,8 +107,8 @@ def clean(context: Context, outputs: Mapping[str, Artifact]) -> None:
         if artifact.kind == "losses" or not folder.is_dir() or (folder / KEPT).exists():
             continue
         with ExitStack() as closing:
-            for lock in (TURN, USERS):
-                handle = _lock(folder, lock)
+            for name in (TURN, USERS):
+                handle = lock(folder, name)
                 if handle is None:
                     break
                 closing.enter_context(handle)
@@ -171,39 +173,11 @@ def _finish(folder: Path, stage: Outputs, run: str, seconds: float) -> Done | No
     return Done(found, run, seconds)
 
 
-@contextmanager
-def _turn(folder: Path, context: Context, stage: str) -> Iterator[None]:
-    """Hold a stage's folder: trials that share a stage, and workers left over from a killed driver, take turns.
-
-    The first worker holds the lock. All of them look for it together again and again: peers that waited in one
-    collective for hours would run into its time limit.
-    """
-    while True:
-        handle = _lock(folder) if context.session.rank == 0 else None
-        if gather_objects(handle is not None, context.session)[0]:
-            break
-        context.report_progress(f"waiting for {stage}", 0, context.run.total)
-        time.sleep(POLL_SECONDS)
-    with handle or nullcontext():
-        yield
-
-
 def _use(folder: Path, stage: Outputs, context: Context) -> None:
     """Keep others from removing a stage's folder until this run ends, and for good where `keep` says so."""
-    handle = _lock(folder, USERS, shared=True)
+    handle = lock(folder, USERS, shared=True)
     if handle is None:
         raise StoreError(f"{folder} is removed by another process while this one holds {TURN}")
     context.in_use.enter_context(handle)
     if any(kept(context, name, file) for name, file in stage.outputs.items()):
         (folder / KEPT).touch()
-
-
-def _lock(folder: Path, name: str = TURN, *, shared: bool = False) -> Lease | None:
-    """The lock of a stage's folder; None while another process holds it, or has just removed the folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return Lease.take(folder / name, shared=shared)
-    except FileNotFoundError:
-        return None
-    except OSError as e:
-        raise StoreError(f"cannot write into {folder}: {plain_words(e)}") from e

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness import files
+from harness.engine import turns
 from harness.engine.checkpoint import STEPS, WEIGHTS, Artifact
 from harness.engine.session import LocalSession
 from harness.engine.stages import stage as stages
@@ -32,15 +33,20 @@ class Place:
         self.told.append(stage)
 
 
+def at(folder, place, stage):
+    """A turn as a stage takes it."""
+    return turns.turn(folder, place.session, lambda: place.report_progress(f"waiting for {stage}", 0, place.run.total))
+
+
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(stages, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "POLL_SECONDS", 0.0)
 
 
 def test_a_folder_is_one_processs_at_a_time(tmp_path):
-    with stages._turn(tmp_path / "s", Place(LocalSession()), "train"):
-        assert stages._lock(tmp_path / "s") is None
-    again = stages._lock(tmp_path / "s")
+    with at(tmp_path / "s", Place(LocalSession()), "train"):
+        assert turns.lock(tmp_path / "s") is None
+    again = turns.lock(tmp_path / "s")
     assert again is not None
     again.close()
 
@@ -58,15 +64,15 @@ def test_a_lock_in_a_removed_folder_is_taken_anew(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.fcntl, "flock", flock)
     place = Place(LocalSession())
-    with stages._turn(folder, place, "train"):
+    with at(folder, place, "train"):
         assert removed == [folder]
         assert place.told == ["waiting for train"]
-        assert stages._lock(folder) is None, "the lock is on the file that others open"
+        assert turns.lock(folder) is None, "the lock is on the file that others open"
 
 
 def test_a_waiting_run_goes_on_when_the_folder_before_it_is_removed(tmp_path):
     folder, place = tmp_path / "s", Place(LocalSession())
-    holder = stages._lock(folder)
+    holder = turns.lock(folder)
     assert holder is not None
 
     def report_progress(stage, step, total):
@@ -76,9 +82,9 @@ def test_a_waiting_run_goes_on_when_the_folder_before_it_is_removed(tmp_path):
             holder.close()
 
     place.report_progress = report_progress
-    with stages._turn(folder, place, "train"):
+    with at(folder, place, "train"):
         assert len(place.told) == 3
-        assert stages._lock(folder) is None
+        assert turns.lock(folder) is None
 
 
 def test_all_workers_look_together(tmp_path, monkeypatch):
@@ -89,8 +95,8 @@ def test_all_workers_look_together(tmp_path, monkeypatch):
         seen.append(value)
         return [answers[len(seen) - 1], value]
 
-    monkeypatch.setattr(stages, "gather_objects", gather)
-    with stages._turn(tmp_path / "s", Place(LocalSession(rank=1, world_size=2)), "train"):
+    monkeypatch.setattr(turns, "gather_objects", gather)
+    with at(tmp_path / "s", Place(LocalSession(rank=1, world_size=2)), "train"):
         assert seen == [False, False, False]
     assert not (tmp_path / "s").exists()
 
@@ -100,7 +106,7 @@ def test_what_another_process_works_on_is_not_cleaned(tmp_path):
     folder.mkdir()
     (folder / WEIGHTS).write_text("w")
     outputs = {"net": Artifact(folder / WEIGHTS, "d"), "train.losses": Artifact(folder / STEPS, "d")}
-    holder = stages._lock(folder)
+    holder = turns.lock(folder)
     assert holder is not None
     stages.clean(Place(LocalSession()), outputs)
     assert (folder / WEIGHTS).exists()
@@ -114,7 +120,7 @@ def test_what_another_run_reads_is_dropped_by_the_last_one(tmp_path):
     outputs = {"cams": Artifact(folder / "cams", "d")}
     first, second = Place(LocalSession()), Place(LocalSession())
     for place in (first, second):
-        with stages._turn(folder, place, "write-cams"):
+        with at(folder, place, "write-cams"):
             stages._use(folder, stage, place)
     stages.clean(first, outputs)
     assert folder.exists(), "the second run reads its maps from there"
@@ -125,7 +131,7 @@ def test_what_another_run_reads_is_dropped_by_the_last_one(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write into .*/file/s"):
-        stages._lock(tmp_path / "file" / "s")
+        turns.lock(tmp_path / "file" / "s")
 
 
 def made(folder):
