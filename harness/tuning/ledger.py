@@ -24,7 +24,6 @@ from harness.store import MissingRows, Store, StoreWarning, latest_runs, load
 from harness.store.files import NewerFile
 from harness.store.maintenance import reopen
 from harness.store.outlines import SWEEPS
-from harness.store.reading import load_of
 from harness.store.rows import json_of, param_rows
 from harness.tuning.asha import Asha
 from harness.tuning.faults import BAD_INPUT
@@ -172,7 +171,7 @@ class Ledger:
     def _written_since(self, key: str) -> dict[str, Any] | None:
         if not self.store.has("runs", key):
             return None
-        row = latest_runs(load_of(self.store.root, ["runs"], keys=[key], evals=[]).runs).row(0, named=True)
+        row = latest_runs(self.store.read("runs", key)).row(0, named=True)
         self._known_runs()[key] = row
         return row
 
