@@ -15,8 +15,8 @@ Size = Literal["crop", "square", "original", "long", "tiles"]
 Flip = Literal["none", "add", "mean", "max"]
 FUSIONS = ("max", "sum", "mean")
 FLIPS: Mapping[str, Flip] = {
-    "false": "none", "off": "none", "none": "none", "true": "add", "on": "add", "add": "add", "mean": "mean",
-    "max": "max",
+    "false": "none", "off": "none", "no": "none", "none": "none", "true": "add", "on": "add", "yes": "add",
+    "add": "add", "mean": "mean", "max": "max",
 }  # fmt: skip
 """What the word `flip` may say: not at all, or how the scores of the two mirror images become one."""
 LARGEST_SCALE = 8.0

@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli.plan_files import read_plan_file
+from harness.cli.plan_files import PlanFile, read_plan_file
 from harness.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -121,12 +121,11 @@ def parse_rows(
     """
     problems: list[Problem] = []
     given = _pairs(argv, schema, command, problems)
-    shared: dict[str, str] = {}
-    rows: list[dict[str, str]] = [{}]
+    file = PlanFile()
     if "plan" in given and "plan" in command_words(schema, command):
-        shared, rows = read_plan_file(given["plan"], problems)
-    sets = [_typed(_over(given, _over(row, shared, schema), schema), schema, command, methods) for row in rows]
-    problems.extend(p for one in sets for p in one.problems)
+        file = read_plan_file(given["plan"], problems)
+    sets = [_typed(_over(given, _over(row, file.words, schema), schema), schema, command, methods) for row in file.rows]
+    problems.extend(file.placed(p, i, given) for i, one in enumerate(sets) for p in one.problems)
     problems = list(dict.fromkeys(problems))
     if problems and not collect:
         raise BadInput(problems)

@@ -13,6 +13,7 @@ from harness.api.registry import Chosen, registry
 from harness.api.spec import MethodConfig
 from harness.errors import StoreError
 from harness.files import digest_of
+from harness.plan.field_types import misfits
 from harness.plan.knobs import plain, typed_knobs
 from harness.store.rows import json_object
 
@@ -122,7 +123,7 @@ class RunConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
         """A config from `to_dict`'s values of this schema or an earlier one.
 
-        Raises StoreError naming unknown and missing fields, or a later schema.
+        Raises StoreError naming unknown and missing fields and those of a wrong type, or a later schema.
         """
         return cls(**_checked(migrated(values), {f.name for f in dataclasses.fields(cls)}))
 
@@ -180,6 +181,12 @@ def _checked(values: dict[str, Any], known: set[str]) -> dict[str, Any]:
     if unknown or missing:
         said = [f"{what} {', '.join(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names]
         raise StoreError(f"a config of schema {SCHEMA} with fields {'; '.join(said)}: another version wrote it")
+    wrong = misfits(RunConfig, values)
+    if not wrong:
+        odd = sorted(set(values["scoring"]) - {f.name for f in dataclasses.fields(Inference)})
+        wrong = [f"scoring has {name!r}" for name in odd] + misfits(Inference, values["scoring"])
+    if wrong:
+        raise StoreError(f"a config of which {'; '.join(wrong)}: it was changed after a run wrote it")
     return {**values, "scales": tuple(values["scales"])}
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.api.registry import registry
+from harness.cli.parsing import parse
+from harness.cli.run_words import NETWORK_WORDS, Words
 from harness.datasets.io.opening import plain_bytes
 from harness.errors import BadInput, Problem, StoreError
 from harness.plan.config import RunConfig
+from harness.plan.recipes import SIZES
+from harness.plan.resolve import check_words
 from harness.store.rows import json_object
 
 WORD = "config="
@@ -48,6 +53,8 @@ def stored_config(argv: Sequence[str]) -> tuple[list[str], RunConfig | None]:
         problems.append(
             Problem("config", f"{files[0]} holds no config: {e}", "take the column config of runs as it is")
         )
+    if not problems:
+        problems = _illegal(run)
     if problems:
         raise BadInput(problems)
     named = {"method": run.method, "data.name": run.dataset, "labels": run.labels, "variant": run.variant}
@@ -57,3 +64,24 @@ def stored_config(argv: Sequence[str]) -> tuple[list[str], RunConfig | None]:
         named["seed"] = str(run.seed)
     named["ablation"] = ",".join(f"{run.chosen.spec.name}.{name}" for name in ablation.split("+") if name)
     return [*argv, *(f"{name}={value}" for name, value in named.items() if value)], run
+
+
+AS_WORDS = ("variant", "tier", "decoder", "crop", "batch", "group", "iterations", "fidelity", "precision", "seed",
+            "fusion", "crf", "split")  # fmt: skip
+"""Fields of a config that are words too."""
+
+
+def _illegal(run: RunConfig) -> list[Problem]:
+    """Values of a config that no word could have given."""
+    texts = {name: getattr(run, name) for name in AS_WORDS if getattr(run, name) is not None}
+    texts["scales"] = ",".join(map(str, run.scales)) or ","
+    lacking: list[Problem] = []
+    for network, sizes in run.networks.items():
+        lacking += [Problem(f"networks.{network}", f"lacks {size}", "") for size in SIZES if size not in sizes]
+        known = {k: v for k, v in sizes.items() if k != "weights"}
+        texts |= {f"{network if network in NETWORK_WORDS else NETWORK_WORDS[0]}.{k}": v for k, v in known.items()}
+    found = parse([f"{k}={v}" for k, v in texts.items()], Words, "train", registry().names(), collect=True)
+    problems = [*lacking, *found.problems, *check_words(found.words)]
+    if not 0 <= run.cam_threshold <= 1:
+        problems.append(Problem("cam_threshold", f"{run.cam_threshold:g} is outside [0,1]", "a background score"))
+    return [Problem(f"config: {p.where}", p.found, "take the column config of runs as it is") for p in problems]

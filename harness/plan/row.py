@@ -97,6 +97,7 @@ def plan_part(
     runs = [dataclasses.replace(run, precision=precision) for run in runs]
     if stored is not None:
         runs = [stored.with_knobs({}, words.seed)]
+        problems.extend(size_problems(runs[0], words))
     weak: dict[str, str] = {}
     dense: dict[str, str] = {}
     for kind in dict.fromkeys(run.labels for run in runs if run.labels not in ("tags", "masks")):

@@ -9,7 +9,20 @@ from harness.api.spec import knob
 from harness.errors import Problem
 from methods.parts.bases.recipe_knobs import MAPS, RecipeKnobs
 from methods.parts.bases.segmenter_knobs import MaskSegmenterKnobs
-from methods.parts.knobs import SHARE, between, counted, each, not_negative, one_of, positive, share
+from methods.parts.knobs import (
+    SHARE,
+    WIDEST,
+    between,
+    blocks,
+    counted,
+    each,
+    list_of,
+    not_negative,
+    one_of,
+    positive,
+    share,
+    steps,
+)
 
 CARD_STEPS = 6 * 661
 """Steps of the card's run on VOC: six epochs."""
@@ -170,21 +183,24 @@ class BrnfConfig(RecipeKnobs, MaskSegmenterKnobs):
         found = [
             *super().problems(),
             *each(not_negative, self, ("w_gui", "w_gsc", "w_gsc_warm", "w_cal", "w_nce", "w_disc", "kappa", "sample_t",
-                                       "gate_softness", "noise", "flow_clip", "flow_dim", "final_weight")),
+                                       "gate_softness", "noise", "flow_clip", "final_weight")),
             *each(positive, self, ("seed_power", "clamp", "flow_lr", "t_g", "t_d", "nce_tau")),
             *each(share, self, ("seed_tau", "tau_c", "margin", "gamma", "ema", "region_tau", "flow_start", "use_start",
                                 "ramp", "aug_every", "density_cutoff", "background_factor", "label_factor")),
-            *each(counted, self, ("hidden", "n_blocks", "flow_pixels", "class_pixels", "components", "n_reg", "n_aug",
-                                  "draws", "card_iterations")),
-            *each(not_negative, self, ("density_pixels", "region_min")),
+            *each(counted, self, ("hidden", "flow_pixels", "class_pixels", "components", "n_reg", "n_aug", "draws")),
+            *blocks("n_blocks", self.n_blocks),
+            *steps("card_iterations", self.card_iterations),
+            *between("density_pixels", self.density_pixels, 0, 1e9),
+            *between("region_min", self.region_min, 0, 1e9),
+            *between("flow_dim", self.flow_dim, 0, WIDEST),
             *between("flow_decline", self.flow_decline, 0, 1, open_low=True),
             *between("warmup", self.warmup, 0, 1, open_high=True),
         ]  # fmt: skip
         if self.flow_start >= self.use_start:
             fix = "flow_start < use_start: a density is used once it has learned"
             found.append(Problem("flow_start", f"{self.flow_start:g} is not before use_start={self.use_start:g}", fix))
-        if len(self.side_dims) != 4 or min(self.side_dims) < 1:
-            found.append(Problem("side_dims", f"{self.side_dims}", "4 widths of at least 1"))
+        if len(self.side_dims) != 4 or list_of("side_dims", self.side_dims, 1, WIDEST):
+            found.append(Problem("side_dims", f"{self.side_dims}", f"4 widths in [1,{WIDEST}]"))
         if self.flow_dim == 1:
             found.append(Problem("flow_dim", "1: a flow couples two halves", "0, or at least 2"))
         if self.final == "gmm" and not self.f1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
 from methods.parts.bases.sparse_knobs import SPARSE_LABELS, SparseKnobs
-from methods.parts.knobs import between, not_negative, one_of
+from methods.parts.knobs import between, not_negative, one_of, steps
 
 TARGETS = ("hard", "kl", "kl_mean")
 MASKS = ("threshold", "share", "none")
@@ -84,7 +84,7 @@ class EmaConfig(SparseKnobs):
             *one_of("target", self.target, TARGETS),
             *one_of("mask", self.mask, MASKS),
             *between("cutout_side", self.cutout_side, 0, 1, open_low=True),
-            *between("card_iterations", self.card_iterations, 1, float("inf"), open_high=True),
+            *steps("card_iterations", self.card_iterations),
         ]
         for name in ("m", "tau", "ramp", "cutmix", "teacher_restart"):
             found += between(name, getattr(self, name), 0, 1)

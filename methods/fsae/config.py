@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.api.spec import MethodConfig, MethodSpec, knob
 from harness.errors import Problem
-from methods.parts.knobs import between, not_negative, positive
+from methods.parts.knobs import between, not_negative, positive, steps
 
 WORDS = {
     "absent": ("exclude", "zero"),
@@ -89,7 +89,7 @@ class FsaeConfig(MethodConfig):
             *between("jitter_saturation", self.jitter_saturation, 0, 1),
             *between("jitter_hue", self.jitter_hue, 0, 0.5),
             *between("ema", self.ema, 0, 1),
-            *between("card_iterations", self.card_iterations, 1, float("inf"), open_high=True),
+            *steps("card_iterations", self.card_iterations),
             *positive("temperature", self.temperature),
         ]
         if self.bdry_cutoff > self.p_cutoff:

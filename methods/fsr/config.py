@@ -12,12 +12,14 @@ from methods.parts.knobs import (
     AuxSegmenterKnobs,
     ProjectorKnobs,
     between,
+    blocks,
     counted,
     each,
     one_of,
     ordered,
     positive,
     share,
+    steps,
 )
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -111,7 +113,11 @@ class FsrConfig(AuxSegmenterKnobs, ProjectorKnobs):
         found += each(share, self, ("random_phase", "tau_rise", "teacher_momentum", "centre_momentum"))
         found += each(positive, self, ("tau_student", "tau_teacher", "tau_teacher_start"))
         found += ordered("tau_teacher", self.tau_teacher, "tau_student", self.tau_student)
-        found += each(counted, self, ("mask_block", "card_iterations", "aggregation_blocks"))
+        found += [
+            *counted("mask_block", self.mask_block),
+            *steps("card_iterations", self.card_iterations),
+            *blocks("aggregation_blocks", self.aggregation_blocks),
+        ]
         for name, words in CHOICES.items():
             found += one_of(name, getattr(self, name), words)
         return found

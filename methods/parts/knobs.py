@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.api.inference import LARGEST_SCALE
 from harness.api.spec import MethodConfig, knob
 from harness.errors import Problem, nearest
 
@@ -39,11 +40,17 @@ def positive(name: str, value: float) -> list[Problem]:
     return between(name, value, 0.0, float("inf"), open_low=True, open_high=True)
 
 
-def list_of(name: str, values: Sequence[float], low: float) -> list[Problem]:
-    """A problem where a list is empty or holds numbers below `low`."""
-    if values and all(v >= low for v in values):
+FURTHEST = 1024
+"""Cells or pixels between neighbours at most: no image is wider."""
+WIDEST = 65536
+"""Channels of a layer, and things of which a method makes several, at most."""
+
+
+def list_of(name: str, values: Sequence[float], low: float, high: float) -> list[Problem]:
+    """A problem where a list is empty or holds numbers outside [low,high]."""
+    if values and all(low <= v <= high for v in values):
         return []
-    return [Problem(name, f"{tuple(values)}", f"at least one number, each {low:g} or more")]
+    return [Problem(name, f"{tuple(values)}", f"at least one number, each in [{low:g},{high:g}]")]
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> list[Problem]:
@@ -64,8 +71,18 @@ def share(name: str, value: float) -> list[Problem]:
 
 
 def counted(name: str, value: float) -> list[Problem]:
-    """A problem where a number of things is below 1, or not finite."""
-    return between(name, value, 1, float("inf"), open_high=True)
+    """A problem where a width or a number of things is below 1 or above `WIDEST`."""
+    return between(name, value, 1, WIDEST)
+
+
+def steps(name: str, value: float) -> list[Problem]:
+    """A problem where a number of training steps is below 1, or beyond every training."""
+    return between(name, value, 1, 1e9)
+
+
+def blocks(name: str, value: float) -> list[Problem]:
+    """A problem where a number of layers on top of one another is below 1 or above 64."""
+    return between(name, value, 1, 64)
 
 
 SHARE = "share of T"
@@ -148,7 +165,7 @@ class DecoderKnobs(MethodConfig):
 
     def problems(self) -> list[Problem]:
         """Rules on the decoder."""
-        return [*super().problems(), *between("decoder_width", self.decoder_width, 1, 65536)]
+        return [*super().problems(), *counted("decoder_width", self.decoder_width)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +205,12 @@ class PseudoKnobs(MethodConfig):
         """Rules on CAMs and pseudo labels."""
         return [
             *super().problems(),
-            *list_of("cam_scales", self.cam_scales, 0.05),
+            *list_of("cam_scales", self.cam_scales, 0.05, LARGEST_SCALE),
             *between("pseudo_low", self.pseudo_low, 0, 1),
             *between("pseudo_high", self.pseudo_high, 0, 1),
             *ordered("pseudo_low", self.pseudo_low, "pseudo_high", self.pseudo_high),
             *between("par_iterations", self.par_iterations, 0, 1000),
-            *list_of("par_dilations", self.par_dilations, 1),
+            *list_of("par_dilations", self.par_dilations, 1, FURTHEST),
         ]
 
 

@@ -10,7 +10,7 @@ from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
 from methods.parts.bases.recipe_knobs import MAPS, RecipeKnobs
 from methods.parts.bases.segmenter_knobs import MaskSegmenterKnobs
-from methods.parts.knobs import between, not_negative, one_of
+from methods.parts.knobs import WIDEST, between, list_of, not_negative, one_of
 
 FEATURES = ("x4", "H")
 FACTOR_AT = ("iou", "map")
@@ -107,8 +107,8 @@ class SipeConfig(RecipeKnobs, MaskSegmenterKnobs):
             *one_of("seeds_infer", self.seeds_infer, FEATURES),
             *one_of("maps", self.maps, WRITTEN),
         ]
-        if len(self.side_dims) != len(STAGES) or min(self.side_dims) < 1:
-            found.append(Problem("side_dims", f"{self.side_dims}", f"{len(STAGES)} widths of at least 1"))
+        if len(self.side_dims) != len(STAGES) or list_of("side_dims", self.side_dims, 1, WIDEST):
+            found.append(Problem("side_dims", f"{self.side_dims}", f"{len(STAGES)} widths in [1,{WIDEST}]"))
         if not self.levels or set(self.levels) - set(STAGES) or len(set(self.levels)) != len(self.levels):
             found.append(Problem("levels", f"{self.levels}", f"some of {', '.join(map(str, STAGES))}, each once"))
         return found

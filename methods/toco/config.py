@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.api.inference import LARGEST_SCALE
 from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
 from methods.parts.knobs import PowerKnobs, ProjectorKnobs, between, counted, each, positive, share
@@ -92,6 +93,8 @@ class TocoConfig(PowerKnobs, ProjectorKnobs):
         found = super().problems()
         found += each(share, self, (*PROBABILITIES, "head_momentum"))
         found += each(positive, self, ("ctc_tau", "scale_min", "blur_radius_min"))
+        found += between("scale_max", self.scale_max, 0, LARGEST_SCALE, open_low=True)
+        found += between("blur_radius_max", self.blur_radius_max, 0, 100, open_low=True)
         for low, high in (("scale_min", "scale_max"), ("blur_radius_min", "blur_radius_max")):
             if getattr(self, low) > getattr(self, high):
                 found.append(Problem(low, f"{getattr(self, low):g} is above {high}", f"{low} <= {high}"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
-from methods.parts.knobs import PowerKnobs, between, counted, each, one_of, positive, share
+from methods.parts.knobs import WIDEST, PowerKnobs, between, counted, each, one_of, positive, share
 
 LABELS = {"seg_label": ("par", "mcr"), "aff_label": ("aux", "mcr"), "kl_label": ("aux", "mcr")}
 WORDS = LABELS | {
@@ -133,7 +133,7 @@ class UniaConfig(PowerKnobs):
         found += positive("aff_temperature", self.aff_temperature)
         found += each(counted, self, ("pooling_size", "n_samples", "radius"))
         found += each(counted, self, ("uncertainty_width", "uncertainty_hidden", "uncertainty_bottleneck"))
-        return found + between("aff_over_batch", self.aff_over_batch, 0, float("inf"), open_high=True)
+        return found + between("aff_over_batch", self.aff_over_batch, 0, WIDEST)
 
     def last_start(self) -> float:
         """Share of T after which every loss term has started; switches between labels are no starts."""

@@ -32,8 +32,12 @@ def plain_bytes(path: str | Path, limit: int | None = None) -> bytes:
     """The content of a plain file, `limit` bytes of it at most. Raises OSError, `NotPlain` for what is none."""
     # A pipe is opened at once with O_NONBLOCK, and left before anything is read.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _refuse_others(os.fstat(descriptor).st_mode, path)
+    except NotPlain:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
         return file.read() if limit is None else file.read(limit)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.api.inference import LARGEST_SCALE
 from harness.api.spec import MethodConfig, knob
 from harness.errors import Problem
-from methods.parts.knobs import between, list_of, not_negative, one_of, ordered, positive
+from methods.parts.knobs import FURTHEST, between, list_of, not_negative, one_of, ordered, positive
 
 NORMS = ("global", "class")
 REFINEMENTS = ("none", "par", "crf", "irn")
@@ -60,9 +61,10 @@ class ClassifierKnobs(MethodConfig):
 
     def problems(self) -> list[Problem]:
         """Rules on views, optimiser and scales."""
-        found = [*super().problems(), *list_of("cam_scales", self.cam_scales, 0.1)]
-        for name in ("long_min", "long_max", "lr", "lr_factor", "head_lr_scale", "power"):
+        found = [*super().problems(), *list_of("cam_scales", self.cam_scales, 0.1, LARGEST_SCALE)]
+        for name in ("long_min", "lr", "lr_factor", "head_lr_scale", "power"):
             found += positive(name, getattr(self, name))
+        found += between("long_max", self.long_max, 0, LARGEST_SCALE, open_low=True)
         if self.long_min > self.long_max:
             found.append(Problem("long_min", f"{self.long_min:g} is above long_max", "long_min <= long_max"))
         for name in ("weight_decay", "clip_norm"):
@@ -153,13 +155,14 @@ class RecipeKnobs(ClassifierKnobs):
         """Rules on labels, boundary network and walk."""
         found = [
             *super().problems(),
-            *list_of("edge_scales", self.edge_scales, 0.1),
+            *list_of("edge_scales", self.edge_scales, 0.1, LARGEST_SCALE),
             *one_of("refine", self.refine, REFINEMENTS),
             *between("par_iterations", self.par_iterations, 0, 1000),
-            *list_of("par_dilations", self.par_dilations, 1),
+            *list_of("par_dilations", self.par_dilations, 1, FURTHEST),
         ]
-        for name in ("crf_rgb_std", "crf_xy_std", "aff_lr", "aff_scale_min", "aff_scale_max", "rw_power", "rw_beta"):
+        for name in ("crf_rgb_std", "crf_xy_std", "aff_lr", "aff_scale_min", "rw_power", "rw_beta"):
             found += positive(name, getattr(self, name))
+        found += between("aff_scale_max", self.aff_scale_max, 0, LARGEST_SCALE, open_low=True)
         if self.aff_scale_min > self.aff_scale_max:
             found.append(Problem("aff_scale_min", f"{self.aff_scale_min:g} is above aff_scale_max", "give less"))
         for name in ("aff_radius", "rw_radius"):

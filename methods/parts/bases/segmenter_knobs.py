@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.api.inference import LARGEST_SCALE
 from harness.api.spec import MethodConfig, knob
 from harness.errors import Problem
-from methods.parts.knobs import between, not_negative, one_of, ordered, positive
+from methods.parts.knobs import between, counted, not_negative, one_of, ordered, positive
 from methods.parts.sizes import supervised_preset
 
 STAGE = "train-segmenter"
@@ -92,8 +93,8 @@ class MaskSegmenterKnobs(MethodConfig):
             *between("seg_momentum", self.seg_momentum, 0, 1, open_high=True),
             *between("seg_warmup", self.seg_warmup, 0, 1, open_high=True),
             *between("seg_drop_path", self.seg_drop_path, 0, 1, open_high=True),
-            *between("seg_width", self.seg_width, 1, 65536),
-            *between("seg_long_max", self.seg_long_max, 0.05, 8),
+            *counted("seg_width", self.seg_width),
+            *between("seg_long_max", self.seg_long_max, 0.05, LARGEST_SCALE),
             *ordered("seg_long_min", self.seg_long_min, "seg_long_max", self.seg_long_max),
             *between("seg_flip", self.seg_flip, 0, 1),
         ]

@@ -13,7 +13,16 @@ from typing import Any
 from harness.api.inference import PROTOCOLS
 from harness.api.spec import Preset, knob
 from harness.errors import Problem
-from methods.parts.knobs import DecoderKnobs, SegmenterKnobs, between, list_of, not_negative, one_of, positive
+from methods.parts.knobs import (
+    FURTHEST,
+    DecoderKnobs,
+    SegmenterKnobs,
+    between,
+    list_of,
+    not_negative,
+    one_of,
+    positive,
+)
 from methods.parts.sizes import SPARSE_SHAPES_SMOKE, SPARSE_SMOKE, sized_preset, supervised_preset
 from methods.parts.views.sparse_knobs import SparseViewKnobs
 
@@ -79,7 +88,7 @@ class SparseKnobs(SparseViewKnobs, DecoderKnobs):
             *super().problems(),
             *one_of("optimizer", self.optimizer, OPTIMIZERS),
             *one_of("schedule", self.schedule, SCHEDULES),
-            *list_of("rates", self.rates, 1),
+            *list_of("rates", self.rates, 1, FURTHEST),
             *not_negative("weight_decay", self.weight_decay),
             *between("momentum", self.momentum, 0, 1, open_high=True),
             *between("power", self.power, 0, 10),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.api.inference import LARGEST_SCALE
 from harness.api.spec import knob
 from harness.errors import Problem
 from methods.parts.knobs import ViewKnobs, between, one_of, positive
@@ -51,6 +52,7 @@ class SparseViewKnobs(ViewKnobs):
         """Rules on the views."""
         found = [*super().problems(), *one_of("geometry", self.geometry, GEOMETRIES)]
         found += positive("scale_min", self.scale_min)
+        found += between("scale_max", self.scale_max, 0, LARGEST_SCALE, open_low=True)
         if self.scale_min > self.scale_max:
             found.append(Problem("scale_min", f"{self.scale_min:g} is above scale_max", "scale_min <= scale_max"))
         found += between("blur_radius_max", self.blur_radius_max, 0.1, 100)

@@ -21,9 +21,13 @@ def test_intervals():
     assert knobs.not_negative("w", float("inf"))
     assert knobs.positive("lr", 0.0)
     assert knobs.ordered("low", 0.3, "high", 0.3)[0].found == "0.3 is not below high=0.3"
-    assert knobs.list_of("scales", (), 0.1)
-    assert knobs.list_of("scales", (1.0, 0.05), 0.1)
-    assert knobs.list_of("scales", (1.0, 0.5), 0.1) == []
+    assert knobs.list_of("scales", (), 0.1, 8)
+    assert knobs.list_of("scales", (1.0, 0.05), 0.1, 8)
+    assert knobs.list_of("scales", (1.0, 8.5), 0.1, 8)[0].fix == "at least one number, each in [0.1,8]"
+    assert knobs.list_of("scales", (8.0, 0.5), 0.1, 8) == []
+    assert [knobs.counted("n", n) == [] for n in (0, 1, 65536, 65537)] == [False, True, True, False]
+    assert [knobs.steps("T", n) == [] for n in (0, 1, 80000)] == [False, True, True]
+    assert [knobs.blocks("b", n) == [] for n in (0, 1, 64, 65)] == [False, True, True, False]
 
 
 def test_every_knob_says_what_it_is_and_where_it_comes_from():
