@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +34,16 @@ def binary() -> str | None:
 needs_chromium = pytest.mark.skipif(binary() is None, reason="no Chromium here: apt-get install -y chromium")
 
 
+def core_seconds(*sessions: int) -> float:
+    """User and system time of the living processes of these sessions: what they did, whoever else is at work."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            ticks += (int(fields[11]) + int(fields[12])) * (int(fields[3]) in sessions)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class PageError(AssertionError):
     """JavaScript that a test ran on a page raised, or the page never came to what was waited for."""
 
@@ -41,8 +51,10 @@ class PageError(AssertionError):
 class Page:
     """A tab. `problems` are errors of its console and scripts, `requests` the addresses that it asked for."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket: aiohttp.ClientWebSocketResponse, session: int) -> None:
         self._loop, self._socket, self._number = loop, socket, 0
+        self.session = session
+        """Of the browser's processes, for `core_seconds`."""
         self.problems: list[str] = []
         self.requests: list[str] = []
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -87,6 +99,12 @@ class Page:
                 raise PageError(f"not true after {seconds:g} s: {script}\nthe page shows:\n{shown}")
             time.sleep(0.02)
         return time.monotonic() - started
+
+    def click(self, element: str) -> None:
+        """Press and release the mouse on an element, an expression of JavaScript: menus hear nothing else."""
+        box = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({element}.getBoundingClientRect())")
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
     def size(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
         """Size of the window in pixels, and which colours the user prefers."""
@@ -141,7 +159,7 @@ def page() -> Iterator[Page]:
         try:
             session, socket = loop.run_until_complete(_connect(Path(profile), browser))
             try:
-                yield Page(loop, socket)
+                yield Page(loop, socket, browser.pid)
             finally:
                 loop.run_until_complete(socket.close())
                 loop.run_until_complete(session.close())

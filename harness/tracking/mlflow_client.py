@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from harness.errors import without_secrets
 from harness.files import local_root
+from harness.tracking.mlflow_views import RUNS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,13 +55,14 @@ def database_of(uri: str) -> Path | None:
 def where_to_look(uri: str, experiment: str) -> tuple[str, ...]:
     """What to run and what to open, to see the training runs of an experiment; without its number just the command.
 
-    MLflow opens an experiment on its pages for language models, unless the address says otherwise.
+    MLflow opens an experiment on its pages for language models, and there on closed sweeps, unless the address says
+    otherwise: it names the saved view of runs, best first.
     """
     shown = without_secrets(uri)
     served = uri.startswith(("http://", "https://"))
     run = () if served else (shlex.join(["mlflow", "ui", "--workers", "1", "--backend-store-uri", shown]),)
     base = shown.rstrip("/") if served else "http://127.0.0.1:5000"
-    return (*run, f"{base}/#/experiments/{experiment}{TRAINING}") if experiment else run
+    return (*run, f"{base}/#/experiments/{experiment}/runs{TRAINING}&viewStateShareKey={RUNS}") if experiment else run
 
 
 def make_client(uri: str) -> MlflowClient:

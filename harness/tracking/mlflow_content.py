@@ -22,6 +22,8 @@ from harness.tracking.mlflow_names import (
     EXAMPLES,
     FACTS,
     FORMAT,
+    OBJECTIVE,
+    SCORE,
     STATUS,
     TAGS,
     facts_of,
@@ -101,7 +103,7 @@ def of_run(key: str, rows: Rows, outline: Outline, content: Results, store: Path
     roles = ",".join(sorted({r["role"] for r in rows}))
     number = min((r["trial"] for r in rows if r["trial"] is not None), default=None)
     values = [
-        Value(n, f(r[n])) for r in rows for n, f in (("objective", percent), ("reached", float)) if r[n] is not None
+        Value(n, f(r[n])) for r in rows for n, f in ((OBJECTIVE, percent), ("reached", float)) if r[n] is not None
     ]
     params: dict[str, str] = {}
     files: dict[str, str | Path] = {}
@@ -156,7 +158,7 @@ def _scores(evals: pl.DataFrame, counts: pl.DataFrame, labels: Mapping[str, str]
     for scored in mious(counts, classes).iter_rows(named=True):
         label = labels[scored["eval"]]
         if scored["miou"] is not None:
-            values.append(Value(f"miou/{label}", percent(scored["miou"])))
+            values.append(Value(f"{SCORE}{label}", percent(scored["miou"])))
         values.append(Value(f"excluded/{label}", scored["excluded"]))
         if thresholds[scored["eval"]] is not None:
             values.append(Value(f"threshold/{label}", thresholds[scored["eval"]]))

@@ -82,6 +82,7 @@ class Session:
                 done[tracker.write(("run", study, key), one, states[study, key], parent)] += 1
         if only is None:
             self._close(tracker, outline, places, of_all)
+        self._show(tracker, closed=only is None)
         return replace(
             summary,
             experiment=tracker.experiment,
@@ -98,6 +99,11 @@ class Session:
                 settle(self.uri, EXPERIMENT)
                 self._trackers[sweep] = Tracker(make_client(self.uri), self.uri, sweep)
         return self._trackers[sweep]
+
+    def _show(self, tracker: Tracker, closed: bool) -> None:
+        """What the experiment opens on, from all runs that this export knows."""
+        runs = [known for t in self._trackers.values() for (kind, *_), known in t.index.items() if kind == "run"]
+        tracker.show((name for known in runs for name in known.metrics), boards=closed)
 
     def _close(self, tracker: Tracker, outline: Outline, places: Places, rows: Sequence[Mapping[str, Any]]) -> None:
         """Studies and the sweep, where anything below them has changed."""

@@ -14,7 +14,7 @@ from harness.plan.studies import preference
 from harness.scoring.metrics import mious
 from harness.store.rows import json_object, phase_seconds
 from harness.tracking.mlflow_content import Content, Outline, Rows, Value, common_facts, source_tags
-from harness.tracking.mlflow_names import percent, started_ms, unique_names
+from harness.tracking.mlflow_names import OBJECTIVE, SCORE, percent, started_ms, unique_names
 
 _NAMED = 4
 """Methods that a sweep's name lists."""
@@ -64,9 +64,9 @@ def of_study(study: str, rows: Rows, outline: Outline, counts: pl.DataFrame) -> 
     note = ["No trial has run to its end yet."]
     if chosen is not None:
         number, objective = chosen.trial["trial"], chosen.trial["objective"]
-        values += [Value("objective", percent(objective))] if objective is not None else []
+        values += [Value(OBJECTIVE, percent(objective))] if objective is not None else []
         scores = _scores(chosen.keys, outline, counts)
-        values += [Value(f"miou/{name}", statistics.fmean(found)) for name, found in scores.items()]
+        values += [Value(f"{SCORE}{name}", round(statistics.fmean(found), 3)) for name, found in scores.items()]
         tags = {"best_trial": str(number), "chosen": " ".join(chosen.keys)}
         tags |= {f"chosen.{k}": str(v) for k, v in _knobs(outline.runs[chosen.keys[0]]).items()}
         note = _study_note(chosen, scores, sum(r["role"] == "trial" for r in rows))

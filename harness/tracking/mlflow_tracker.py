@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,14 @@ from harness.tracking.mlflow_client import TRAINING
 from harness.tracking.mlflow_content import Content
 from harness.tracking.mlflow_home import home_of
 from harness.tracking.mlflow_names import FORMAT, legal
+from harness.tracking.mlflow_views import note, views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "wsss-harness"
+_NEWEST = 5
+"""Sweeps that the experiment's description leads to."""
 _A_CALL = 900
 _PARAMS_A_CALL = 100
 """MLflow takes 1000 metrics, params and tags together, of which 100 params."""
@@ -48,6 +51,8 @@ class Tracker:
         self.client, self.sweep = client, sweep
         self.left_out = 0
         """Files that the store names outside itself."""
+        self.tags: dict[str, str] = {}
+        """Those of the experiment, as far as its views and its description are concerned."""
         self.experiment = self._experiment(home_of(uri))
         self.index: dict[tuple[str, str, str], Known] = {}
         for run in self._search():
@@ -90,11 +95,26 @@ class Tracker:
         self.left_out += content.left_out
         return "created" if new else "updated"
 
+    def show(self, scored: Iterable[str], *, boards: bool) -> None:
+        """Bring the experiment's saved views up to date with the names of metrics that runs have (each as often as one
+        has it), and with `boards` its description, which links to the artefacts of the newest sweeps."""
+        new = views(scored, self.tags)
+        if boards:
+            last = self.client.search_runs(
+                [self.experiment], "tags.kind = 'sweep'", max_results=_NEWEST, order_by=["attributes.start_time DESC"]
+            )
+            base = f"#/experiments/{self.experiment}/runs"
+            new |= note([(r.info.run_name, f"{base}/{r.info.run_id}{TRAINING}") for r in last], self.tags)
+        for tag, text in new.items():
+            self.client.set_experiment_tag(self.experiment, tag, text)
+        self.tags |= new
+
     def _experiment(self, home: Path | None) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found is not None and found.lifecycle_stage != "active":
             raise StoreError(f"its experiment {found.experiment_id} ({EXPERIMENT}) was deleted")
         if found is not None:
+            self.tags = dict(found.tags)
             return str(found.experiment_id)
         # A server knows where its artefacts lie; a bare database would put them below the current folder.
         where = None if home is None else home.as_uri()

@@ -151,10 +151,10 @@ def test_params_metrics_tables_pictures_and_leaderboard(exported: tuple[Path, Su
         "0",
         "300",
     )
-    assert run.data.metrics["miou/segmentation/test"] == pytest.approx(toys.swapped_miou(20))
-    assert run.data.metrics["miou/cam/test/oracle"] == pytest.approx(toys.swapped_miou(16))
+    assert run.data.metrics["miou/segmentation/test"] == round(toys.swapped_miou(20), 3)
+    assert run.data.metrics["miou/cam/test/oracle"] == round(toys.swapped_miou(16), 3)
     assert run.data.metrics["objective"] == 46.0
-    assert runs["fsr0"].data.metrics["miou/segmentation/test/teacher"] == pytest.approx(toys.swapped_miou(9))
+    assert runs["fsr0"].data.metrics["miou/segmentation/test/teacher"] == round(toys.swapped_miou(9), 3)
     assert run.data.metrics["threshold/cam/test/held-out"] == 0.4
     assert run.data.metrics["seconds/method"] == 1500.0
     history = client.get_metric_history(run.info.run_id, "train/cls")
@@ -195,7 +195,7 @@ def test_a_second_export_adds_nothing_and_a_new_eval_updates_one_run(tmp_path: P
     after = _runs(root)
     assert {k: r.info.run_id for k, r in before.items()} == {k: r.info.run_id for k, r in after.items()}
     metrics = after["cam0"].data.metrics
-    assert metrics["miou/segmentation/test/scales 0.5 1 max/flip"] == pytest.approx(toys.swapped_miou(18))
+    assert metrics["miou/segmentation/test/scales 0.5 1 max/flip"] == round(toys.swapped_miou(18), 3)
     client = make_client(local_uri(root))
     assert len(client.get_metric_history(after["cam0"].info.run_id, "train/cls")) == 1500
     assert len(client.get_metric_history(after["cam0"].info.run_id, "miou/segmentation/test")) == 1
