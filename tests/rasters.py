@@ -1,8 +1,9 @@
-"""Every raster in the tracked files, wherever it hides:  python tests/rasters.py <command>  prints those that the table
-docs/pictures/rasters.csv lacks, as its lines, made by that command.
+"""Every raster in the tracked files, wherever it hides. When a file of them was made again,
+`python tests/rasters.py <file> "<command that made it>"` brings its lines in docs/pictures/rasters.csv up to date, those of
+that file and of no other.
 
 Looked into: files of any name by their first bytes, `data:` addresses in text, outputs of notebooks, cells of Parquet
-files and of SQLite databases, members of zip archives (npz too).
+files and of SQLite databases, members of zip (npz too) and tar archives, whatever gzip packs, JPEGs in PDF files.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -17,6 +19,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -29,7 +32,8 @@ ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "pictures" / "rasters.csv"
 """digest (SHA-256), file, command: each raster that may be here, and what makes it from `shapes` or from numbers."""
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
-ADDRESS = re.compile(rb"data:image/(?!svg)[\w.+-]+;base64,([A-Za-z0-9+/=\s]+?)(?=[\"'\\)<&\s]|$)")
+ADDRESS = re.compile(rb"data:image/(?!svg)[\w.+-]+(?:;[\w.=-]+)*;base64,([A-Za-z0-9+/=\s]+?)(?=[\"'\\)<&\s]|$)")
+JPEG = re.compile(rb"\xff\xd8\xff.+?\xff\xd9", re.DOTALL)
 LEAST = 32
 """Bytes of the smallest raster."""
 
@@ -54,6 +58,14 @@ def rasters(content: bytes, name: str) -> Iterator[bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for member in archive.namelist():
                 yield from rasters(archive.read(member), member)
+    elif content.startswith(b"\x1f\x8b"):
+        yield from rasters(gzip.decompress(content), name.removesuffix(".gz"))
+    elif content[257:262] == b"ustar":
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for file in (archive.extractfile(member) for member in archive if member.isfile()):
+                yield from rasters(file.read() if file else b"", "")
+    elif content.startswith(b"%PDF"):
+        yield from (match[0] for match in JPEG.finditer(content))
     else:
         for match in ADDRESS.finditer(content):
             yield from _decoded(match[1])
@@ -133,9 +145,22 @@ def _rows(content: bytes) -> Iterator[bytes]:
             base.close()
 
 
-if __name__ == "__main__":
+def bring_up_to_date(file: str, command: str) -> tuple[int, int]:
+    """Write the table anew with the rasters that `file` has now, made by `command`; how many came and went."""
     known = accepted()
-    for where, digests in sorted(found().items()):
-        for one in sorted(digests):
-            if (where, one) not in known:
-                print(f"{one},{where},{' '.join(sys.argv[1:])}")
+    old = {one for where, one in known if where == file}
+    new = {digest(raster) for raster in rasters((ROOT / file).read_bytes(), Path(file).name)}
+    rest = {(where, one): made for (where, one), made in known.items() if where != file}
+    with TABLE.open("w", newline="", encoding="utf-8") as table:
+        lines = csv.writer(table, lineterminator="\n")
+        lines.writerow(("digest", "file", "command"))
+        for (where, one), made in sorted([*rest.items(), *(((file, one), command) for one in new)]):
+            lines.writerow((one, where, made))
+    return len(new - old), len(old - new)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit('python tests/rasters.py <file, from the root> "<command that made it>"')
+    came, went = bring_up_to_date(*sys.argv[1:])
+    print(f"{TABLE.relative_to(ROOT)}: {came} new, {went} gone")
