@@ -1,6 +1,6 @@
 """Every raster in the tracked files, wherever it hides. When a file of them was made again,
-`python tests/rasters.py <file> "<command that made it>"` brings its lines in docs/pictures/rasters.csv up to date, those of
-that file and of no other.
+`python tests/rasters.py <file> "<command that made it>"` brings its lines in docs/pictures/rasters.csv up to date,
+those of that file and of no other.
 
 Looked into: files of any name by their first bytes, `data:` addresses in text, outputs of notebooks, cells of Parquet
 files and of SQLite databases, members of zip (npz too) and tar archives, whatever gzip packs, JPEGs in PDF files.
