@@ -85,9 +85,9 @@ def test_masks_are_what_scoring_counted(world, tmp_path, target):
 def test_scales_flip_and_scores_are_those_of_scoring(world, tmp_path):
     out = tmp_path / "out"
     assert main(predict.run, words(world, out, "scales=1,1.5", "flip=mean", "probabilities=true")) == 0
-    single = tmp_path / "single"
+    single, scored = tmp_path / "single", tmp_path / "scored"
     assert main(predict.run, words(world, single)) == 0
-    assert not all((a == b).all() for a, b in zip(masks(out).values(), masks(single).values(), strict=True))
+    assert main(predict.run, words(world, scored, "probabilities=true")) == 0
     for path in (out / "masks").rglob("*.png"):
         stored = np.load((out / "scores" / path.relative_to(out / "masks")).with_suffix(".npz"))
         probabilities_KHW = stored["probabilities"]
@@ -95,6 +95,8 @@ def test_scales_flip_and_scores_are_those_of_scoring(world, tmp_path):
         assert np.allclose(probabilities_KHW.sum(0), 1, atol=4e-3)
         top = probabilities_KHW.max(0)
         assert (probabilities_KHW[np.asarray(Image.open(path)), *np.indices(top.shape)] == top).all()
+        one_scale = np.load((scored / "scores" / path.relative_to(out / "masks")).with_suffix(".npz"))
+        assert not (one_scale["probabilities"] == probabilities_KHW).all(), "scales and flip are taken"
     assert not (single / "scores").exists()
 
 
