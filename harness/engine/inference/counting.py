@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from harness.engine.inference.passes import probabilities
 from harness.engine.inference.predictions import MAPS, batches, forward
 from harness.engine.inference.sources import Source
 from harness.engine.parallel import gather_objects
+from harness.engine.scorer import Scorer
 from harness.scoring.confusion import image_counts
 from harness.scoring.crf import NONE, OCCURS, PRESETS, CrfPool, Soft, crf_pool
 from harness.scoring.curves import ImageCurve, threshold_grid
@@ -109,24 +112,27 @@ def _score_chunk(
     weights = targets[0].weights
     names = list(dict.fromkeys(t.name for t in targets))
     asked: dict[int, tuple[Source, list[str]]] = {}
+    written: dict[Path, list[str]] = {}
     for name in names:
         source = sources[name]
         if source.files is not None and weights == "student":
-            for i, truth in zip(ids, truths, strict=True):
-                results[Target(name, weights)][i] = _of_file(source, i, name, truth)
+            written.setdefault(source.files, []).append(name)
         else:
             asked.setdefault(id(source.network), (source, []))[1].append(name)
+    for folder, some in written.items():
+        for i, truth in zip(ids, truths, strict=True):
+            found = read(folder, i)
+            for name in some:
+                results[Target(name, weights)][i] = _of_file(sources[name].scorer, found, name, truth)
     for source, some in asked.values():
         _of_network(source, some, ids, truths, targets, how, results, later)
 
 
-def _of_file(source: Source, image_id: str, name: str, truth: NDArray[np.uint8]) -> Scored:
+def _of_file(scorer: Scorer, found: Any, name: str, truth: NDArray[np.uint8]) -> Scored:
     """Counts of what a stage wrote of an image: score maps or a label map."""
-    assert source.files is not None
-    dataset, found = source.scorer.dataset, read(source.files, image_id)
     if isinstance(found, Maps):
-        return map_curve(dataset, found, name, truth, threshold_grid(source.scorer.cam_threshold))
-    return image_counts(found, truth, dataset.num_labels)
+        return map_curve(scorer.dataset, found, name, truth, threshold_grid(scorer.cam_threshold))
+    return image_counts(found, truth, scorer.dataset.num_labels)
 
 
 def _of_network(
