@@ -77,7 +77,8 @@ SWEEPS = {
         "methods=unia ablation=no_unc " + TAGS,
     ),
     "shapes_sparse": (
-        "methods=pce,full labels=points,scribbles data=shapes iterations=400 decoder=deeplabv3plus protocol=fixed",
+        "methods=pce,full labels=points,scribbles data=shapes iterations=400 crop=96 decoder=deeplabv3plus "
+        "protocol=fixed",
     ),
 }
 """By store, the words of `harness.sweep` that made it (docs/results.md)."""
