@@ -83,9 +83,10 @@ SWEEPS = {
 }
 """By store, the words of `harness.sweep` that made it (docs/results.md)."""
 ABLATIONS = {
-    "msrc21_fsr_table4": (("fsr", "4", "none,both", "seeds=3"), ("fsr", "4", "unc,cer_gap,cer_gmp,cer", "seeds=1"))
+    "msrc21_fsr_table4": (("fsr", "4", "none,both", "seeds=3"), ("fsr", "4", "unc,cer_gap,cer_gmp,cer", "seeds=1")),
+    "msrc21_sipe_table4": (("sipe", "4", "base,no_gsc,SIPE", "seeds=1 trials=1 until=masks"),),
 }
-"""By store, paper, table, rows and seeds of `reports.ablations execute=true`."""
+"""By store, paper, table, rows and further words of `reports.ablations execute=true`."""
 STORES = sorted([*SWEEPS, *ABLATIONS])
 
 
@@ -99,8 +100,10 @@ def plans_of(store: str, real: str | None) -> list[Plan]:
     papers = {paper.name: paper for paper in declared_papers()}
     words = AblationWords(store=str(RESULTS / store), tier="lab", protocol="fixed")
     return [
-        plan_of(papers[paper], papers[paper].table(table), rows.split(","), words, _argv(f"{MSRC} {CPU} {seeds}", real))
-        for paper, table, rows, seeds in ABLATIONS[store]
+        plan_of(
+            papers[paper], papers[paper].table(table), rows.split(","), words, _argv(f"{MSRC} {CPU} {further}", real)
+        )
+        for paper, table, rows, further in ABLATIONS[store]
     ]
 
 
