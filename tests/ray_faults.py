@@ -31,7 +31,7 @@ FILE = "RUN_FAULTS"
 """Environment variable: a JSON file of faults by key: `what`, at which `stage` and `step`, how often (`times`)."""
 TRACE = "RUN_TRACE"
 """Environment variable: a folder for what each run did; without it only what happened is left, in the store."""
-WAIT_S = 120.0
+WAIT_S = 600.0
 
 
 def execute(payload: Payload, session: Session) -> Outcome:
@@ -64,7 +64,10 @@ def execute(payload: Payload, session: Session) -> Outcome:
         assert folder is not None, f"a loader sleeps once {TRACE} says that it is time"
         _Steps.batches = partialmethod(_sleepily, batches, Path(folder), fault["seconds"])  # type: ignore[assignment]
     try:
-        return run.execute(payload, session)
+        outcome = run.execute(payload, session)
+        if folder is not None:
+            (Path(folder) / f"done-{payload.key}").write_text(socket.gethostname())
+        return outcome
     finally:
         Heartbeat.write, _Steps.batches = write, batches  # type: ignore[method-assign]
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from harness.clusters.token import TOKEN
 from harness.errors import BadInput, Problem
 from harness.tuning.head import RAY_WAITS_S, START, check_head, check_token, watched_head
 from harness.tuning.leaving import Leaving, leaving_by_sigterm
+from harness.tuning.local_ray import started
 from harness.tuning.nodes import Home, check_nodes, marked
 from harness.tuning.progress import ProgressDisplay
 from harness.tuning.scheduler import Job, Scheduler
@@ -146,12 +148,17 @@ def _runtime(address: str | None) -> Iterator[None]:
         try:
             if address is not None:
                 check_token(address)
-            ray.init(
+            start = partial(
+                ray.init,
                 address=address or "local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **(local if address is None else {"runtime_env": {"env_vars": ENVIRONMENT}}),
             )
+            if address is None:
+                started(start)
+            else:
+                start()
         except ConnectionError as error:
             if address is None:
                 raise

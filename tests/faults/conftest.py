@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from fault_table import seen
+from machines import Cluster, Hosts, missing, sh
 from sweeps import Bench, words
 
 
@@ -45,3 +46,20 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path):
     for sweep in made.sweeps:
         if sweep.process.poll() is None:
             sweep.process.kill()
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    if why := missing():
+        pytest.skip(f"hosts cannot be made here: {why}")
+    with Hosts(3) as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(hosts: Hosts, bench: Bench) -> Iterator[Cluster]:
+    made = Cluster(hosts, bench.folder)
+    yield made
+    for host in hosts.all:
+        host.kill()
+        sh("umount", "-l", host.root / str(bench.folder).removeprefix("/"), check=False)

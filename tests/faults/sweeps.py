@@ -36,7 +36,7 @@ WORDS = (
     f"trials=2 search=rules iterations={STEPS} checkpoint_every={EVERY} gpus=0"
 ).split()
 PLACE = f"training, step {AT} of {STEPS}"
-LIMIT_S = 240.0
+LIMIT_S = 1200.0
 AGAIN = r"trial 0: .*, the run starts again from its newest checkpoint"
 MACHINE = re.compile(
     r"Traceback|^\[20\d\d-|\(raylet\)|core_worker|\*\*\* |^ +@ +0x|Fatal Python error|Current thread 0x|StackTrace"
