@@ -43,7 +43,7 @@ def test_a_slow_start_is_tried_again_and_leaves_nothing_behind(fails: int, capsy
 
 def test_a_machine_that_stays_busy_is_said_in_one_line() -> None:
     machine = Machine(TRIES)
-    with pytest.raises(HarnessError, match=r"^Ray did not start within 30 s: .*; the same command goes on"):
+    with pytest.raises(HarnessError, match=r"^Ray did not start within 30 s: .*\. The same command goes on"):
         started(machine.init)
     assert (machine.tried, machine.running) == (TRIES, 0)
 
