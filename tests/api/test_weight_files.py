@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import shutil
+import subprocess
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -100,6 +107,104 @@ def test_prefixes_are_taken_off_whatever_they_are(prefix: str) -> None:
     assert prefix_of(state, NET.keys()) == prefix
     assert NET.keys() <= without_prefix(state, NET.keys()).keys()
     assert torch.equal(without_prefix(state, NET.keys())["cls_token"], NET["cls_token"])
+
+
+def packed(path: Path, kind: str) -> Path:
+    """A checkpoint as people send it."""
+    torch.save(NET, path / "w.pth")
+    data, out = (path / "w.pth").read_bytes(), path / f"w.{kind}"
+    if kind == "tar":
+        with tarfile.open(out, "w") as archive:
+            archive.add(path / "w.pth", "w.pth")
+    elif kind == "zip":
+        with zipfile.ZipFile(out, "w") as archive:
+            archive.writestr("run/w.pth", data)
+            archive.writestr("run/readme.txt", "x")
+    elif kind == "ts":
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(out))
+    else:
+        out.write_bytes({"gz": gzip, "xz": lzma, "bz2": bz2}[kind].compress(data))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "fix"),
+    [
+        ("gz", "is compressed (gzip)", "gzip -dc {path} > weights.pth and give weights.pth"),
+        ("xz", "is compressed (xz)", "xz -dc {path} > weights.pth and give weights.pth"),
+        ("bz2", "is compressed (bzip2)", "bzip2 -dc {path} > weights.pth and give weights.pth"),
+        ("tar", "is a tar archive", "tar -xf {path}, and give the file of weights in it"),
+        ("zip", "is a zip archive of run/w.pth, run/readme.txt", "unzip {path}, and give the file of weights in it"),
+        ("ts", "is a TorchScript program, which is not run", "torch.jit.load('w.ts').state_dict(), 'weights.pth')"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_packed_weights_are_told_with_the_command_that_unpacks_them(tmp_path, kind, found, fix) -> None:
+    path = packed(tmp_path, kind)
+    text = said(path)
+    assert found in text
+    assert fix.format(path=path) in text
+    program = fix.split(" ")[0]
+    if " -dc " in fix and shutil.which(program):
+        subprocess.run(
+            fix.format(path=path).removesuffix(" and give weights.pth"), shell=True, check=True, cwd=tmp_path
+        )
+        assert read_weights(tmp_path / "weights.pth").state.keys() == NET.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_nan_is_found_wherever_it_lies(tmp_path, dtype) -> None:
+    """One NaN of one tensor, also in half precision; infinity may be meant (masks of attention)."""
+    odd = NET["blocks.0.attn.qkv.weight"].to(dtype).clone()
+    odd[3, 2] = float("nan")
+    torch.save({"state_dict": {**NET, "blocks.0.attn.qkv.weight": odd}}, tmp_path / "nan.pth")
+    text = said(tmp_path / "nan.pth")
+    assert "nan.pth holds NaN in 1 of 3 tensors, first blocks.0.attn.qkv.weight" in text
+    torch.save({**NET, "attn_mask": torch.full((2,), -torch.inf)}, tmp_path / "inf.pth")
+    assert len(read_weights(tmp_path / "inf.pth").state) == 4
+    save_file({"x": torch.tensor([1.0, torch.nan])}, tmp_path / "nan.safetensors")
+    assert "holds NaN in 1 of 1 tensors, first x" in said(tmp_path / "nan.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({}, "holds no dict of tensors"),
+        ({"state_dict": {}}, "holds no tensors"),
+        ([1, 2], "holds no dict of tensors"),
+        (torch.zeros(3), "holds no dict of tensors"),
+        ({0: torch.zeros(3)}, "holds no dict of tensors"),
+        ({**NET, "epoch": 3}, "holds 3 tensors beside epoch"),
+        ({"a": {"b": NET, "c": NET}}, "holds a.b, a.c"),
+    ],
+)
+def test_what_holds_no_one_network_is_said(tmp_path, content, found) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    assert found in said(tmp_path / "x.pth")
+
+
+def test_the_fix_for_tensors_beside_others_works(tmp_path, monkeypatch) -> None:
+    torch.save({**NET, "epoch": 3}, tmp_path / "x.pth")
+    monkeypatch.chdir(tmp_path)
+    fix = said(tmp_path / "x.pth").split("save the tensors alone: ")[1]
+    exec(fix, {"torch": torch})
+    assert read_weights(tmp_path / "weights.pth").state.keys() == NET.keys()
+
+
+def test_networks_in_dicts_of_dicts_are_found(tmp_path) -> None:
+    other = {k: v + 5 for k, v in NET.items()}
+    torch.save(
+        {"model": {"state_dict": NET}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}, tmp_path / "x.pth"
+    )
+    assert read_weights(tmp_path / "x.pth").inside == "model.state_dict"
+    torch.save({"model": {"teacher": NET, "student": other}}, tmp_path / "x.pth")
+    found = read_weights(tmp_path / "x.pth")
+    assert found.inside == "model.teacher"
+    assert torch.equal(found.state["cls_token"], NET["cls_token"])
+    loop: dict = {}
+    loop["model"] = loop
+    torch.save(loop, tmp_path / "x.pth")
+    assert "holds no tensors" in said(tmp_path / "x.pth")
 
 
 def test_a_foreign_state_keeps_its_names() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +20,8 @@ from harness.api.encoders import given_encoder
 from harness.api.weight_files import read_weights, without_prefix
 from harness.errors import BadInput, Problem, nearest
 from methods.parts.nets.encoders import EXAMPLE, Encoder, ShapesEncoder, TimmViT, resize_position
-from methods.parts.nets.shapes_nets import ShapesViT, load_shapes_backbone
+from methods.parts.nets.foreign import check_patches, check_state, first_line, foreign, of_positions
+from methods.parts.nets.shapes_nets import NETWORKS, ShapesCNN, ShapesViT, load_shapes_backbone
 
 __all__ = ["Encoded", "Encoder", "build_encoder", "encode", "resize_position", "whole_patches"]
 VERSION = 1
@@ -148,13 +148,25 @@ def _shapes_encoder(name: str, weights: str | None, crop: int, drop: float, clas
     if name == "shapes_cnn":
         found, fix = f"{name} is a CNN, and this method works on tokens", "backbone=shapes_vit, or a timm ViT"
         raise BadInput(Problem("backbone.name", found, fix))
-    try:
-        net = ShapesViT() if weights == RANDOM_WEIGHTS else load_shapes_backbone(name, weights)
-    except (RuntimeError, KeyError, SafetensorError) as e:
-        raise foreign(name, str(weights), e) from e
+    net = shapes_net(name, weights)
     assert isinstance(net, ShapesViT)
     _check_crop(crop, net.stride, name)
     return ShapesEncoder(net, crop, drop, class_token)
+
+
+def shapes_net(name: str, weights: str | None) -> ShapesCNN | ShapesViT:
+    """`shapes_vit` or `shapes_cnn`, packaged (None), at random, or of a file. Raises BadInput for one of another
+    network."""
+    if weights is None:
+        return load_shapes_backbone(name)
+    net = NETWORKS[name]()
+    if weights == RANDOM_WEIGHTS:
+        return net
+    expected = net.state_dict()
+    state = whole_state(weights, expected)
+    check_state(state, expected, name, weights)
+    net.load_state_dict({key: state[key] for key in expected})
+    return net.eval()
 
 
 def _timm_vit(name: str, weights: str | None, drop: float) -> VisionTransformer:
@@ -184,13 +196,18 @@ def _timm_vit(name: str, weights: str | None, drop: float) -> VisionTransformer:
 def _load_file(model: VisionTransformer, name: str, path: str) -> None:
     """Load a local file. timm's own loading only warns of missing keys, so a foreign file would start at random."""
     try:
-        state = whole_state(path, model.state_dict())
-        state = checkpoint_filter_fn(without_distillation(state, model), model)
-        missing, _ = model.load_state_dict(state, strict=False)
+        expected = model.state_dict()
+        state = without_distillation(whole_state(path, expected), model)
+        check_patches(state, expected, name, path)
+        try:
+            state = checkpoint_filter_fn(state, model)
+        except RuntimeError as e:
+            prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+            raise of_positions(state, expected, prefix, e, name, path) from e
+        check_state(state, expected, name, path)
+        model.load_state_dict(state, strict=False)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as e:
         raise foreign(name, path, e) from e
-    if missing:
-        raise foreign(name, path, KeyError(f"{len(missing)} keys are missing, first {missing[0]}"))
 
 
 def whole_state(path: str, expected: Collection[str]) -> dict[str, Tensor]:
@@ -208,18 +225,6 @@ def without_distillation(state: dict[str, Tensor], model: VisionTransformer) -> 
     table_1ND = state["pos_embed"]
     kept = {name: t for name, t in state.items() if name != DISTILLATION and not name.startswith("head_dist.")}
     return kept | {"pos_embed": torch.cat([table_1ND[:, :1], table_1ND[:, 2:]], dim=1)}
-
-
-def foreign(name: str, path: str, error: Exception) -> BadInput:
-    """The answer to a file of weights of another network."""
-    found = f"{path} does not fit {name}: {first_line(error)}"
-    return BadInput(Problem("backbone.weights", found, "give the state dict of this very network"))
-
-
-def first_line(error: Exception) -> str:
-    """An error in one line."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else ''}"
 
 
 def _no_vit(name: str) -> BadInput:

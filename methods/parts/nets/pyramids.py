@@ -9,24 +9,22 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from safetensors import SafetensorError
 from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from harness.api.encoders import given_encoder
 from harness.errors import BadInput, Problem
 from methods.parts.nets.backbones import (
-    RANDOM_WEIGHTS,
     SHAPES_NAMES,
     Encoder,
     build_encoder,
     encode,
-    first_line,
-    foreign,
+    shapes_net,
 )
 from methods.parts.nets.deeplab import SKIP_STRIDE, doublings
 from methods.parts.nets.encoders import Floats3
-from methods.parts.nets.shapes_nets import ShapesCNN, load_shapes_backbone
+from methods.parts.nets.foreign import first_line
+from methods.parts.nets.shapes_nets import ShapesCNN
 from methods.parts.nets.timm_nets import REFUSED, Sizes, check_name, create, sizes_taken
 
 VERSION = 1
@@ -228,10 +226,7 @@ def _of_module(net: nn.Module, crop: int, drop: float) -> Pyramid:
 
 
 def _shapes_cnn(weights: str | None) -> Pyramid:
-    try:
-        net = ShapesCNN() if weights == RANDOM_WEIGHTS else load_shapes_backbone("shapes_cnn", weights)
-    except (RuntimeError, KeyError, SafetensorError) as e:
-        raise foreign("shapes_cnn", str(weights), e) from e
+    net = shapes_net("shapes_cnn", weights)
     assert isinstance(net, ShapesCNN)
     return ShapesPyramid(net)
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from harness.api.encoders import given_encoder
 from harness.errors import BadInput, Problem
-from methods.parts.nets.backbones import SHAPES_NAMES, Encoder, build_encoder, first_line, whole_patches
+from methods.parts.nets.backbones import SHAPES_NAMES, Encoder, build_encoder, whole_patches
 from methods.parts.nets.encoders import Floats3, ShapesEncoder
+from methods.parts.nets.foreign import first_line
 from methods.parts.nets.pyramids import VIT_MODULES, ShapesPyramid, build_pyramid
 from methods.parts.nets.shapes_nets import ShapesCNN, ShapesViT
 from methods.parts.nets.timm_nets import REFUSED, check_name, create

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import BadInput, Problem, nearest
-from methods.parts.nets.backbones import RANDOM_WEIGHTS, first_line, foreign, whole_patches, whole_state
+from methods.parts.nets.backbones import RANDOM_WEIGHTS, whole_patches, whole_state
+from methods.parts.nets.foreign import check_state, first_line, foreign
 
 T = TypeVar("T")
 REFUSED = (TypeError, NotImplementedError, RuntimeError, AssertionError, AttributeError, ValueError, LookupError)
@@ -107,6 +108,9 @@ def _load(net: nn.Module, name: str, path: str, *, flat: bool) -> None:
             with torch.device("meta"):
                 names = timm.create_model(name, pretrained=False).state_dict()
             state = whole_state(path, names)
+            built = {key.replace(".", "_") for key in net.state_dict()}
+            parts = {key: value for key, value in names.items() if key.replace(".", "_") in built}
+            check_state(state, parts, name, path, names)
             # Networks that give maps write dots of module names as underscores where they flatten them.
             state = {key.replace(".", "_"): value for key, value in state.items()}
             net.load_state_dict({key: state[key.replace(".", "_")] for key in net.state_dict()})
@@ -115,8 +119,8 @@ def _load(net: nn.Module, name: str, path: str, *, flat: bool) -> None:
         state = whole_state(path, whole.state_dict())
         # timm's own filter fits position tables to another size; its own loading only warns of missing keys.
         fit = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
-        missing, _ = whole.load_state_dict(fit(state, whole) if fit else state, strict=False)
-        if missing:
-            raise KeyError(f"{len(missing)} keys are missing, first {missing[0]}")
+        state = fit(state, whole) if fit else state
+        check_state(state, whole.state_dict(), name, path)
+        whole.load_state_dict(state, strict=False)
     except REFUSED as error:
         raise foreign(name, path, error) from error

@@ -200,17 +200,96 @@ def test_refusals_name_word_and_fix(words, says):
 def test_foreign_weights_are_refused_with_the_file(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(BadInput, match=rf"{path} does not fit {TINY}: KeyError.*keys are missing"):
+    with pytest.raises(BadInput, match=rf"{path} does not fit {TINY}: 150 of 150 tensors are missing, first cls_token"):
         build_encoder(TINY, str(path), crop=64, drop=0.0)
     wide = tmp_path / "wide.pth"
     torch.save({"state_dict": {"cls_token": torch.zeros(1, 1, 384)}}, wide)
-    with pytest.raises(BadInput, match=rf"{wide} does not fit {TINY}: RuntimeError"):
+    with pytest.raises(BadInput, match=rf"{wide} does not fit {TINY}: 149 of 150 tensors are missing, first pos_embed"):
         build_encoder(TINY, str(wide), crop=64, drop=0.0)
     wide.write_bytes(b"no weights at all")
     with pytest.raises(BadInput, match=f"{wide} is no weights file: it starts with 'no weights at all'"):
         build_encoder(TINY, str(wide), crop=64, drop=0.0)
-    with pytest.raises(BadInput, match="backbone"):
+    with pytest.raises(BadInput, match=r"does not fit shapes_vit: \d+ of \d+ tensors are missing"):
         build_encoder("shapes_vit", str(path), crop=64, drop=0.0)
+
+
+def small_vit(**words):
+    """The first two blocks of a ViT-Tiny, with words of timm's."""
+    torch.manual_seed(2)
+    return timm.create_model(TINY, num_classes=0, **{"depth": 2, **words})
+
+
+@pytest.fixture
+def two_blocks(monkeypatch):
+    """timm makes TINY with two blocks."""
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **words: make(name, **{"depth": 2, **words}))
+
+
+@pytest.mark.usefixtures("two_blocks")
+@pytest.mark.parametrize(
+    ("words", "found", "fix"),
+    [
+        ({"patch_size": 8}, "its patches are 8x8 pixels and those of the network 16x16", "give the state dict of this"),
+        ({"embed_dim": 384, "num_heads": 6}, "cls_token is 1x1x384 in the file and 1x1x192 in the network",
+         "its width is 384 and its patches 16x16: for instance backbone=vit_small_patch16_224"),
+        ({"depth": 3}, "the file has 12 tensors of a larger network, first blocks.2.", "give the state dict of this"),
+        ({"reg_tokens": 4}, "reg_token is in the file alone", "give the state dict of this very network"),
+        ({"init_values": 1e-5}, "the file has 4 tensors of a larger network, first blocks.0.ls1.gamma", "give the"),
+        ({"depth": 1}, "12 of 30 tensors are missing, first blocks.1.norm1.weight", "give the state dict of"),
+        ({"in_chans": 4}, "patch_embed.proj.weight is 192x4x16x16 in the file and 192x3x16x16", "give the"),
+        ({"class_token": False, "global_pool": "avg"}, "cls_token is in the network alone", "give the state dict of"),
+    ],
+)  # fmt: skip
+def test_weights_of_a_sister_network_are_told_from_those_asked_for(tmp_path, words, found, fix):
+    torch.save(small_vit(**words).state_dict(), tmp_path / "sister.pth")
+    with pytest.raises(BadInput) as caught:
+        build_encoder(TINY, str(tmp_path / "sister.pth"), crop=32, drop=0.0)
+    (problem,) = caught.value.problems
+    assert found in problem.found
+    assert fix in problem.fix
+
+
+@pytest.mark.usefixtures("two_blocks")
+def test_right_weights_load_whatever_their_type_size_and_heads(tmp_path):
+    """Half precision, a head, positions of another grid, an averaged network two dicts down."""
+    state = small_vit().state_dict()
+    loaded = {}
+    for name, content in {
+        "plain": state,
+        "half": {k: v.half() for k, v in state.items()},
+        "heads": state | {"head.weight": torch.zeros(3, 192), "decoder_blocks.0.weight": torch.zeros(1)},
+        "nested": {"state": {"ema": {"model_ema": {f"module.{k}": v for k, v in state.items()}}}, "epoch": 3},
+        "large": small_vit(img_size=64).state_dict(),
+    }.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        loaded[name] = build_encoder(TINY, str(tmp_path / f"{name}.pth"), crop=32, drop=0.0).state_dict()
+    assert loaded["plain"].keys() == loaded["large"].keys()
+    for key, tensor in loaded["plain"].items():
+        assert torch.equal(loaded["heads"][key], tensor)
+        assert torch.equal(loaded["nested"][key], tensor)
+        assert torch.equal(loaded["half"][key], tensor.half().float()) or key == "pos_embed"
+        assert loaded["half"][key].dtype == torch.float32
+    torch.testing.assert_close(loaded["half"]["pos_embed"], loaded["plain"]["pos_embed"], atol=2e-3, rtol=0)
+
+
+@pytest.mark.usefixtures("two_blocks")
+def test_positions_that_are_no_square_are_said(tmp_path):
+    odd = {**small_vit().state_dict(), "pos_embed": torch.zeros(1, 198, 192)}
+    torch.save(odd, tmp_path / "odd.pth")
+    with pytest.raises(BadInput, match="its pos_embed is 1x198x192: behind 1 token there is no square grid"):
+        build_encoder(TINY, str(tmp_path / "odd.pth"), crop=32, drop=0.0)
+
+
+def test_a_state_dict_of_shapes_vit_is_read_however_it_was_saved(tmp_path):
+    torch.manual_seed(4)
+    net = ShapesViT()
+    torch.save({"state_dict": {f"backbone.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "own.pth")
+    encoder = build_encoder("shapes_vit", str(tmp_path / "own.pth"), crop=96, drop=0.0)
+    assert torch.equal(encoder.net.norm.weight, net.norm.weight)
+    images = torch.randn(1, 3, 96, 96)
+    expected = type(encoder)(net.eval(), 96, 0.0).eval()
+    assert torch.equal(encode(encoder.eval(), images).last_BND, encode(expected, images).last_BND)
 
 
 def test_an_unreachable_hub_is_bad_input(monkeypatch):
