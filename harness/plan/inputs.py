@@ -15,6 +15,7 @@ from harness.cli.parsing import Parsed, split_list
 from harness.cli.run_words import Words
 from harness.datasets import DATASETS, open_dataset
 from harness.datasets.disk.files import FileDataset
+from harness.datasets.same_photos import same_photos
 from harness.datasets.splits import SplitPlan, plan_splits
 from harness.datasets.tag_questions import tag_warnings
 from harness.errors import BadInput, Problem, nearest
@@ -106,13 +107,17 @@ def open_data(words: Words, options: Mapping[str, str], problems: list[Problem])
 
 
 def data_warnings(dataset: Dataset, splits: SplitPlan, labels: Collection[str]) -> list[Problem]:
-    """What the plan says of data that can be trained on: odd masks, classes that tuning or tags cannot see.
+    """What the plan says of data that can be trained on: odd masks, classes that tuning or tags cannot see, photos in
+    two splits.
 
     Tags of generated pictures are not asked for: each would have to be drawn.
     """
     found = [*dataset.warnings(_used(dataset)), *splits.warnings]
-    if "tags" in labels and isinstance(dataset, FileDataset):
-        found += tag_warnings(dataset, splits.train)
+    if isinstance(dataset, FileDataset):
+        parts = {"train": splits.train, splits.tune_name: splits.tune, splits.report_name: splits.report}
+        found += same_photos({name: {i: dataset.image_facts(i).digest for i in ids} for name, ids in parts.items()})
+        if "tags" in labels:
+            found += tag_warnings(dataset, splits.train)
     return found
 
 

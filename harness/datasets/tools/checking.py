@@ -18,6 +18,7 @@ from harness.datasets.disk.looking import Seen, look
 from harness.datasets.disk.together import judge_together
 from harness.datasets.io.images import merged
 from harness.datasets.io.listing import given_path
+from harness.datasets.same_photos import same_photos
 from harness.datasets.splits import plan_splits
 from harness.datasets.tag_questions import tag_warnings
 from harness.datasets.tools.judging import judge_sparse, judge_tags, told_sources
@@ -162,6 +163,12 @@ def check(found: Survey) -> Report:
         layout = dataset.layout
         files = sum((i in layout.images) + (i in layout.masks) for i in looked.seen)
         splits = [_split_of(dataset, split, looked.seen) for split in dataset.splits()]
+        warnings += same_photos(
+            {
+                split: {i: image.digest for i in dataset.ids(split) if (image := looked.seen[i].image) is not None}
+                for split in dataset.splits()
+            }
+        )
         judged = judge_sparse(dataset)
         errors += judged.errors
         warnings += [*judged.warnings, *judge_tags(dataset, looked.seen)]
