@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from harness.datasets.io.opening import plain_bytes
 from harness.errors import BadInput, Problem
 
 ON_THE_HEAD = Path("~/ray_bootstrap_config.yaml")
@@ -66,18 +67,22 @@ def read_cluster_file(path: Path) -> ClusterFile:
     """The file at `path`. Raises BadInput where it is not there, is not YAML, or has no node types of a cluster."""
     where = str(path)
     try:
-        config = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        config = yaml.safe_load(plain_bytes(path.expanduser()).decode("utf-8-sig"))
     except OSError as error:
         found = f"{where} cannot be read ({(error.strerror or str(error)).lower()})"
         raise BadInput(Problem("cluster", found, "cluster=<file that `ray up` was given>")) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         found = f"{where} is no YAML" + (f" (line {line + 1})" if line is not None else "")
         raise BadInput(Problem("cluster", found, "cluster=<file that `ray up` was given>")) from error
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         fix = "name the file that `ray up` was given; `wsss files` prints an example"
         raise BadInput(Problem("cluster", f"{where} has no provider: it is no cluster's file", fix))
-    return ClusterFile(path, config, _types(config))
+    try:
+        return ClusterFile(path, config, _types(config))
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        fix = "write them as `ray up` takes them: CPU, GPU and max_workers are numbers; `wsss files` prints an example"
+        raise BadInput(Problem("cluster", f"{where}: its node types cannot be read ({error})", fix)) from error
 
 
 def _types(config: Mapped) -> tuple[NodeType, ...]:

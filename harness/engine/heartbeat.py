@@ -6,12 +6,15 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.datasets.io.opening import plain_bytes
 from harness.files import write_json
+from harness.store.outlines import LARGEST_PID
 
 FILE = "progress.json"
 
@@ -74,12 +77,19 @@ class Heartbeat:
         self.path.unlink(missing_ok=True)
 
 
+NUMBERS = ("updated", "started", "stage_started", "pace", "every", "step", "total")
+
+
 def _read(path: Path) -> dict[str, Any]:
-    """What the file says; nothing where it is not there or half gone."""
+    """What the file says; nothing where it is not there, half gone, or no heartbeat's."""
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        found = dict(json.loads(plain_bytes(path)))
+        numbers = [found.get(name, 0) for name in NUMBERS] + list(found.get("losses", {}).values())
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
+    whole = all(isinstance(value, int | float) and abs(value) < sys.float_info.max for value in numbers)
+    pid = found.get("pid", 1)
+    return found if whole and isinstance(pid, int) and 0 < pid <= LARGEST_PID else {}
 
 
 def read_heartbeat(store_root: str | Path, key: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import polars as pl
 from harness.api.registry import registry
 from harness.api.space import Space
 from harness.api.spec import resolve
+from harness.errors import StoreError
 from harness.plan.config import migrated
 from harness.store import Results, latest_runs
 from harness.store.rows import json_of, phase_seconds
@@ -98,7 +99,10 @@ def _started(runs: Mapping[str, Mapping[str, Any]], trial: Mapping[str, Any]) ->
 
 
 def _knobs(run: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(migrated(json_of(run, "config")).get("knobs") or {})
+    knobs = migrated(json_of(run, "config")).get("knobs") or {}
+    if not isinstance(knobs, dict):
+        raise StoreError(f"run {run['key']}: its config has knobs {knobs!r:.80}, no values by name")
+    return knobs
 
 
 def _parameters(

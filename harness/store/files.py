@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from harness.datasets.io.opening import NotPlain, opened_plain
 from harness.errors import StoreError
 from harness.files import plain_words, write_bytes
 from harness.store.schema import SCHEMA_VERSION
@@ -75,7 +76,7 @@ _TODAY = b"\x18\x0e" + VERSION_FIELD.encode() + b"\x18\x01" + str(SCHEMA_VERSION
 def _says_today(file: Path) -> bool:
     """Whether the end of `file` is a whole footer that names today's version: a small part of what parsing all of its
     metadata costs, in stores of thousands of files. False says nothing."""
-    with file.open("rb") as content:
+    with opened_plain(file) as content:
         size = content.seek(0, os.SEEK_END)
         content.seek(max(0, size - _TAIL))
         tail = content.read()
@@ -84,7 +85,8 @@ def _says_today(file: Path) -> bool:
 
 
 def why_left_out(file: Path) -> str:
-    """Why a file is left alone, which blocks no other: a link to nothing, or a newer version; else empty.
+    """Why a file is left alone, which blocks no other: a link to nothing, a folder or pipe, a newer version; else
+    empty.
 
     Polars errors when it is damaged.
     """
@@ -94,6 +96,8 @@ def why_left_out(file: Path) -> str:
         check_version(file)
     except NewerFile as error:
         return str(error)
+    except NotPlain as error:
+        return f"{file} is {error.strerror}"
     return ""
 
 

@@ -85,18 +85,23 @@ def git_commit() -> str:
 def phase_seconds(row: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of a run by phase, from its column `seconds`; what stands there beside phases is left out.
 
-    Raises StoreError where the column is no JSON.
+    Raises StoreError where the column is no JSON of numbers.
     """
-    return {k: float(v) for k, v in json_of(row, "seconds").items() if k not in NO_PHASES}
+    return _numbers(row, {k: v for k, v in json_of(row, "seconds").items() if k not in NO_PHASES})
 
 
 def stage_seconds(row: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of a run by stage, where its recipe has several and it was run since these are recorded.
 
-    Raises StoreError where the column is no JSON.
+    Raises StoreError where the column is no JSON of numbers.
     """
-    found = json_of(row, "seconds").get(BY_STAGE, {})
-    return {str(name): float(value) for name, value in dict(found).items()}
+    return _numbers(row, json_of(row, "seconds").get(BY_STAGE, {}))
+
+
+def _numbers(row: Mapping[str, Any], found: Any) -> dict[str, float]:
+    if not isinstance(found, dict) or not all(isinstance(value, int | float) for value in found.values()):
+        raise StoreError(f"run {row['key']}: its seconds hold {found!r:.80}, no numbers by name")
+    return {name: float(value) for name, value in found.items()}
 
 
 def json_of(row: Mapping[str, Any], column: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from harness.engine.heartbeat import FILE as HEARTBEAT_FILE
+from harness.engine.heartbeat import read_heartbeat
 from harness.engine.inference.score import stored_objective
 from harness.errors import StoreError, first_line, without_secrets
 from harness.files import write_json
@@ -192,10 +193,7 @@ class Ledger:
 
     def _seconds_spent(self, key: str) -> float:
         """Wall seconds between the first and the last heartbeat of a run that left no phases."""
-        try:
-            heartbeat = json.loads((self.store.work(key) / HEARTBEAT_FILE).read_text())
-        except (OSError, ValueError):
-            return 0.0
+        heartbeat = read_heartbeat(self.store.root, key)
         return max(0.0, float(heartbeat.get("updated", 0.0)) - float(heartbeat.get("started", 0.0)))
 
     def _forget_heartbeat(self, key: str) -> None:

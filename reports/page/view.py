@@ -70,7 +70,7 @@ def board_name(board: Board) -> str:
     parts += [f"{head.trials} trials"] * (head.trials > 1) + [f"CRF {head.inference.crf}"] * (
         head.inference.crf != "none"
     )
-    return " · ".join([*parts, *([board.group.apart] if board.group.apart else [])])
+    return " · ".join([*map(str, parts), *([board.group.apart] if board.group.apart else [])])
 
 
 def quantity_name(quantity: Quantity) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import polars as pl
 from harness.api.vocabulary import TARGETS
 from harness.store import Results, load
 from harness.store.pretraining import pretraining_of
-from harness.store.reading import load_of
+from harness.store.reading import StoreWarning, load_of
 from reports.rows.data import Data, data_of, from_json, pixels_unknown
 from reports.rows.row import Filters, Row, Scored, ScoringOptions, Setting
 from reports.rows.studies import Runs, StoredStudy, by_key, chosen_runs, hours, studies_of, untimed, widest
@@ -63,7 +64,7 @@ def _rows(study: StoredStudy, runs: Runs, evals: Mapping[str, pl.DataFrame], fil
     mine = [evals[k] for k in study.finals if k in evals]
     if not mine:
         return []
-    table = pl.concat(mine)
+    table = _of_known_targets(pl.concat(mine))
     splits = set(table["split"])
     reported = from_json(runs[study.finals[0]]["config"]).get("split") or ("test" if "test" in splits else "val")
     split = filters.split or ("test" if "test" in splits else "val")
@@ -73,6 +74,15 @@ def _rows(study: StoredStudy, runs: Runs, evals: Mapping[str, pl.DataFrame], fil
     data = data_of(runs[study.finals[0]], reported=split == reported)
     found = (_row(study, runs, scoring, part, split, data, filters) for scoring, part in _scorings(table))
     return [row for row in found if row is not None]
+
+
+def _of_known_targets(table: pl.DataFrame) -> pl.DataFrame:
+    """The evals without those of targets that this version does not know, of which a warning is given."""
+    known = pl.col("target").is_in(TARGETS).fill_null(False)
+    for row in table.filter(~known).iter_rows(named=True):
+        warnings.warn(f"eval {row['eval']} scores {row['target']!r}, no target of ours; left out", StoreWarning,
+                      stacklevel=2)  # fmt: skip
+    return table.filter(known)
 
 
 def _scorings(table: pl.DataFrame) -> list[tuple[ScoringOptions, pl.DataFrame]]:

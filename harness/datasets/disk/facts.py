@@ -161,7 +161,7 @@ def load(root: Path) -> int:
         for kind, make in (("images", _image_of), ("masks", _mask_of)):
             for name, part, content, inode, size, *values in rows[kind]:
                 facts[str(root / name), str(part)] = ((int(content), int(inode), int(size)), make(values))
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
         return 0
     for key, value in facts.items():
         _known.setdefault(key, value)

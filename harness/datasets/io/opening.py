@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 
 from harness.errors import BadInput, Problem
@@ -30,6 +31,12 @@ def checked_plain(path: str | Path) -> Path:
 
 def plain_bytes(path: str | Path, limit: int | None = None) -> bytes:
     """The content of a plain file, `limit` bytes of it at most. Raises OSError, `NotPlain` for what is none."""
+    with opened_plain(path) as file:
+        return file.read() if limit is None else file.read(limit)
+
+
+def opened_plain(path: str | Path) -> BufferedReader:
+    """A plain file, opened for reading. Raises OSError, `NotPlain` for what is none."""
     # A pipe is opened at once with O_NONBLOCK, and left before anything is read.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -37,8 +44,7 @@ def plain_bytes(path: str | Path, limit: int | None = None) -> bytes:
     except NotPlain:
         os.close(descriptor)
         raise
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read() if limit is None else file.read(limit)
+    return os.fdopen(descriptor, "rb")
 
 
 def _refuse_others(mode: int, path: str | Path) -> None:
