@@ -39,6 +39,8 @@ class Chart:
     height: int = 380
     wide: bool = True
     """Takes the whole width; two that do not stand side by side."""
+    least: int = 0
+    """Pixels below which it is not squeezed but moved sideways; 0: it fits every width."""
 
 
 @dataclass(frozen=True)

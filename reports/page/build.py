@@ -91,7 +91,7 @@ def build(view: View, problems: Sequence[Problem] = ()) -> Page:
     chapters = [_leaderboard(board)]
     if view.boards:
         made = [Chapter(id, title, tuple(make(view)), lead) for id, title, lead, make in CHAPTERS]
-        told = Words(tuple(f"not predicted: {problem}" for problem in problems))
+        told = Words(tuple(f"not predicted: {p.where}: {p.found}; {p.fix}" for p in problems))
         chapters += [replace(c, blocks=(*c.blocks, told)) if problems and c.id == EXAMPLES else c for c in made]
     return Page(
         TITLE,

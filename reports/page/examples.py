@@ -94,7 +94,7 @@ def add_missing(view: View, store: Store) -> list[Problem]:
 
 def _galleries(view: View, some: Shown, have: Paths) -> list[Block]:
     """What was chosen and is lacking in words, then a gallery for each image; none where there is no picture at all."""
-    made = [_gallery(some, example, have) for example in some.examples]
+    made = [_gallery(view, some, example, have) for example in some.examples]
     chosen = ", ".join(f"{e.why} {e.image} ({100 * e.mean:.1f} %)" for e in some.examples)
     told = [f"{some.title}: {chosen}; chosen by the mean IoU of an image's classes at the last target over all rows, "
             "which stands below each picture in %"]  # fmt: skip
@@ -109,26 +109,26 @@ def _galleries(view: View, some: Shown, have: Paths) -> list[Block]:
     return [Words(tuple(told)), *(made if lost < len(pictures) else [])]
 
 
-def _gallery(some: Shown, example: Example, have: Paths) -> Gallery:
+def _gallery(view: View, some: Shown, example: Example, have: Paths) -> Gallery:
     """What every row makes of an image: photo, each target that the row has with its IoU, truth."""
     image = example.image
     photo, truth = (_picture(_found(have, some, what, image), f"{what} of {image}") for what in (IMAGE, TRUTH))
     kinds = {row.supervision for row in some.rows}
-    names = [f"{row.title} · {row.supervision}" if len(kinds) > 1 else row.title for row in some.rows]
-    made = [tuple(_of_row(some, example, row, q, have) for q in some.quantities) for row in some.rows]
+    names = [f"{view.name(row)} · {row.supervision}" if len(kinds) > 1 else view.name(row) for row in some.rows]
+    made = [tuple(_of_row(view, some, example, row, q, have) for q in some.quantities) for row in some.rows]
     columns = (IMAGE, *(quantity_name(q) for q in some.quantities), TRUTH)
     lines = tuple((name, (photo, *line, truth)) for name, line in zip(names, made, strict=True))
     return Gallery(f"{example.why}: {image}", columns, lines)
 
 
-def _of_row(some: Shown, example: Example, row: Row, quantity: Quantity, have: Paths) -> Picture:
+def _of_row(view: View, some: Shown, example: Example, row: Row, quantity: Quantity, have: Paths) -> Picture:
     """A row's picture of a target; one without a title where it makes no such thing."""
     evals = some.evals(row, quantity)
     if not evals:
         return Picture("", "")
     key, value = row.keys[0], example.by_eval.get(evals[0])
     path = have.get((key, picture_path(key, quantity.target, example.image)))
-    shown = _picture(path, f"{quantity_name(quantity)} of {example.image} by {row.title}")
+    shown = _picture(path, f"{quantity_name(quantity)} of {example.image} by {view.name(row)}")
     return replace(shown, sub="" if value is None else f"{100 * value:.1f}")
 
 

@@ -73,7 +73,7 @@ def _line(view: View, row: Row) -> dict[str, Cell]:
     prints = from_json(runs[0]["split_fingerprints"]) if runs else {}
     machines = (f"{r['device']}, {r['precision']}, {r['world_size'] or 1} x {r['threads'] or 1}" for r in runs)
     return {
-        "method": row.title, "seeds": _all(row.seeds), "commit": _all(r["git_commit"] for r in runs) or "unknown",
+        "method": view.name(row), "seeds": _all(row.seeds), "commit": _all(r["git_commit"] for r in runs) or "unknown",
         "runs": _all(key[:DIGITS] for key in row.keys), "machine": _all(machines),
         "data": ", ".join(f"{n} {str(prints[n])[:DIGITS]}" for n in SPLITS if prints.get(n)) or None,
         "command": command_of(view, row),

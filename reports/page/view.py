@@ -20,6 +20,9 @@ from reports.rows.studies import Runs
 from reports.sections.board import NAMES
 from reports.sections.leaderboard import Leaderboard
 
+_TELL_APART = ("backbone", "decoder")
+"""Fields of a row that tables show beside its title, and charts do not."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -45,9 +48,23 @@ class View:
         return [row for board in self.boards for row in board.group.rows]
 
     @cached_property
+    def _names(self) -> dict[tuple[str, ...], str]:
+        found: dict[tuple[str, ...], str] = {}
+        for board in self.boards:
+            for row in board.group.rows:
+                alike = [other for other in board.group.rows if other.title == row.title]
+                more = [str(getattr(row, part)) for part in _TELL_APART if len({getattr(r, part) for r in alike}) > 1]
+                found[row.keys] = max(found.get(row.keys, ""), " · ".join([row.title, *more]), key=len)
+        return found
+
+    def name(self, row: Row) -> str:
+        """A row's title, with its backbone or decoder where its board has several of that title on others."""
+        return self._names[row.keys]
+
+    @cached_property
     def lines(self) -> dict[str, dict[str, Any]]:
-        """Colour and dash by a row's title: the same on the whole page."""
-        return styles(row.title for row in self.rows)
+        """Colour and dash by a row's name: the same on the whole page."""
+        return styles(self.name(row) for row in self.rows)
 
     @cached_property
     def classes(self) -> pl.DataFrame:

@@ -101,12 +101,12 @@ def objectives(study: Rebuilt) -> list[float]:
 
 
 def sensitivity_of(row: Row, study: Rebuilt, results: Results, runs: Runs) -> Sensitivity | str:
-    """The knobs of a study; in words what is lacking where trials or seeds are too few to tell."""
+    """The knobs of a study; in words, without its name, what is lacking where trials or seeds are too few to tell."""
     done = [t for t in study.trials if t.value is not None]
     finals = _finals(row, results, runs)
     if len(done) < ENOUGH_TRIALS or len(finals) < ENOUGH_SEEDS:
         return (
-            f"{row.title}: {len(done)} finished trial{'s' * (len(done) != 1)} and {len(finals)} "
+            f"{len(done)} finished trial{'s' * (len(done) != 1)} and {len(finals)} "
             f"seed{'s' * (len(finals) != 1)} of the chosen setting; what moves the score more than seeds do needs "
             f"{ENOUGH_TRIALS} trials and {ENOUGH_SEEDS} seeds or more"
         )

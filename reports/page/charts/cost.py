@@ -64,20 +64,20 @@ def stages(view: View) -> list[Block]:
         names += sorted({n for s in phases for n in s} - set(STAGES))
         looks = {name: STAGES.get(name, (name, GREY)) for name in names}
         if names:
-            blocks.append(_bars(title, rows, phases, looks))
+            blocks.append(_bars(view, title, rows, phases, looks))
         named = list(dict.fromkeys(n for s in by_stage for n in s if n not in AROUND))
         if len(named) > 1:
             looks = {name: (name, PALETTE[n % len(PALETTE)]) for n, name in enumerate(named)}
             looks |= {name: colour for name, colour in AROUND.items() if any(name in s for s in by_stage)}
-            blocks.append(_bars(f"By stage · {title}", rows, by_stage, looks))
+            blocks.append(_bars(view, f"By stage · {title}", rows, by_stage, looks))
     return blocks
 
 
-def _bars(title: str, rows: Sequence[Row], spent: Sequence[Mapping[str, float]],
+def _bars(view: View, title: str, rows: Sequence[Row], spent: Sequence[Mapping[str, float]],
           looks: Mapping[str, tuple[str, str]]) -> Block:  # fmt: skip
     """A bar for each row, cheapest first; `looks`: what the parts are called, and their colours."""
     order = sorted(range(len(rows)), key=lambda i: sum(spent[i].values()))
-    labels = [plain(f"{rows[i].title} · {rows[i].supervision}") for i in order]
+    labels = [plain(f"{view.name(rows[i])} · {rows[i].supervision}") for i in order]
     data: list[Trace] = [
         {"type": "bar", "orientation": "h", "name": plain(name), "y": list(range(len(order))),
          "x": [spent[i].get(part, 0.0) for i in order], "marker": {"color": colour},
@@ -96,17 +96,17 @@ def _scatter(view: View, board: Board, quantity: Quantity, points: Sequence[tupl
     named = len(points) <= LABELLED
     kinds = list(dict.fromkeys(row.supervision for row, _ in points))
     data: list[Trace] = []
-    places = _places([(row.gpu_hours or row.core_hours, cell.value, row.title) for row, cell in points])
+    places = _places([(row.gpu_hours or row.core_hours, cell.value, view.name(row)) for row, cell in points])
     for (row, cell), place in zip(points, places, strict=True):
         value, low, high = cell.value, cell.low, cell.high
         unit = "GPU-h" if row.gpu_hours else "core-h"
         data.append({
             "type": "scatter", "mode": "markers+text" if named else "markers", "showlegend": False,
-            "x": [row.gpu_hours or row.core_hours], "y": [value], "name": plain(row.title),
-            "text": [plain(row.title)], "textposition": place, "textfont": {"size": 11},
+            "x": [row.gpu_hours or row.core_hours], "y": [value], "name": plain(view.name(row)),
+            "text": [plain(view.name(row))], "textposition": place, "textfont": {"size": 11},
             "error_y": {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low],
-                        "thickness": 1, "width": 0, "color": view.lines[row.title]["color"]},
-            "marker": {"size": 9, "color": view.lines[row.title]["color"],
+                        "thickness": 1, "width": 0, "color": view.lines[view.name(row)]["color"]},
+            "marker": {"size": 9, "color": view.lines[view.name(row)]["color"],
                        "symbol": SYMBOLS[kinds.index(row.supervision) % len(SYMBOLS)]},
             "hovertemplate": f"<b>%{{fullData.name}}</b> · {plain(row.supervision)} · {plain(row.protocol)}"
                              f"<br>%{{y:.1f}} % for %{{x:.3g}} {unit}<extra></extra>",

@@ -74,8 +74,8 @@ def _line(
     for curve in curves:
         for threshold, value in curve:
             by_threshold.setdefault(threshold, []).append(value)
-    line = view.lines[row.title]
-    name = plain(row.title)
+    line = view.lines[view.name(row)]
+    name = plain(view.name(row))
     traces: list[Trace] = [
         {"type": "scatter", "mode": "lines", "name": name, "legendgroup": name, "line": line,
          "x": sorted(by_threshold), "y": [fmean(by_threshold[t]) for t in sorted(by_threshold)],
@@ -103,7 +103,7 @@ def _gaps(view: View, board: Board, quantity: Quantity, rows: list[tuple[Row, di
     for row, scored in rows:
         drawn = resampled(list(scored.values()), view.leaderboard.counts)
         at = {rule: n for n, rule in enumerate(scored)}
-        line: dict[str, Cell] = {"method": row.title}
+        line: dict[str, Cell] = {"method": view.name(row)}
         line |= {rule: score_cell(drawn.interval(n)) for rule, n in at.items()}
         if {"oracle", "held-out"} <= at.keys():
             line["gap"] = score_cell(drawn.difference(at["oracle"], at["held-out"]))

@@ -32,7 +32,7 @@ def curves(view: View) -> list[Block]:
                 continue
             seen.add(row.keys)
             for (stage,), frame in sorted(pl.concat(mine).partition_by("stage", as_dict=True).items()):
-                title = row.title + ("" if stage == "train" else f" · {stage}")
+                title = view.name(row) + ("" if stage == "train" else f" · {stage}")
                 blocks.append(
                     chart(title, _terms(frame), x="step", caption=f"{board_name(board)}, mean of "
                           f"{len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}", wide=False, height=280)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.plan.rebuilt import Rebuilt
 from reports.format.html import Block, Chart, Words
 from reports.format.table import Cell, Column, Section, Signed
-from reports.page.charts.style import PALETTE, Trace, as_json, chart, plain
+from reports.page.charts.style import GREY, PALETTE, Trace, as_json, chart, plain
 from reports.page.view import View, board_name, quantity_name
 from reports.rows.comparing import score_cell
 from reports.rows.ranking import Board
@@ -20,11 +20,22 @@ from reports.rows.row import Row
 from reports.rows.tuning import Knob, Sensitivity, best_of, gain_of, objectives, sensitivity_of, study_of
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
     from plotly.graph_objects import Figure
 
 NO_STUDY = (
     "Nothing was tuned here: no study of this store has two finished trials with an objective (trials=, search=)."
 )
+TWO_MORE = 3
+"""Finished trials from which on a study has a history: two are in the table of gains."""
+NO_HISTORY = f"fewer than {TWO_MORE} finished trials, so no history and no parallel coordinates"
+FEW = 25
+"""Trials below which an axis names each."""
+TARGET = "objective in %"
+SHADES = [[0.0, GREY], [1.0, PALETTE[1]]]
+"""From the worst trial to the best, seen on white and on black."""
+KNOB, SCALE = 64, 130
+"""Pixels between two axes below which their numbers run into each other; those of margins and the scale of colours."""
 DIGITS = 3
 
 
@@ -45,11 +56,17 @@ def blocks(view: View) -> list[Block]:
     if not studies:
         return [Words((NO_STUDY,))]
     found = [(row, study, sensitivity_of(row, study, view.results, view.runs)) for row, study in studies.values()]
-    out += [_sensitivity(row, s) for row, _, s in found if isinstance(s, Sensitivity)]
-    lacking = tuple(s for _, _, s in found if isinstance(s, str))
-    out += [Words(lacking)] if lacking else []
+    out += [_sensitivity(view.name(row), s) for row, _, s in found if isinstance(s, Sensitivity)]
+    lacking: dict[str, list[str]] = {}
     for row, study, told in found:
-        out += _optuna(row, study, importance=isinstance(told, Sensitivity))
+        if isinstance(told, str):
+            lacking.setdefault(told, []).append(view.name(row))
+        if len(objectives(study)) < TWO_MORE:
+            lacking.setdefault(NO_HISTORY, []).append(view.name(row))
+    out += [Words(tuple(f"{', '.join(names)}: {why}" for why, names in lacking.items()))] if lacking else []
+    for row, study, told in found:
+        if len(objectives(study)) >= TWO_MORE:
+            out += _optuna(view.name(row), study, importance=isinstance(told, Sensitivity))
     return out
 
 
@@ -60,7 +77,7 @@ def _gains(view: View, board: Board, rows: list[Row]) -> list[Block]:
             gain = gain_of(row, quantity, view.results, view.filters.weights)
             if gain is not None:
                 lines.append({
-                    "method": row.title, "target": quantity_name(quantity), "default": score_cell(gain.default),
+                    "method": view.name(row), "target": quantity_name(quantity), "default": score_cell(gain.default),
                     "trial": gain.trial, "tuned": score_cell(gain.tuned), "gain": score_cell(gain.gain),
                 })  # fmt: skip
     if not lines:
@@ -80,15 +97,15 @@ def _best_of(view: View, board: Board, studies: list[tuple[Row, Rebuilt]]) -> Bl
     data: list[Trace] = []
     for row, study in studies:
         expected = [100 * v for v in best_of(objectives(study))]
-        data.append({"type": "scatter", "mode": "lines+markers", "name": plain(row.title), "y": expected,
-                     "x": list(range(1, len(expected) + 1)), "line": view.lines[row.title], "marker": {"size": 5},
+        data.append({"type": "scatter", "mode": "lines+markers", "name": plain(view.name(row)), "y": expected,
+                     "x": list(range(1, len(expected) + 1)), "line": view.lines[view.name(row)], "marker": {"size": 5},
                      "hovertemplate": "%{fullData.name}: %{y:.1f} from %{x} trials<extra></extra>"})  # fmt: skip
     return chart("Expected best of k trials", data, x="k finished trials", y="mIoU on the tuning split in %",
                  caption=f"{board_name(board)}; what a smaller budget would find on average, without pruned trials",
-                 layout={"xaxis": {"dtick": 1 if len(data[0]["x"]) < 25 else None}})  # fmt: skip
+                 layout={"xaxis": {"dtick": 1 if len(data[0]["x"]) < FEW else None}})  # fmt: skip
 
 
-def _sensitivity(row: Row, found: Sensitivity) -> Block:
+def _sensitivity(name: str, found: Sensitivity) -> Block:
     noise = 100 * found.noise
     columns = (
         Column("knob", "knob"), Column("best", "best", right=True), Column("plateau", "one-point plateau", right=True),
@@ -100,7 +117,7 @@ def _sensitivity(row: Row, found: Sensitivity) -> Block:
     lines = [_knob_line(knob, noise) for knob in knobs]
     notes = (f"seed noise: {noise:.1f} points between the highest and the lowest of {found.seeds} seeds of the chosen "
              "setting; the plateau holds the trials that lose less than one point to the best",)  # fmt: skip
-    return Section(f"What moved the score: {row.title}", columns, tuple(lines), notes=notes, kind="tuning")
+    return Section(f"What moved the score: {name}", columns, tuple(lines), notes=notes, kind="tuning")
 
 
 def _knob_line(knob: Knob, noise: float) -> dict[str, Cell]:
@@ -112,36 +129,64 @@ def _knob_line(knob: Knob, noise: float) -> dict[str, Cell]:
             "trials": knob.trials, "effect": effect, "beyond": beyond}  # fmt: skip
 
 
-def _optuna(row: Row, study: Rebuilt, *, importance: bool) -> list[Block]:
+def _optuna(name: str, study: Rebuilt, *, importance: bool) -> list[Block]:
     """History, parallel coordinates and, where trials suffice, importance, as `optuna.visualization` draws them."""
     from optuna import visualization
 
-    parallel = visualization.plot_parallel_coordinate
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parts of Optuna that are experimental
         out: list[Block] = [
-            _drawn(f"History: {row.title}", lambda: visualization.plot_optimization_history(study.study), wide=False),
+            _history(f"History: {name}", study),
         ]
         if importance:
-            made = _drawn(
-                f"Importance: {row.title}", lambda: visualization.plot_param_importances(study.study), wide=False
-            )
+            made = _drawn(f"Importance: {name}", lambda: visualization.plot_param_importances(study.study), wide=False)
             out.append(replace(made, caption="share of the objective's variance over the trials, by fANOVA"))
-        out.append(
-            replace(
-                _drawn(f"Parallel coordinates: {row.title}", lambda: parallel(study.study)),
-                height=430,
-            )
-        )
+        knobs = {knob for trial in study.trials for knob in trial.params}
+        lines = _drawn(f"Parallel coordinates: {name}", lambda: _parallel(study))
+        out.append(replace(lines, height=430, least=SCALE + KNOB * (1 + len(knobs))))
     return out
+
+
+def _percent(trial: FrozenTrial) -> float:
+    return 100 * float(trial.value or 0.0)
+
+
+def _history(title: str, study: Rebuilt) -> Chart:
+    """Scores in %, as everywhere; whole numbers of trials."""
+    from optuna.visualization import plot_optimization_history
+
+    def make() -> Figure:
+        figure = plot_optimization_history(study.study)
+        for trace in figure.data:
+            trace.y = [None if v is None else 100 * v for v in trace.y]
+        figure.update_yaxes(title_text=TARGET)
+        figure.update_xaxes(title_text="trial", dtick=1 if len(study.trials) < FEW else None)
+        return figure
+
+    return _drawn(title, make, wide=False)
+
+
+def _parallel(study: Rebuilt) -> Figure:
+    """A line a trial; Optuna's colours, white for the best, are lost on a white ground."""
+    from optuna.visualization import plot_parallel_coordinate
+    from plotly.colors import sample_colorscale
+
+    figure = plot_parallel_coordinate(study.study, target=_percent, target_name=TARGET)
+    for trace in figure.data:
+        if trace.mode == "lines":
+            # The first axis is the objective, its lowest at 0 and its highest at 1.
+            trace.update(line={"color": sample_colorscale(SHADES, [trace.y[0]])[0], "width": 1.6}, opacity=0.9)
+        else:
+            trace.marker.update(colorscale=SHADES, reversescale=False)
+    figure.update_annotations(font={"color": GREY})
+    return figure
 
 
 def _drawn(title: str, make: Callable[[], Figure], *, wide: bool = True) -> Chart:
     figure = json.loads(make().to_json(), parse_constant=lambda _: math.nan)
-    layout = {k: v for k, v in figure["layout"].items() if k not in ("template", "title")}
-    if "coloraxis" in layout:
-        # Optuna's white to blue loses its ends on one ground or the other.
-        layout["coloraxis"] |= {"colorscale": "Viridis", "reversescale": False}
+    layout = {
+        k: v for k, v in figure["layout"].items() if k not in ("template", "title", "plot_bgcolor", "paper_bgcolor")
+    }
     if figure["data"][0]["type"] == "bar":
         del layout["yaxis"]["title"]  # the bars say their names
     data = [_recoloured(trace, n) for n, trace in enumerate(figure["data"])]
@@ -150,7 +195,5 @@ def _drawn(title: str, make: Callable[[], Figure], *, wide: bool = True) -> Char
 
 def _recoloured(trace: dict[str, Any], n: int) -> dict[str, Any]:
     """The trace in the page's colours, where it has a colour of its own at all."""
-    if trace["type"] == "parcoords":
-        return trace | {"line": trace["line"] | {"colorscale": "Viridis", "reversescale": False}}
     marker = {k: v for k, v in trace.get("marker", {}).items() if k != "color"}
     return trace | {"marker": marker | {"color": PALETTE[n % len(PALETTE)]}}

@@ -72,7 +72,8 @@ def test_names_with_markup_are_text(toy: ToyStore) -> None:
 def figures(text: str) -> dict[str, list[dict[str, Any]]]:
     """The figures of a page by the title above them."""
     found = re.findall(
-        r'<h3>([^<]*)</h3>(?:\s*<p>[^<]*</p>)?\s*<div class="chart"[^>]*>\s*<script[^>]*>(.*?)</script>', text
+        r'<h3>([^<]*)</h3>(?:\s*<p>[^<]*</p>)?\s*<div[^>]*>\s*<div class="chart"[^>]*>\s*<script[^>]*>(.*?)</script>',
+        text,
     )
     out: dict[str, list[dict[str, Any]]] = {}
     for title, figure in found:
@@ -150,6 +151,37 @@ def test_a_tuned_study_shows_optunas_views(tmp_path: Path) -> None:
     expected = found["Expected best of k trials"][0]["data"][0]["y"]
     assert expected == sorted(expected)
     assert len(expected) in (8, 9)
+    history = found["History: method0"][0]
+    seen = [v for v in history["data"][0]["y"] if v is not None]
+    assert max(seen) == pytest.approx(max(expected), rel=1e-3), "in per cent, as the best of k"
+    assert history["layout"]["yaxis"]["title"]["text"] == "objective in %"
+    assert history["layout"]["xaxis"]["dtick"] == 1
+    *lines, _ = found["Parallel coordinates: method0"][0]["data"]
+    assert [what for what, _ in lines[0]["customdata"]] == ["objective in %", "depth", "norm", "ratio"]
+    by_score = sorted(lines, key=lambda line: line["y"][0])
+    colours = [by_score[at]["line"]["color"] for at in (0, -1)]
+    assert colours == ["rgb(140, 150, 160)", "rgb(217, 114, 46)"], "grey the worst, orange the best, on any ground"
+    assert "plot_bgcolor" not in found["Parallel coordinates: method0"][0]["layout"]
+    assert "--least:386px" in text, "three knobs and the objective"
+
+
+def test_two_trials_are_no_history(tmp_path: Path) -> None:
+    many_runs(tmp_path, studies=2, trials=2, images=4, steps=4, pruned=0)
+    text = page_of(tmp_path)
+    assert "Default beside tuned" in text
+    assert not [title for title in figures(text) if title.startswith(("History", "Parallel"))]
+    assert text.count("fewer than 3 finished trials, so no history and no parallel coordinates") == 1
+
+
+def test_charts_name_the_network_where_it_alone_tells_rows_apart(toy: ToyStore) -> None:
+    for key, backbone in (("a", "shapes_vit"), ("b", "shapes_cnn")):
+        toy.run(key, "full", backbone=backbone, study=key)
+        toy.evaluate(key, "segmentation", 10 if key == "a" else 12)
+    toy.run("c", "pce", study="c")
+    toy.evaluate("c", "segmentation", 8)
+    (heat,) = (f["data"][0] for f in figures(page_of(toy.root))["segmentation"] if f["data"][0]["type"] == "heatmap")
+    names = {line[0][0] for line in heat["customdata"]}
+    assert names == {"full · shapes_vit", "full · shapes_cnn", "pce"}
 
 
 def test_rows_say_what_they_learned_from_and_where_they_come_from(toy: ToyStore) -> None:
