@@ -159,7 +159,8 @@ def _scores(evals: pl.DataFrame, counts: pl.DataFrame, labels: Mapping[str, str]
         label = labels[scored["eval"]]
         if scored["miou"] is not None:
             values.append(Value(f"{SCORE}{label}", percent(scored["miou"])))
-        values.append(Value(f"excluded/{label}", scored["excluded"]))
+        if scored["excluded"]:
+            values.append(Value(f"excluded/{label}", scored["excluded"]))
         if thresholds[scored["eval"]] is not None:
             values.append(Value(f"threshold/{label}", thresholds[scored["eval"]]))
     return values

@@ -20,6 +20,8 @@ NOTE = "mlflow.note.content"
 BOARDS = "Leaderboard and page of: "
 """Begins the description; one that begins otherwise is somebody's own and stays."""
 _MASKS = f"{SCORE}segmentation/"
+_FIRST = {"1": 34, "attributes.`Run Name`": 250, "runDateAndNestInfo": 150, "duration": 80}
+"""Pixels of the columns that MLflow shows of itself; it takes widths of columns only with their order."""
 _SHOWN = 3
 """Ways of scoring that are columns of the first views."""
 
@@ -44,8 +46,9 @@ def views(scored: Iterable[str], mine: Mapping[str, str]) -> dict[str, str]:
     wanted = {}
     for at, (view, (name, state)) in enumerate(states.items(), start=1):
         kind = {"sweeps": "sweep", "studies": "study", RUNS: "run"}[view]
-        widths = dict.fromkeys(state["selectedColumns"], 160)
-        whole = {"searchFilter": f"tags.kind = '{kind}'", "columnWidths": widths, **state}
+        widths = _FIRST | dict.fromkeys(state["selectedColumns"], 150)
+        columns_of = {"columnWidths": widths, "columnOrder": list(widths)}
+        whole = {"searchFilter": f"tags.kind = '{kind}'", **columns_of, **state}
         wanted[PREFIX + view] = json.dumps({"name": name, "createdAt": at, "updatedAt": at, "state": json.dumps(whole)})
     return {tag: text for tag, text in wanted.items() if mine.get(tag) != text and not _changed(mine.get(tag))}
 

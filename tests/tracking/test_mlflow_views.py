@@ -25,6 +25,10 @@ def test_the_first_view_has_runs_by_the_score_of_masks() -> None:
         "metrics.`objective`",
     ]  # fmt: skip
     assert "params.`method`" in state["selectedColumns"]
+    assert state["columnOrder"][4:] == state["selectedColumns"], (
+        "behind MLflow's own columns; widths count with an order"
+    )
+    assert set(state["columnWidths"]) == set(state["columnOrder"])
     assert "metrics.`train/cls`" not in state["selectedColumns"]
 
 
