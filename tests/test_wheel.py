@@ -93,5 +93,11 @@ def test_it_trains_predicts_exports_and_reports_outside_the_checkout(bare):
     assert "full" in wsss(bare, "leaderboard", "store=results", "tier=smoke")
     planned = wsss(bare, "sweep", "plan=tags", "tier=smoke", "crop=48", "store=results", "dry_run=true")
     assert all(method in planned for method in ("toco", "unia", "class_token"))
-    code = f"import harness; print(harness.load_run('results', {key!r}).config.method)"
-    assert python(bare, code).strip() == "full"
+    code = f"import harness; from PIL import Image; run = harness.load_run('results', {key!r})\n" \
+           "print(run.config.method, run.predict(Image.new('RGB', (30, 20))).shape)"  # fmt: skip
+    assert python(bare, code).split(maxsplit=1) == ["full", "(20, 30)\n"]
+    code = "from harness.store import load; from reports.sections.leaderboard import build\n" \
+           "print(build(load('results'))._repr_html_())"  # fmt: skip
+    assert "full" in python(bare, code)
+    wsss(bare, "page", "store=results", "out=board.html")
+    assert "full" in (bare / "board.html").read_text()
