@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ def run_studies(
     parallel: int | None = None,
     room: Callable[[int, float, float], int] | None = None,
     show: bool = True,
+    modules: Collection[str] = (),
 ) -> list[Record]:
     """Runs all studies through Ray Tune and returns their records in the order of closing.
 
@@ -36,6 +37,7 @@ def run_studies(
     `address`: a Ray cluster; None starts one on this machine, unless everything is known already.
     `retry="failed"` runs failed rows again. `parallel` caps the runs at a time below what resources allow. `room`: runs
     of so many workers, each with so many CPUs and GPUs, that the cluster holds once all its machines are there.
+    `modules` are imported by processes of this machine while Ray starts, where memory allows.
     Raises BadInput for studies that cannot run; KeyboardInterrupt for Ctrl-C, after a clean stop, and for SIGTERM once
     runs have left with a checkpoint.
     """
@@ -53,6 +55,7 @@ def run_studies(
             parallel=parallel,
             room=room,
             show=show,
+            modules=modules,
         )
     return scheduler.records
 

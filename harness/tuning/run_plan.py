@@ -59,7 +59,15 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, pages: Pages | None = Non
         if words.ray:
             cluster = plan.parts[0].cluster
             room = None if cluster is None else cluster.holds
-            run_studies(studies, ledger, store_root=store.root, address=words.address, retry=words.retry, room=room)
+            run_studies(
+                studies,
+                ledger,
+                store_root=store.root,
+                address=words.address,
+                retry=words.retry,
+                room=room,
+                modules={p.run.chosen.spec.build.partition(":")[0] for p in plan.studies},
+            )
         else:
             device = "cuda:0" if plan.gpus else "cpu"
             session = LocalSession(device=device)
