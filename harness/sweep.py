@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import ExitStack
 
 from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
@@ -29,23 +30,24 @@ def run(argv: list[str]) -> int:
         return show_status(words)
     sets = parse_rows(argv, Words, "sweep", registry().names(), collect=True)
     from harness.plan.plan import make_plan
+    from harness.tuning.early import start_early
 
-    plan = make_plan(sets)
-    from harness.tuning.describe import plan_text
+    with ExitStack() as ray:
+        plan = make_plan(sets, beside=lambda plan: start_early(plan, ray))
+        from harness.tuning.describe import plan_text
 
-    if plan.words.dry_run:
-        print(plan_text(plan, full=True))
-        return EXIT_DONE
-    from harness.tuning.run_plan import run_plan
+        if plan.words.dry_run:
+            print(plan_text(plan, full=True))
+            return EXIT_DONE
+        print(plan_text(plan), flush=True)
+        from harness.store import load
+        from harness.tuning.run_plan import run_plan
+        from reports.format.output import screen_width
+        from reports.page.tracked import pages
+        from reports.rows.rows import TABLES
+        from reports.sections.leaderboard import build
 
-    print(plan_text(plan), flush=True)
-    from harness.store import load
-    from reports.format.output import screen_width
-    from reports.page.tracked import pages
-    from reports.rows.rows import TABLES
-    from reports.sections.leaderboard import build
-
-    ended = run_plan(plan, pages=pages)
+        ended = run_plan(plan, pages=pages)
     board = build(load(plan.machine.store, TABLES), sweep=plan.sweep)
     print(board.render("terminal", width=screen_width()))
     print(_where_next(plan.machine.store, plan.sweep, plan.words.mlflow, ended.experiment))

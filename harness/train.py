@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse
 from harness.cli.run_words import Words
 from harness.errors import EXIT_DONE, EXIT_FAILED, shown
+
+if TYPE_CHECKING:
+    from harness.plan.plan import Plan
 
 ABOUT = """Trains and scores one method with one config and one seed, writes the run to the store, and prints its scores
 and where its time went."""
@@ -26,22 +31,28 @@ def run(argv: list[str]) -> int:
     parsed = parse(argv, Words, "train", registry().names(), collect=True)
     from harness.plan.plan import make_plan
     from harness.tuning.describe import plan_text, run_text
+    from harness.tuning.early import start_early
 
-    plan = make_plan(parsed, single=True, stored=stored)
-    plan = dataclasses.replace(plan, studies=plan.studies[:1], by_id={})
-    if parsed.words.dry_run:
-        print(plan_text(plan, full=True))
-        return EXIT_DONE
-    from harness.store import latest_runs, load
-    from harness.tuning.run_plan import run_plan
+    with ExitStack() as ray:
+        plan = make_plan(parsed, single=True, stored=stored, beside=lambda plan: start_early(_one_run(plan), ray))
+        plan = _one_run(plan)
+        if parsed.words.dry_run:
+            print(plan_text(plan, full=True))
+            return EXIT_DONE
+        from harness.store import latest_runs, load
+        from harness.tuning.run_plan import run_plan
 
-    failed = run_plan(plan, mlflow="off").failed
+        failed = run_plan(plan, mlflow="off").failed
     for line in failed:
         print(f"failed: {shown(line)}", file=sys.stderr)
     results = load(plan.machine.store)
     rows = {row["key"]: row for row in latest_runs(results.runs).iter_rows(named=True)}
     print(run_text(results, plan.resolve(plan.studies[0].study, {}, parsed.words.seed).stands_as(rows)))
     return EXIT_FAILED if failed else EXIT_DONE
+
+
+def _one_run(plan: Plan) -> Plan:
+    return dataclasses.replace(plan, studies=plan.studies[:1], by_id={})
 
 
 if __name__ == "__main__":

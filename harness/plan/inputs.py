@@ -131,9 +131,9 @@ def gpus_per_worker(words: Words, problems: list[Problem]) -> float:
     """GPUs per worker on this machine: as asked for, or 1 where it has one. More than there are is a problem.
 
     Where problems are known already, nothing will run, and torch, which takes seconds to import, is not asked: the
-    system's devices say then whether there are too few.
+    system's devices say then whether there are too few. Nor is it where none is asked for and the system shows none.
     """
-    if problems and not words.gpus:
+    if not words.gpus and (problems or words.gpus == 0 or not _gpu_devices()[0]):
         return 0.0
     found, seen = _gpu_devices() if problems else _gpus_of_torch()
     each = (1.0 if found else 0.0) if words.gpus is None else words.gpus
@@ -157,9 +157,11 @@ def _gpus_of_torch() -> tuple[float, str]:
 
 
 def _gpu_devices() -> tuple[float, str]:
-    """How many the system shows, no fewer than torch finds; infinite where a subsystem of Windows hides them."""
-    shown = [name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)]
-    return (math.inf if os.path.exists("/dev/dxg") else len(shown)), "devices of the system"
+    """How many the system shows, no fewer than torch finds; infinite where it shows that there are, but not how many:
+    a subsystem of Windows, AMD's driver, boards of NVIDIA."""
+    names = os.listdir("/dev")
+    uncounted = {"dxg", "kfd", "nvhost-gpu"} & set(names)
+    return (math.inf if uncounted else sum(bool(re.fullmatch(r"nvidia\d+", n)) for n in names)), "devices of the system"
 
 
 def threads_per_worker(words: Words, gpus: float, problems: list[Problem]) -> int:

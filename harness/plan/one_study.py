@@ -24,10 +24,8 @@ from harness.plan.versions import versions
 
 
 def study_of(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> PlannedStudy:
-    """The study of a run. Raises BadInput for weights and networks that do not fit, BrokenPlugin for a broken space."""
-    # It imports torch, which takes seconds: not before words, data and knobs are right.
-    from harness.plan.build import check_build, check_weights
-
+    """The study of a run, its networks not yet built. Raises BadInput for weights that are not there, BrokenPlugin for
+    a broken space."""
     words, chosen = part.words, run.chosen
     preset = chosen.preset(part.dataset.family, run.tier, run.variant)
     space = None if single else _space(chosen, run, parsed)
@@ -40,9 +38,7 @@ def study_of(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Pla
     further = {name: find(sizes["backbone"], _weights_word(run, words, name)) for name, sizes in run.networks.items()}
     networks = {name: {**sizes, "weights": further[name].digest} for name, sizes in run.networks.items()}
     run = dataclasses.replace(run, networks=networks)
-    check_build(run, part.dataset)
     pretrained = find(run.backbone, words.backbone.weights)
-    check_weights(run, part.dataset, pretrained)
     identity = {
         "run": run.identity(),
         "trials": trials,
@@ -82,6 +78,15 @@ def study_of(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Pla
         part=part,
         ablation="+".join(names_for(chosen.spec, words.ablation)),
     )
+
+
+def check_networks(planned: PlannedStudy) -> None:
+    """Builds the networks of a study without numbers. Raises BadInput for networks and weights that do not fit."""
+    # It imports torch, which takes seconds: not before words, data and knobs are right.
+    from harness.plan.build import check_build, check_weights
+
+    check_build(planned.run, planned.part.dataset)
+    check_weights(planned.run, planned.part.dataset, planned.pretrained)
 
 
 def _weights_word(run: RunConfig, words: Words, network: str) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from harness.api.dataset import Dataset
 from harness.cli.parsing import Parsed
 from harness.cli.run_words import Words
 from harness.datasets.splits import SplitPlan
-from harness.errors import BadInput
+from harness.errors import BadInput, Problem
 from harness.files import digest_of
 from harness.plan.config import Machine, RunConfig, content_key
 from harness.plan.inputs import unread_knobs
@@ -19,7 +20,7 @@ from harness.plan.knobs import typed_knobs
 from harness.plan.payload import Origin, Payload
 from harness.plan.planned import SINGLE, PlannedStudy, PlanRow
 from harness.plan.recipes import recipe_of
-from harness.plan.row import OpenDatasets, plan_part
+from harness.plan.row import Drafted, OpenDatasets, draft_part
 from harness.plan.stage_words import StageWords
 from harness.plan.studies import Study
 
@@ -120,36 +121,65 @@ class Plan:
         )
 
 
-def make_plan(parsed: Parsed | Sequence[Parsed], *, single: bool = False, stored: RunConfig | None = None) -> Plan:
+def make_plan(
+    parsed: Parsed | Sequence[Parsed],
+    *,
+    single: bool = False,
+    stored: RunConfig | None = None,
+    beside: Callable[[Plan], object] | None = None,
+) -> Plan:
     """The plan of `harness.sweep`, of several sets of words as one sweep, or of one run (for `harness.train`), also of
     a `stored` config.
 
+    `beside` is called with the plan once words, data and knobs are found good, while another thread builds its networks
+    without numbers, which takes seconds.
     Raises BadInput with every problem of words, methods, knobs, data, weights and machine at once.
     """
     given = [parsed] if isinstance(parsed, Parsed) else list(parsed)
     opened, stage_words = OpenDatasets(), StageWords()
     problems = unread_knobs(given, single)
-    parts: list[PlanRow] = []
-    studies: dict[str, PlannedStudy] = {}
+    drafts: list[Drafted] = []
     for one in given:
         try:
-            part, planned = plan_part(one, opened, stage_words, single=single, stored=stored)
+            drafts.append(draft_part(one, opened, stage_words, single=single, stored=stored))
         except BadInput as e:
             problems.extend(p for p in e.problems if p not in problems)
-            continue
-        parts.append(part)
-        for study in planned:
-            _add(studies, study)
     if stage_words.rows == len(given):
         problems += stage_words.problems()
     if problems:
+        raise BadInput([*problems, *(p for draft in drafts for p in draft.problems() if p not in problems)])
+    if beside is None:
+        return _assembled(_checked(drafts), single)
+    with ThreadPoolExecutor(1, "networks") as pool:
+        checking = pool.submit(_checked, drafts)
+        beside(_assembled([(draft.part, draft.studies) for draft in drafts], single))
+        return _assembled(checking.result(), single)
+
+
+def _checked(drafts: Sequence[Drafted]) -> list[tuple[PlanRow, list[PlannedStudy]]]:
+    """The parts with the studies whose networks can be built. Raises BadInput with what does not fit in any."""
+    problems: list[Problem] = []
+    checked = []
+    for draft in drafts:
+        try:
+            checked.append(draft.checked())
+        except BadInput as e:
+            problems.extend(p for p in e.problems if p not in problems)
+    if problems:
         raise BadInput(problems)
-    fingerprints = [dict(f) for f in dict.fromkeys(tuple(sorted(p.fingerprints.items())) for p in parts)]
+    return checked
+
+
+def _assembled(parts: Sequence[tuple[PlanRow, Sequence[PlannedStudy]]], single: bool) -> Plan:
+    studies: dict[str, PlannedStudy] = {}
+    for planned in (one for _, planned_of_part in parts for one in planned_of_part):
+        _add(studies, planned)
+    fingerprints = [dict(f) for f in dict.fromkeys(tuple(sorted(p.fingerprints.items())) for p, _ in parts)]
     data = fingerprints[0] if len(fingerprints) == 1 else sorted(fingerprints, key=digest_of)
     sweep = digest_of([sorted(studies), data])[:12]
     if single:
         sweep = f"{SINGLE}-{sweep}"
-    return Plan(sweep=sweep, parts=tuple(parts), studies=tuple(studies.values()))
+    return Plan(sweep=sweep, parts=tuple(part for part, _ in parts), studies=tuple(studies.values()))
 
 
 def _add(studies: dict[str, PlannedStudy], planned: PlannedStudy) -> None:

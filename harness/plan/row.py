@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from harness.api.dataset import Dataset
 from harness.api.precision import lacking
@@ -30,7 +31,7 @@ from harness.plan.inputs import (
 )
 from harness.plan.knobs import knob_problems
 from harness.plan.on_cluster import gpus_of_cluster, planned_cluster, too_large
-from harness.plan.one_study import study_of
+from harness.plan.one_study import check_networks, study_of
 from harness.plan.payload import PlannedData
 from harness.plan.planned import PlannedStudy, PlanRow
 from harness.plan.resolve import check_words, resolve_run, size_problems
@@ -55,15 +56,52 @@ class OpenDatasets:
         return self._found[name]
 
 
-def plan_part(
+@dataclass(frozen=True)
+class Drafted:
+    """The studies of one set of words before their networks are built."""
+
+    part: PlanRow
+    studies: list[PlannedStudy]
+    broken: list[Problem]
+    """What is left out for being broken, where the words take all that is there."""
+
+    def problems(self) -> list[Problem]:
+        """What of its networks and weights does not fit, beside what is wrong already."""
+        try:
+            self.checked()
+        except BadInput as e:
+            return e.problems
+        return []
+
+    def checked(self) -> tuple[PlanRow, list[PlannedStudy]]:
+        """The studies whose networks can be built. Raises BadInput for networks and weights that do not fit."""
+        problems: list[Problem] = []
+        broken, fitting = list(self.broken), []
+        said_of_plugins = broken if takes_all(self.part.words) else problems
+        for planned in self.studies:
+            try:
+                with registry().blamed(planned.run.chosen.spec):
+                    check_networks(planned)
+                fitting.append(planned)
+            except BrokenPlugin as e:
+                said_of_plugins.extend(p for p in e.problems if p not in said_of_plugins)
+            except BadInput as e:
+                problems.extend(p for p in e.problems if p not in problems)
+        if problems:
+            raise BadInput(problems)
+        said = (*self.part.notes, *(f"left out: {p.where}: {p.found}; fix: {p.fix}" for p in broken))
+        return dataclasses.replace(self.part, notes=said), fitting
+
+
+def draft_part(
     parsed: Parsed,
     opened: OpenDatasets,
     stage_words: StageWords,
     *,
     single: bool = False,
     stored: RunConfig | None = None,
-) -> tuple[PlanRow, list[PlannedStudy]]:
-    """The studies of one set of words; with `stored`, the one run of that config.
+) -> Drafted:
+    """The studies of one set of words, with `stored` the one run of that config; `Drafted.checked` builds them.
 
     `stage_words` is told what the set's methods read of words that only some recipes have.
 
@@ -137,12 +175,10 @@ def plan_part(
             broken.extend(p for p in e.problems if p not in broken)
         except BadInput as e:
             problems.extend(p for p in e.problems if p not in problems)
+    draft = Drafted(part, studies, broken if takes_all(words) else [])
     if problems:
-        raise BadInput(problems)
-    if takes_all(words):
-        said = (*notes, *(f"left out: {p.where}: {p.found}; fix: {p.fix}" for p in broken))
-        part = dataclasses.replace(part, notes=said)
-    return part, studies
+        raise BadInput([*problems, *(p for p in draft.problems() if p not in problems)])
+    return draft
 
 
 def _machine(words: Words, gpus: float, threads: int) -> Machine:

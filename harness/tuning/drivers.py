@@ -37,7 +37,8 @@ def run_studies(
     `address`: a Ray cluster; None starts one on this machine, unless everything is known already.
     `retry="failed"` runs failed rows again. `parallel` caps the runs at a time below what resources allow. `room`: runs
     of so many workers, each with so many CPUs and GPUs, that the cluster holds once all its machines are there.
-    `modules` are imported by processes of this machine while Ray starts, where memory allows.
+    The modules of `modules` (`module:function`) are imported by processes of this machine as Ray starts them, where
+    memory allows and no run asks for a GPU.
     Raises BadInput for studies that cannot run; KeyboardInterrupt for Ctrl-C, after a clean stop, and for SIGTERM once
     runs have left with a checkpoint.
     """

@@ -49,6 +49,7 @@ ENVIRONMENT = {
 """Quiet, no files beside ours, reports at once; read by Ray at its import, by the C library as a worker starts."""
 PRELOAD = "RAY_preload_python_modules"
 """What Ray's processes import as they start, while the driver is still busy; read by its raylet."""
+WORKER = "harness.tuning.ray_worker"
 PROCESS_BYTES = 700_000_000
 """Of a process that holds torch. Ray starts one for each CPU at once, whatever the runs need."""
 PRELOAD_SHARE = 0.25
@@ -73,9 +74,9 @@ def run_on_ray(
     shapes: dict[Shape, list[str]] = {}
     for study in (state.study for state in scheduler.states):
         shapes.setdefault((study.workers, study.cores_per_run, study.gpus), []).append(study.id)
-    needed = {"harness.tuning.ray_worker", execute.partition(":")[0], *modules}
-    gpus = any(each for _, _, each in shapes)
-    with _runtime(address, () if gpus else needed), leaving_by_sigterm(store_root) as leaving:
+    # With GPUs torch would be there before Ray says which of them are a process's own.
+    beforehand = () if any(gpus for _, _, gpus in shapes) else {execute, *modules}
+    with runtime(address, beforehand), leaving_by_sigterm(store_root) as leaving:
         import ray
 
         for shape in shapes:
@@ -129,8 +130,11 @@ def _check_fits(shape: Shape, resources: Mapping[str, float], address: str | Non
 
 
 def _memory() -> int:
-    """Bytes of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of this machine, or of its share where a container has one."""
+    share = Path("/sys/fs/cgroup/memory.max")
+    text = share.read_text(encoding="ascii").strip() if share.is_file() else "max"
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(whole, int(text)) if text.isdigit() else whole
 
 
 def fits_beforehand(cpus: int, memory: int) -> bool:
@@ -139,9 +143,9 @@ def fits_beforehand(cpus: int, memory: int) -> bool:
 
 
 @contextmanager
-def _runtime(address: str | None, modules: Collection[str]) -> Iterator[None]:
-    """A connected Ray runtime, on this machine with processes that import `modules` as they start; one that was there
-    before is used and left alone."""
+def runtime(address: str | None, modules: Collection[str] = ()) -> Iterator[None]:
+    """A connected Ray runtime, on this machine with processes that import `modules` (of names `module:function`) as
+    they start, where there are any and memory allows; one that was there before is used and left alone."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     chosen = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
@@ -163,7 +167,7 @@ def _runtime(address: str | None, modules: Collection[str]) -> Iterator[None]:
         # What this process imports, its workers import from the same place.
         os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
         if modules and fits_beforehand(os.cpu_count() or 1, _memory()):
-            os.environ.setdefault(PRELOAD, ",".join(sorted(modules)))
+            os.environ.setdefault(PRELOAD, ",".join(sorted({WORKER, *(m.partition(":")[0] for m in modules)})))
     try:
         if address is not None:
             check_head(address)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
 
 from harness.datasets.weak.strokes import Mask, Pixel, depths
 
@@ -40,6 +39,9 @@ def _drawn(knots_k2: NDArray[np.float64]) -> NDArray[np.int64]:
     at_k = np.concatenate([[0.0], np.cumsum(apart)])
     if len(knots_k2) < 2:
         return np.rint(knots_k2).astype(np.int64)
+    # Only scribbles of this style need it; it takes a quarter of a plan's imports.
+    from scipy.interpolate import make_interp_spline
+
     spline = make_interp_spline(at_k, knots_k2, k=min(3, len(knots_k2) - 1))
     # The curve between two knots is longer than their distance, but not four times as long.
     cells_n2 = np.rint(spline(np.linspace(0.0, at_k[-1], 1 + int(np.ceil(4 * at_k[-1]))))).astype(np.int64)
