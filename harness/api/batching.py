@@ -20,10 +20,12 @@ def collate(
 ) -> Batch:
     """One group of images as stacked tensors; content is None where every pixel of the group is real.
 
+    Pixels uint8 that are no finished view yet are padded right and below with 0, to the largest of the group.
+
     Raises ValueError where a transform labels or makes extra for some images of the group alone.
     """
     names = views[0].views.keys()
-    stacked = {name: torch.stack([view.views[name] for view in views]) for name in names}
+    stacked = {name: _stacked([view.views[name] for view in views]) for name in names}
     label = [view.label_HW for view in views if view.label_HW is not None]
     if label and len(label) != len(views):
         raise ValueError("a transform must label all images of a group, or none")
@@ -40,6 +42,16 @@ def collate(
         extra=_stacked_extra(views),
         tags_BK=None if tags_K is None else torch.from_numpy(np.stack(tags_K)),
     )
+
+
+def _stacked(views_3HW: Sequence[Tensor]) -> Tensor:
+    if views_3HW[0].dtype != torch.uint8 or len({view.shape for view in views_3HW}) == 1:
+        return torch.stack(list(views_3HW))
+    height, width = (max(view.shape[axis] for view in views_3HW) for axis in (-2, -1))
+    out = views_3HW[0].new_zeros(len(views_3HW), len(views_3HW[0]), height, width)
+    for place, view in zip(out, views_3HW, strict=True):
+        place[:, : view.shape[-2], : view.shape[-1]] = view
+    return out
 
 
 def _stacked_extra(views: Sequence[Views]) -> dict[str, Tensor]:

@@ -52,7 +52,10 @@ class BuildInfo:
 
 @dataclass(frozen=True)
 class Views:
-    """What `transform` makes of one image: named float (3,H,W) tensors, and the labels that follow the first view."""
+    """What `transform` makes of one image: named float (3,H,W) tensors, and the labels that follow the first view.
+
+    A tensor of uint8 is not a finished view: `Method.on_device` makes views of it. Those of a group may differ in size.
+    """
 
     views: Mapping[str, Tensor]
     label_HW: Tensor | None = None
@@ -232,6 +235,13 @@ class Method(nn.Module, metaclass=Contract):
     @abstractmethod
     def transform(self) -> Transform:
         """The picklable callable that makes training views."""
+
+    def on_device(self, group: Batch) -> Batch:
+        """The group, which is on the device by now, with what the transform has left to make of its views there.
+
+        Draws nothing, and never waits for the device. As written here nothing is left.
+        """
+        return group
 
     @abstractmethod
     def step(self, group: Batch, progress: Progress) -> StepOutput:

@@ -111,7 +111,13 @@ class Words:
     workers: int = word(1, "Train workers per run", *TRAINING, least=1)
     gpus: float | None = word(None, "GPUs per worker, fractions allowed; default 1 where there is one, else 0", least=0)
     threads: int | None = word(None, "CPU threads per worker; default 1 on CPU", least=1)
-    loaders: int | None = word(None, "loader processes per worker; default 0 on CPU, 4 on GPU", *TRAINING, least=0)
+    loaders: int | None = word(
+        None,
+        "loader processes per worker; default 0 on CPU, on GPU as many as its first steps show to be needed, to 4 or "
+        "its threads",
+        *TRAINING,
+        least=0,
+    )
     precision: str = word(
         "auto",
         "fp32, bf16, or bf16-nograd, which is fp32 but for training passes without gradient (CAMs, masks, teachers); "

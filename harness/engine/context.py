@@ -9,10 +9,12 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from harness.api.dataset import Dataset, Sample
 from harness.api.method import Batch, Method, Transform, Views
 from harness.api.recipe import NETWORK, Recipe, Train
+from harness.datasets.fitted_loader import FittedLoader
 from harness.datasets.io.image_files import ExtraReader, read
 from harness.datasets.loading import Loader, Source
 from harness.datasets.splits import SplitPlan
@@ -30,6 +32,13 @@ from harness.plan.folders import folder_changes, given_folders
 from harness.plan.payload import Origin, PlannedData
 from harness.plan.recipes import knobs_of, run_of, whole_recipe
 from harness.store import Store
+
+MOST_LOADERS = 4
+"""Processes of one worker where nobody says how many, unless it has more threads."""
+
+
+def _nothing() -> None:
+    """What a CPU waits for."""
 
 
 @dataclass(frozen=True)
@@ -160,21 +169,29 @@ class Context:
             extra={name: self.reader(artefact) for name, artefact in stage.extra.items()},
             background_tags=method.background_tags,
         )
-        return Loader(
-            self.dataset,
-            self.splits.train,
-            transform if machine.loaders else TimedViews(transform, self.phases),
-            source,
-            seed=run.seed,
-            batch=run.batch,
-            group=run.group,
-            loaders=machine.loaders,
-            rank=self.session.rank,
-            world_size=self.session.world_size,
-            start_step=start_step,
-            total_steps=run.own_steps,
-            pin_memory=self.session.device.startswith("cuda"),
-        )
+        cuda = self.session.device.startswith("cuda")
+
+        def make(start: int, stop: int, loaders: int) -> Loader:
+            return Loader(
+                self.dataset,
+                self.splits.train,
+                transform if loaders else TimedViews(transform, self.phases),
+                source,
+                seed=run.seed,
+                batch=run.batch,
+                group=run.group,
+                loaders=loaders,
+                rank=self.session.rank,
+                world_size=self.session.world_size,
+                start_step=start,
+                total_steps=stop,
+                pin_memory=cuda,
+            )
+
+        if machine.loaders is not None:
+            return make(start_step, run.own_steps, machine.loaders)
+        settle = torch.cuda.synchronize if cuda else _nothing
+        return FittedLoader(make, start_step, run.own_steps, most=max(MOST_LOADERS, machine.threads), settle=settle)
 
     def reader(self, artefact: str) -> ExtraReader:
         """Reads of each image what travels with it from an earlier stage's files or a user's."""

@@ -105,6 +105,8 @@ def train(
     for step in range(result.resumed_at, config.total):
         with phases.of("data"):
             groups = [_to_device(b, session.device) for b in next(batches)]
+        with phases.of("views"):
+            groups = [method.on_device(group) for group in groups]
         progress = Progress(step, config.total)
         with phases.of("method"):
             found = gradients.of(groups, progress)

@@ -230,7 +230,8 @@ class Machine:
     folders: Mapping[str, str] = field(default_factory=dict)
     """Folders that knobs name (`harness.api.recipe.Given`), by the digest of their content."""
     threads: int = 1
-    loaders: int = 0
+    loaders: int | None = 0
+    """Loader processes; None: as many as the method's views need beside its steps."""
     checkpoint_every: int | None = None
     keep: tuple[str, ...] = ("last", "best")
     protocol: str = "held-out"

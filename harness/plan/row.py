@@ -187,7 +187,7 @@ def _machine(words: Words, gpus: float, threads: int) -> Machine:
         data_root=_abs(words.data.root),
         classes_file=_abs(words.data.classes),
         threads=threads,
-        loaders=words.loaders if words.loaders is not None else (4 if gpus else 0),
+        loaders=words.loaders if words.loaders is not None else (None if gpus else 0),
         checkpoint_every=words.checkpoint_every,
         keep=tuple(split_list(words.keep)),
         protocol=words.protocol,

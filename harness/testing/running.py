@@ -159,8 +159,8 @@ class MethodRunner:
         )
 
     def group(self, run: RunConfig, dataset: Dataset, method: Method) -> Batch:
-        """The first group of the first step."""
-        return next(iter(self.loader(run, dataset, method, LocalSession(), 0)))[0]
+        """The first group of the first step, with finished views."""
+        return method.on_device(next(iter(self.loader(run, dataset, method, LocalSession(), 0)))[0])
 
     def other_values(self, name: str) -> list[Any]:
         """Other legal values of a knob, likely ones first: from `other`, or the search space and then its type."""

@@ -110,10 +110,11 @@ def watch_step(method: Method, *groups: Batch, phases: int = PHASES) -> Watched:
             watch = _Watch()
             try:
                 with _Fused(), watch:
-                    if len(on_meta) > 1:
-                        outputs = method.steps(on_meta, progress, [Draws("cpu", i) for i in range(len(on_meta))])
+                    ready = [method.on_device(group) for group in on_meta]
+                    if len(ready) > 1:
+                        outputs = method.steps(ready, progress, [Draws("cpu", i) for i in range(len(ready))])
                     else:
-                        outputs = [method.step(on_meta[0], progress)]
+                        outputs = [method.step(ready[0], progress)]
                     torch.stack([loss for out in outputs for loss in out.losses.values()]).sum().backward()
             except _WAITING as error:
                 place = _place(traceback.extract_tb(error.__traceback__))

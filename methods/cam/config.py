@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
 from methods.parts.knobs import ClassTokenKnobs, TagSegmenterKnobs, between, not_negative
+from methods.parts.views.device_knobs import DeviceViewKnobs
 
 
 @dataclass(frozen=True, kw_only=True)
-class CamConfig(TagSegmenterKnobs, ClassTokenKnobs):
+class CamConfig(TagSegmenterKnobs, ClassTokenKnobs, DeviceViewKnobs):
     """Classification on tags, and a decoder that learns from the classifier's own refined CAM."""
 
     w_seg: float = knob(0.1, "weight of the segmentation loss", source="fsr.md 2.5, code")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.api.fitting import fit_momenta
 from harness.api.method import Batch, BuildInfo, Method, OptimizerPlan, Prediction, Progress, StepOutput, Transform
+from harness.errors import BadInput, Problem
 from methods.fsae.config import FsaeConfig
 from methods.fsae.labels import TeacherLabels, class_logits, confidence_bins, teacher_labels
 from methods.fsae.losses import consistency_loss
@@ -35,6 +36,9 @@ class Fsae(Method):
         super().__init__()
         if not isinstance(info.base, Method):
             raise TypeError("fsae is built on a base: write base+fsae")
+        if getattr(info.base.config, "device_views", False):
+            fix = "device_views=false for its base"
+            raise BadInput(Problem("device_views", "the strong view is made on the host, of the base's first one", fix))
         self.config = fit_momenta(config, card_iterations=config.card_iterations, iterations=info.iterations)
         self.info = info
         self.base = info.base

@@ -21,6 +21,7 @@ from methods.parts.knobs import (
     share,
     steps,
 )
+from methods.parts.views.device_knobs import DeviceViewKnobs
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "mask_view": ("view1", "view2"),
@@ -33,7 +34,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class FsrConfig(AuxSegmenterKnobs, ProjectorKnobs):
+class FsrConfig(AuxSegmenterKnobs, ProjectorKnobs, DeviceViewKnobs):
     """Classification, token contrast and segmentation, reinforced by a teacher on masked uncertain tokens."""
 
     mask_ratio: float = knob(0.4, "share of the cells of view 2 that is masked", source="fsr.md 2.3, paper")
@@ -120,6 +121,9 @@ class FsrConfig(AuxSegmenterKnobs, ProjectorKnobs):
         ]
         for name, words in CHOICES.items():
             found += one_of(name, getattr(self, name), words)
+        if self.device_views and self.augmentation == "autoaugment":
+            fix = "device_views=false, or augmentation=base, blur or solarize"
+            found.append(Problem("device_views", "autoaugment is made on the host alone", fix))
         return found
 
 

@@ -64,7 +64,7 @@ class Fsr(StepsTogether, AuxTagSegmenter):
             aggregation_blocks=config.aggregation_blocks,
         )
 
-    def transform(self) -> FsrViews:
+    def views(self) -> FsrViews:
         """Two random crops in the colours of the knob `augmentation` (fsr.md 2.1)."""
         mean, std = self.normalisation()
         return FsrViews(

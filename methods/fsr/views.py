@@ -6,7 +6,7 @@ import functools
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-from methods.parts.views.colour import gaussian_blur, solarize
+from methods.parts.views.colour import Colours
 from methods.parts.views.crop_views import CropViews
 
 BLUR_PROBABILITY, BLUR_RADIUS = 0.1, (0.1, 2.0)
-SOLARIZE_PROBABILITY = 0.2
+SOLARIZE_PROBABILITY, SOLARIZE_FROM = 0.2, 128
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 ERASE_PROBABILITY = 0.25
 TRANSLATE_SHARE = 0.45
@@ -37,18 +37,27 @@ class FsrViews(CropViews):
 
     augmentation: str = "base"
 
+    @property
+    def most_blur(self) -> float:
+        """Of the augmentation blur."""
+        return BLUR_RADIUS[1] if self.augmentation == "blur" else 0.0
+
     def recoloured(self, image_HW3: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """The cropped image uint8 (crop,crop,3) in the colours of this augmentation."""
         if self.augmentation == "autoaugment":
             augment = _rand_augment(self.crop, tuple(self.mean))
             with seeded(rng):
                 return np.asarray(augment(Image.fromarray(np.ascontiguousarray(image_HW3))))
-        image_HW3 = super().recoloured(image_HW3, rng)
+        return super().recoloured(image_HW3, rng)
+
+    def colours(self, rng: np.random.Generator) -> Colours:
+        """The jitter, and blur or solarisation with their probabilities."""
+        drawn = super().colours(rng)
         if self.augmentation == "blur" and rng.random() < BLUR_PROBABILITY:
-            return gaussian_blur(image_HW3, BLUR_RADIUS, rng)
+            return replace(drawn, blur=float(rng.uniform(*BLUR_RADIUS)))
         if self.augmentation == "solarize" and rng.random() < SOLARIZE_PROBABILITY:
-            return solarize(image_HW3)
-        return image_HW3
+            return replace(drawn, solarise=SOLARIZE_FROM)
+        return drawn
 
     def normalised(self, image_HW3: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
         """The network's input float32 (3,crop,crop), with noise in a rectangle where it is erased."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from harness.api.spec import MethodSpec
 from methods.parts.knobs import ClassTokenKnobs, SegmenterKnobs
+from methods.parts.views.device_knobs import DeviceViewKnobs
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullConfig(SegmenterKnobs, ClassTokenKnobs):
+class FullConfig(SegmenterKnobs, ClassTokenKnobs, DeviceViewKnobs):
     """Cross-entropy on masks with 255 ignored; optimiser and views of fsr.md."""
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from harness.api.spec import MethodSpec, knob
 from methods.parts.knobs import ClassTokenKnobs, SegmenterKnobs
+from methods.parts.views.device_knobs import DeviceViewKnobs
 
 
 @dataclass(frozen=True, kw_only=True)
-class PceConfig(SegmenterKnobs, ClassTokenKnobs):
+class PceConfig(SegmenterKnobs, ClassTokenKnobs, DeviceViewKnobs):
     """Cross-entropy on the labelled pixels alone; optimiser and views of `full`."""
 
     keep_labels: bool = knob(

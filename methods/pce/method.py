@@ -16,9 +16,9 @@ class Pce(Supervised):
     config: PceConfig
     wanted = "points, scribbles, clicks20, clicks50, clicks100 or blocks"
 
-    def transform(self) -> CropViews:
+    def views(self) -> CropViews:
         """The views of `full`; labelled pixels survive shrinking where `keep_labels` says so."""
-        views = super().transform()
+        views = super().views()
         assert isinstance(views, CropViews)
         return dataclasses.replace(views, keep_labels=self.config.keep_labels)
 

@@ -41,7 +41,9 @@ def test_gpus_precision_and_loaders_follow_the_cluster_s_file(home):
     made = plan(home, AWS, "seeds=6")
     assert made.gpus == 1.0
     assert made.machine.threads == 4
-    assert made.machine.loaders == 4
+    assert made.machine.loaders is None, "as many as its steps need"
+    assert plan(home, AWS, "loaders=3").machine.loaders == 3
+    assert plan(home, AWS, "gpus=0").machine.loaders == 0
     assert made.studies[0].run.precision == "bf16"
     text = plan_text(made)
     line = "a run asks for 1 worker(s) with 4 CPU(s) and 1 GPU(s) each; machines: at most 4 a10g (8 CPUs, 1 GPUs"

@@ -26,6 +26,7 @@ from methods.parts.ops.losses import balanced_segmentation_loss, cross_entropy_i
 from methods.parts.ops.pixels import denormalise, normalisation_of
 from methods.parts.ops.pseudo import pseudo_labels, refined_scores
 from methods.parts.views.crop_views import CropViews
+from methods.parts.views.device_views import PIXELS, DeviceViews
 
 VERSION = 1
 """Raised when anything here computes something else."""
@@ -91,10 +92,23 @@ class Segmenter(Method):
             "dropout": decoder_dropout(self.info.tier),
         }
 
-    def transform(self) -> Transform:
-        """The random crops of fsr.md 2.1, one per view name."""
+    def views(self) -> Transform:
+        """The random crops of fsr.md 2.1, one per view name, made on the host."""
         mean, std = self.normalisation()
         return CropViews(names=self.view_names, crop=self.info.crop, knobs=self.config, mean=mean, std=std)
+
+    def transform(self) -> Transform:
+        """The method's views, of which the host draws alone where a knob `device_views` says so."""
+        views = self.views()
+        if not getattr(self.config, "device_views", False):
+            return views
+        assert isinstance(views, CropViews), "the knob is that of methods with these views"
+        return DeviceViews(views)
+
+    def on_device(self, group: Batch) -> Batch:
+        """The group with its views."""
+        transform = self.transform() if PIXELS in group.views else None
+        return transform.finished(group) if isinstance(transform, DeviceViews) else group
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The network's own, or ImageNet's where the config says so (operators.md A1)."""

@@ -20,6 +20,30 @@ class Jitter:
     steps: tuple[tuple[str, float], ...]
 
 
+UNTOUCHED = 256
+"""A threshold of solarisation that no value reaches."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What is drawn of a view's colours, in the order in which it is applied; as made here nothing changes."""
+
+    jitter: Jitter = Jitter(())
+    blur: float = 0.0
+    """Standard deviation, pixels."""
+    solarise: int = UNTOUCHED
+    """Values from here on are inverted."""
+
+
+def recolour(image: Pixels, colours: Colours) -> Pixels:
+    """The image in drawn colours."""
+    if colours.jitter.steps:
+        image = apply_jitter(image, colours.jitter)
+    if colours.blur:
+        image = np.asarray(_picture(image).filter(ImageFilter.GaussianBlur(colours.blur)))
+    return image if colours.solarise == UNTOUCHED else solarize(image, colours.solarise)
+
+
 def draw_jitter(
     brightness: Spread, contrast: Spread, saturation: Spread, hue: Spread, rng: np.random.Generator
 ) -> Jitter:
@@ -76,8 +100,13 @@ def _range(spread: Spread, centre: float) -> tuple[float, float]:
     return (max(0.0, low) if centre else low), centre + spread
 
 
+def hue_shift(turns: float) -> int:
+    """Turns as PIL's 8 bits of hue have them."""
+    return int(turns * 255) & 255
+
+
 def _shift_hue(picture: Image.Image, turns: float) -> Image.Image:
-    shift = int(turns * 255) & 255
+    shift = hue_shift(turns)
     if HUES.worth_it(picture.width * picture.height):
         return HUES.shift(picture, shift)
     hue, saturation, value = picture.convert("HSV").split()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from harness.api.dataset import Sample
 from harness.api.method import Views
 from methods.parts.knobs import ViewKnobs
 from methods.parts.views.augment import (
+    Window,
     crop_window,
     hflip,
     label_tensor,
@@ -22,7 +23,7 @@ from methods.parts.views.augment import (
     resized_window,
     to_tensor_normalised,
 )
-from methods.parts.views.colour import color_jitter
+from methods.parts.views.colour import Colours, draw_jitter, recolour
 from methods.parts.views.warp import Warp
 
 VERSION = 1
@@ -47,6 +48,11 @@ class CropViews:
     keep_labels: bool = False
     """Labelled pixels survive a view that shrinks them, for labels of a few pixels an image."""
 
+    @property
+    def most_blur(self) -> float:
+        """The largest standard deviation of a blur that `colours` draws, pixels; for subclasses."""
+        return 0.0
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Views:
         """The views of one image, float32 (3,crop,crop), and its label int64 (crop,crop) in the first one."""
         views: dict[str, Tensor] = {}
@@ -63,23 +69,45 @@ class CropViews:
     def _view(
         self, image_HW3: NDArray[np.uint8], label_HW: NDArray[np.uint8] | None, rng: np.random.Generator
     ) -> tuple[Tensor, NDArray[np.uint8] | None, Warp]:
-        k = self.knobs
-        follow = resize_sparse_label if self.keep_labels else resize_label
-        height, width = image_HW3.shape[:2]
-        window = crop_window(height, width, (k.crop_area_min, CROP_AREA_MAX), CROP_ASPECT, rng)
-        image_HW3, label_HW = resized_window(image_HW3, label_HW, window, self.crop, follow)
-        warp = Warp.whole((height, width)).cut(*window).resized((self.crop, self.crop))
-        if rng.random() < k.flip_probability:
+        size = image_HW3.shape[0], image_HW3.shape[1]
+        window, mirrored = self.geometry(size, rng)
+        image_HW3, label_HW = resized_window(image_HW3, label_HW, window, self.crop, self.follow)
+        if mirrored:
             image_HW3, label_HW = hflip(image_HW3, label_HW)
-            warp = warp.mirrored()
-        return self.normalised(self.recoloured(image_HW3, rng), rng), label_HW, warp
+        return self.normalised(self.recoloured(image_HW3, rng), rng), label_HW, self.warp(size, window, mirrored)
+
+    @property
+    def follow(self) -> Callable[[NDArray[np.uint8] | None, tuple[int, int]], NDArray[np.uint8] | None]:
+        """How labels are resized."""
+        return resize_sparse_label if self.keep_labels else resize_label
+
+    def geometry(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[Window, bool]:
+        """The window of an image of `size` (height, width), and whether it is mirrored."""
+        window = crop_window(*size, (self.knobs.crop_area_min, CROP_AREA_MAX), CROP_ASPECT, rng)
+        return window, rng.random() < self.knobs.flip_probability
+
+    def cut_label(self, label_HW: NDArray[np.uint8] | None, window: Window, mirrored: bool) -> NDArray[np.uint8] | None:
+        """The label map (crop,crop) of such a view."""
+        top, left, height, width = window
+        cut = None if label_HW is None else label_HW[top : top + height, left : left + width]
+        cut = self.follow(cut, (self.crop, self.crop))
+        return cut[:, ::-1] if cut is not None and mirrored else cut
+
+    def warp(self, size: tuple[int, int], window: Window, mirrored: bool) -> Warp:
+        """Where such a view lies in its image."""
+        warp = Warp.whole(size).cut(*window).resized((self.crop, self.crop))
+        return warp.mirrored() if mirrored else warp
 
     def recoloured(self, image_HW3: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """The cropped image uint8 (crop,crop,3) with, at `jitter_probability`, other colours; for subclasses."""
+        return recolour(image_HW3, self.colours(rng))
+
+    def colours(self, rng: np.random.Generator) -> Colours:
+        """The colours of a view; for subclasses whose colours are no more than `Colours` says."""
         k = self.knobs
         if rng.random() >= k.jitter_probability:
-            return image_HW3
-        return color_jitter(image_HW3, k.jitter_brightness, k.jitter_contrast, k.jitter_saturation, k.jitter_hue, rng)
+            return Colours()
+        return Colours(draw_jitter(k.jitter_brightness, k.jitter_contrast, k.jitter_saturation, k.jitter_hue, rng))
 
     def normalised(self, image_HW3: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
         """The network's input float32 (3,crop,crop) of a finished view; for subclasses."""
