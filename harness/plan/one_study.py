@@ -17,7 +17,7 @@ from harness.plan.ablations import names_for, overrides
 from harness.plan.config import RunConfig
 from harness.plan.knobs import knob_from_text
 from harness.plan.planned import SINGLE, PlannedStudy, PlanRow
-from harness.plan.pretrained import find
+from harness.plan.pretrained import find, must_be_fetched
 from harness.plan.recipes import early_knobs, idle_knobs, judged, recipe_of
 from harness.plan.studies import Study
 from harness.plan.versions import versions
@@ -38,6 +38,11 @@ def study_of(run: RunConfig, parsed: Parsed, part: PlanRow, single: bool) -> Pla
     further = {name: find(sizes["backbone"], _weights_word(run, words, name)) for name, sizes in run.networks.items()}
     networks = {name: {**sizes, "weights": further[name].digest} for name, sizes in run.networks.items()}
     run = dataclasses.replace(run, networks=networks)
+    if must_be_fetched(run.backbone, words.backbone.weights):
+        # Nothing is fetched for a network that cannot work.
+        from harness.plan.build import check_build
+
+        check_build(run, part.dataset)
     pretrained = find(run.backbone, words.backbone.weights)
     identity = {
         "run": run.identity(),

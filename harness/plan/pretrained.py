@@ -68,6 +68,25 @@ def find(backbone: str, weights: str | None) -> Pretrained:
     return _from_hub(backbone)
 
 
+def must_be_fetched(backbone: str, weights: str | None) -> bool:
+    """Whether `find` would ask timm's hub. Raises BadInput for unknown backbones."""
+    if backbone in PACKAGED:
+        return False
+    _check_timm(backbone)
+    return weights is None and _cached(backbone) is None
+
+
+def _cached(backbone: str) -> Path | None:
+    """The file of a backbone's weights that the hub's client has fetched before."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    cfg = timm.get_pretrained_cfg(backbone)
+    repo = cfg.hf_hub_id if cfg is not None else None
+    found = [try_to_load_from_cache(repo, name) for name in HUB_FILES] if repo else []
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
 def _of_file(label: str, told: str | None) -> Pretraining:
     """What a file says of itself in its metadata `pretraining`, else what its name tells."""
     if not told:
@@ -97,7 +116,7 @@ def _check_timm(backbone: str) -> None:
 
 def _from_hub(backbone: str) -> Pretrained:
     import timm
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import constants, hf_hub_download
 
     cfg = timm.get_pretrained_cfg(backbone)
     if cfg is None or not cfg.hf_hub_id:
@@ -109,10 +128,9 @@ def _from_hub(backbone: str) -> Pretrained:
             )
         )
     said = named(f"{HUB}{cfg.hf_hub_id.removeprefix('timm/')}")
-    cached = [try_to_load_from_cache(cfg.hf_hub_id, name) for name in HUB_FILES]
-    for path in cached:
-        if isinstance(path, str):
-            return Pretrained(None, file_digest(Path(path)), said)
+    cached = _cached(backbone)
+    if cached is not None:
+        return Pretrained(None, file_digest(cached), said)
     problem = _unreachable(constants.ENDPOINT)
     for name in HUB_FILES if problem is None else ():
         try:
