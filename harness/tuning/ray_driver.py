@@ -197,10 +197,10 @@ def runtime(address: str | None, modules: Collection[str] = ()) -> Iterator[None
             yield
     finally:
         ray.shutdown()
-        for name, value in before.items():
+        for name, earlier in before.items():
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+            if earlier is not None:
+                os.environ[name] = earlier
 
 
 def _tune(

@@ -72,7 +72,9 @@ def drawn_numbers(drawn: Sequence[tuple[Window, bool, Colours]]) -> Tensor:
     of colour with their factors (8), in order."""
     rows = []
     for window, mirrored, colours in drawn:
-        steps = [(CHANGES.index(name), hue_shift(by) if name == "hue" else by) for name, by in colours.jitter.steps]
+        steps: list[tuple[float, float]] = [
+            (CHANGES.index(name), hue_shift(by) if name == "hue" else by) for name, by in colours.jitter.steps
+        ]
         steps += [(NO_CHANGE, 0.0)] * (len(CHANGES) - len(steps))
         rows.append([*window, mirrored, colours.blur, colours.solarise, 0.0, *(n for step in steps for n in step)])
     return torch.tensor(rows, dtype=torch.float32)
@@ -189,7 +191,7 @@ def blurred(view_B3hw: Tensor, deviation_B: Tensor, largest: float) -> Tensor:
     whole_B = radius_B.floor()
     inner_B = (float(1 << 24) / (radius_B * 2 + 1)).floor().double()
     outer_B = ((float(1 << 24) - (2 * whole_B + 1).double() * inner_B) / 2).floor()
-    weights = [torch.where(k <= whole_B, inner_B, torch.where(k == whole_B + 1, outer_B, 0.0)) for k in range(taps + 1)]
+    weights = [torch.where(whole_B >= k, inner_B, torch.where(whole_B + 1 == k, outer_B, 0.0)) for k in range(taps + 1)]
     values = view_B3hw.double()
     for axis in [3] * BOXES + [2] * BOXES:
         side, ends = values.shape[axis], (taps, taps, 0, 0) if axis == 3 else (0, 0, taps, taps)
