@@ -22,16 +22,19 @@ def knob(
     unit: str = "1",
     fit: Fit = "none",
     added: bool = False,
+    silent: bool = False,
     stage: str | tuple[str, ...] = (),
 ) -> Any:
     """A hyperparameter field: its card value, meaning, unit, source and how it is fitted to another size.
 
     `fit="ema"` marks a momentum (design section 4 b), `fit="width"` a head width (4 c). `added` marks a knob that
     joined a method which had results already: at its default it is no part of a run's key, so that these stay valid.
+    `silent` is one that is then no part of ids of studies and of stages either.
     `stage` names the stages of a recipe that read it, which alone are made again for another value; none: all do.
     """
     stages = (stage,) if isinstance(stage, str) else stage
-    meta = {"doc": doc, "source": source, "unit": unit, "fit": fit, "added": added, "stages": stages}
+    meta = {"doc": doc, "source": source, "unit": unit, "fit": fit, "added": added or silent}
+    meta |= {"silent": silent, "stages": stages}
     return field(default=default, metadata=meta)
 
 

@@ -117,7 +117,7 @@ class RunConfig:
         for name in ("scoring", "networks", "until"):
             if not values[name]:
                 del values[name]
-        return values
+        return _without(values, self.chosen, "silent")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -198,7 +198,7 @@ def content_key(
     `data` is `PlannedData.every`: labels and pixels of all images; keys from before it was there have none.
     """
     identity = {
-        "config": _identity(run),
+        "config": _without(run.identity(), run.chosen, "added"),
         "train": train_fingerprint,
         "weights": weights_digest,
         "versions": dict(versions),
@@ -206,14 +206,14 @@ def content_key(
     return digest_of(identity | ({"data": data} if data else {}))
 
 
-def _identity(run: RunConfig) -> dict[str, Any]:
-    """The config without added knobs that stand at their defaults."""
-    values, chosen = run.identity(), run.chosen
+def _without(values: Mapping[str, Any], chosen: Chosen, kind: str) -> dict[str, Any]:
+    """A config's values without knobs of a kind (`added`, `silent`) that stand at their defaults."""
+    found = dict(values)
     for part, spec in (("knobs", chosen.spec), ("base_knobs", chosen.base)):
-        if spec is not None and values[part] is not None:
-            quiet = {k: plain(f.default) for k, f in spec.config.knobs().items() if f.metadata.get("added")}
-            values[part] = {k: v for k, v in values[part].items() if k not in quiet or v != quiet[k]}
-    return values
+        if spec is not None and found[part] is not None:
+            quiet = {k: plain(f.default) for k, f in spec.config.knobs().items() if f.metadata.get(kind)}
+            found[part] = {k: v for k, v in found[part].items() if k not in quiet or v != quiet[k]}
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,5 +17,5 @@ class DeviceViewKnobs(MethodConfig):
         "255; for GPUs that wait for their views",
         unit="bool",
         source="ours",
-        added=True,
+        silent=True,
     )
