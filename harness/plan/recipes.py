@@ -120,7 +120,7 @@ def training_fields(run: RunConfig, stage: Train) -> dict[str, Any]:
     """The config fields that enter a training stage's key: all but those of scoring, of knobs those that it reads."""
     own = run_of(run, stage)
     values = {k: v for k, v in own.identity().items() if k not in SCORING_FIELDS | {"networks", "until"}}
-    values["knobs"] = knobs_read(run, stage)
+    values["knobs"] = _keyed_knobs(run, stage)
     if stage.owner == "base":
         # As a run of the base itself has it.
         values |= {"method": spec_of(run, stage).name, "base_knobs": None}
@@ -133,8 +133,15 @@ def image_fields(run: RunConfig, stage: Stage) -> dict[str, Any]:
     return {
         **{name: own[name] for name in IMAGE_FIELDS},
         "method": spec_of(run, stage).name,
-        "knobs": knobs_read(run, stage),
+        "knobs": _keyed_knobs(run, stage),
     }
+
+
+def _keyed_knobs(run: RunConfig, stage: Stage) -> dict[str, Any]:
+    """What a stage reads without silent knobs that stand at their defaults."""
+    known = spec_of(run, stage).config.knobs()
+    read = knobs_read(run, stage)
+    return {k: v for k, v in read.items() if not known[k].metadata.get("silent") or v != known[k].default}
 
 
 def knobs_read(run: RunConfig, stage: Stage) -> dict[str, Any]:
