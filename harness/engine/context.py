@@ -14,12 +14,12 @@ import torch
 from harness.api.dataset import Dataset, Sample
 from harness.api.method import Batch, Method, Transform, Views
 from harness.api.recipe import NETWORK, Recipe, Train
-from harness.datasets.fitted_loader import FittedLoader
 from harness.datasets.io.image_files import ExtraReader, read
 from harness.datasets.loading import Loader, Source
 from harness.datasets.splits import SplitPlan
 from harness.datasets.tools.given import GivenFolder
 from harness.engine.checkpoint import Artifact, load_weights
+from harness.engine.fitted_loader import FittedLoader
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.parallel import broadcast_from_first
 from harness.engine.phases import Phases

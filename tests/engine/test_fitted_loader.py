@@ -12,8 +12,8 @@ import torch
 from harness.api.dataset import Sample
 from harness.api.method import Batch, Views
 from harness.datasets import open_dataset
-from harness.datasets.fitted_loader import PROBED, FittedLoader, processes
 from harness.datasets.loading import Loader
+from harness.engine.fitted_loader import PROBED, FittedLoader, processes
 
 
 def small(sample: Sample, rng: np.random.Generator) -> Views:
