@@ -10,7 +10,7 @@ def preset(family: str, tier: str, variant: str) -> Preset:
     """The values of one dataset family and tier; there is one variant."""
     small = small_knobs(family, tier, tags=True)
     if family == "shapes":
-        small |= {"w_seg": 0.2}
+        small = {"w_seg": 0.2, **small}
     return sized_preset(
         family,
         tier,

@@ -52,9 +52,15 @@ LAB_PSEUDO: dict[str, Any] = {"seg_start": 0.4, "pseudo_low": 0.15, "pseudo_high
 a decoder that starts on such labels drags the CAMs down with it."""
 SHAPES_PSEUDO: dict[str, Any] = {"seg_start": 0.3, "par_dilations": (1, 2, 4), "par_iterations": 3}
 """A decoder that starts earlier, or weighs more, drags the CAMs of so short a run down with it."""
-SHAPES_SMOKE: dict[str, Any] = {"head_lr_scale": 10.0, "pseudo_low": 0.35, "pseudo_high": 0.65}
-"""Of tags at tier smoke: heads of twice the rate, and labels that leave less of an image out, as far as all search
-spaces reach."""
+SHAPES_SMOKE: dict[str, Any] = {
+    "head_lr_scale": 10.0,
+    "pseudo_low": 0.35,
+    "pseudo_high": 0.65,
+    "seg_start": 0.4,
+    "w_seg": 0.3,
+}
+"""Of tags at tier smoke, as far as all search spaces reach: heads of twice the rate, labels that leave less of an image
+out, and a decoder that starts on later and better ones with more weight."""
 
 
 def small_knobs(family: str, tier: str, *, tags: bool) -> dict[str, Any]:
