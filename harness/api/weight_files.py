@@ -98,7 +98,7 @@ def _chosen(content: Any, path: Path, where: str) -> WeightFile:
         found, fix = ", ".join(".".join(inside) for inside in top), f"save one of them alone, or name it {NESTED[2]}"
     elif isinstance(content, Mapping) and (beside := [k for k, v in content.items() if not isinstance(v, Tensor)]):
         tensors = len(content) - len(beside)
-        of = f"{tensors} tensors beside {', '.join(map(str, beside[:3]))}" if tensors else "no tensors"
+        of = f"{tensors} tensors beside {', '.join(map(str, beside[:3]))}" if tensors else "no dict of tensors"
         found, fix = (
             of,
             (

@@ -170,7 +170,7 @@ def test_nan_is_found_wherever_it_lies(tmp_path, dtype) -> None:
     ("content", "found"),
     [
         ({}, "holds no dict of tensors"),
-        ({"state_dict": {}}, "holds no tensors"),
+        ({"state_dict": {}}, "holds no dict of tensors"),
         ([1, 2], "holds no dict of tensors"),
         (torch.zeros(3), "holds no dict of tensors"),
         ({0: torch.zeros(3)}, "holds no dict of tensors"),
@@ -204,7 +204,7 @@ def test_networks_in_dicts_of_dicts_are_found(tmp_path) -> None:
     loop: dict = {}
     loop["model"] = loop
     torch.save(loop, tmp_path / "x.pth")
-    assert "holds no tensors" in said(tmp_path / "x.pth")
+    assert "holds no dict of tensors" in said(tmp_path / "x.pth")
 
 
 def test_a_foreign_state_keeps_its_names() -> None:
