@@ -36,7 +36,8 @@ class Fsae(Method):
         super().__init__()
         if not isinstance(info.base, Method):
             raise TypeError("fsae is built on a base: write base+fsae")
-        if getattr(info.base.config, "device_views", False):
+        # Bases of other people need have no `config`.
+        if getattr(getattr(info.base, "config", None), "device_views", False):
             fix = "device_views=false for its base"
             raise BadInput(Problem("device_views", "the strong view is made on the host, of the base's first one", fix))
         self.config = fit_momenta(config, card_iterations=config.card_iterations, iterations=info.iterations)

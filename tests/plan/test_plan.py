@@ -63,7 +63,7 @@ def test_words_that_are_no_part_of_a_key(base, words):
     "words",
     [
         ["seed=1"],
-        ["cam.w_seg=.3"],
+        ["cam.w_seg=.25"],
         ["iterations=3"],
         ["fidelity=.5"],
         ["crop=64"],

@@ -41,11 +41,12 @@ def test_every_knob_says_what_it_is_and_where_it_comes_from():
             assert field.metadata["source"], name
 
 
-def test_shapes_tiers_differ_in_length_only():
+def test_shapes_tiers_differ_in_length_and_crop_only():
     smoke, lab, paper = (sized_preset("shapes", t, {}, smoke_iterations=100, lab_iterations=7) for t in
                          ("smoke", "lab", "paper"))  # fmt: skip
     assert [p.iterations for p in (smoke, lab, paper)] == [100, 400, 2000]
-    assert {(p.crop, p.batch, p.group, p.backbone) for p in (smoke, lab, paper)} == {(96, 16, 16, "shapes_vit")}
+    assert [p.crop for p in (smoke, lab, paper)] == [80, 96, 96]
+    assert {(p.batch, p.group, p.backbone) for p in (smoke, lab, paper)} == {(16, 16, "shapes_vit")}
     assert (paper.trials, paper.seeds, smoke.trials, smoke.seeds) == (20, 3, 2, 1)
     with pytest.raises(ValueError, match="unknown tier"):
         sized_preset("voc", "huge", {}, smoke_iterations=1, lab_iterations=1)
