@@ -14,6 +14,7 @@ import ray
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import Callback, Stopper
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -256,3 +257,15 @@ def without_notes_of_ray() -> Iterator[None]:
         yield
     finally:
         module.print_to_stdstream = printed
+
+
+@contextmanager
+def credentials_stay_here() -> Iterator[None]:
+    """Keep AWS's keys of this process out of what Tune asks of its actors: it would send them to every machine, whose
+    Ray writes them into a log as they are. Machines have their own role, processes of this one its environment."""
+    of_aws = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(of_aws)
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE.update(of_aws)

@@ -182,9 +182,8 @@ def runtime(address: str | None, modules: Collection[str] = ()) -> Iterator[None
                 **(local if address is None else {"runtime_env": {"env_vars": ENVIRONMENT}}),
             )
             if address is None:
-                started(start)
-            else:
-                start()
+                start = partial(started, start)
+            start()
         except ConnectionError as error:
             if address is None:
                 raise
@@ -216,7 +215,7 @@ def _tune(
 ) -> None:
     """One Tuner over all studies of one shape. Raises what plan or store raised in the meantime."""
     from harness.tuning.janitor import remove_orphans
-    from harness.tuning.ray_adapters import Routing, every_death_is_told
+    from harness.tuning.ray_adapters import Routing, credentials_stay_here, every_death_is_told
     from harness.tuning.ray_worker import JobMessage
 
     # A process that died is told by the progress display and, where it stays dead, as data.
@@ -233,7 +232,7 @@ def _tune(
         told = (progress.restarted, progress.left, lambda: leaving.told)
         search = Routing(scheduler, frozenset(only), message, limit, *told)
         try:
-            with every_death_is_told():
+            with every_death_is_told(), credentials_stay_here():
                 _tuner(scheduler, search, shape, scratch, home is not None).fit()
         finally:
             if workers > 1:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,19 +31,35 @@ raise SystemExit(main(sys.argv[1:]))
 """
 
 
-def children(pid: int) -> set[int]:
-    """A process and all that it has started, directly or not."""
-    parents = {}
+def parents_of_all() -> dict[int, int]:
+    """The parent of every process."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue  # it has ended
+    return found
+
+
+def children(pid: int, parents: Mapping[int, int]) -> set[int]:
+    """A process and all that it has started, directly or not."""
     found, new = {pid}, {pid}
     while new:
         new = {child for child, parent in parents.items() if parent in new} - found
         found |= new
     return found
+
+
+def mode_and_token(pid: int, parents: Mapping[int, int]) -> tuple[str, str]:
+    """`RAY_AUTH_MODE` and `RAY_AUTH_TOKEN` of a process; where its title has been written over them, of its parent."""
+    while pid > 1:
+        entries = Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+        own = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+        if "RAY_AUTH_TOKEN" in own and "RAY_AUTH_MODE" in own:
+            return own["RAY_AUTH_MODE"], own["RAY_AUTH_TOKEN"]
+        pid = parents[pid]
+    return "", ""
 
 
 def listening(pid: int) -> set[str]:
@@ -95,17 +111,16 @@ def test_sockets_of_a_sweep_want_its_token_and_no_secret_is_written(
     bench.fault("wait", go=str(bench.go))
     sweep = bench.start(f"mlflow=http://somebody:{planted['login']}@{server}", env=env)
     bench.wait_for_fault(sweep)
-    found = {}
-    for pid in children(sweep.process.pid):
+    found, parents = {}, parents_of_all()
+    for pid in children(sweep.process.pid, parents):
         if where := listening(pid):
             found[pid] = (name_of(pid), where)
     token = ""
     for pid, (name, where) in found.items():
         print(f"{name} listens: {', '.join(sorted(where))}")
-        own = dict(x.split("=", 1) for x in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in x)
         if "all" in where and pid != sweep.process.pid:
-            assert own["RAY_AUTH_MODE"] == "token", name
-            token = own["RAY_AUTH_TOKEN"]
+            mode, token = mode_and_token(pid, parents)
+            assert mode == "token", name
     assert token, "no process of Ray listens beyond this machine: the table is another one"
     bench.go.touch()
     sweep.end(0)
