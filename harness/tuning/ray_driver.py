@@ -174,7 +174,7 @@ def runtime(address: str | None, modules: Collection[str] = ()) -> Iterator[None
         try:
             if address is not None:
                 check_token(address)
-            start = partial(
+            start: Callable[[], object] = partial(
                 ray.init,
                 address=address or "local",
                 log_to_driver=False,
