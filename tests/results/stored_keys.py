@@ -65,6 +65,9 @@ SWEEPS = {
         "tier=lab protocol=fixed " + VIT,
     ),
     "msrc21": ("methods=cam,fsr,full tier=lab " + MSRC,),
+    "msrc21_plugins": (
+        "methods=cam,cam+fsae,cam+brnf,sipe,sipe+fsae,sipe+brnf seeds=1 trials=1 tier=lab protocol=fixed " + MSRC,
+    ),
     "msrc21_sparse": (
         "methods=pce,ema,gatedcrf,agmm,full labels=points,scribbles " + TAGS,
         "methods=agmm trials=8 labels=scribbles seeds=1 tier=lab protocol=held-out " + AGMM_PINNED + MSRC,
