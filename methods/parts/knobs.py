@@ -1,5 +1,4 @@
-"""Knobs that several single-stage methods share, with their rules. No torch here: words are checked
-without it."""
+"""Knobs that several single-stage methods share, with their rules. No torch here: words are checked without it."""
 
 from __future__ import annotations
 
@@ -113,11 +112,8 @@ class ViewKnobs(MethodConfig):
         return [
             *super().problems(),
             *between("crop_area_min", self.crop_area_min, 0, 1, open_low=True),
-            *between("flip_probability", self.flip_probability, 0, 1),
-            *between("jitter_probability", self.jitter_probability, 0, 1),
-            *between("jitter_brightness", self.jitter_brightness, 0, 1),
-            *between("jitter_contrast", self.jitter_contrast, 0, 1),
-            *between("jitter_saturation", self.jitter_saturation, 0, 1),
+            *each(share, self, ("flip_probability", "jitter_probability")),
+            *each(share, self, ("jitter_brightness", "jitter_contrast", "jitter_saturation")),
             *between("jitter_hue", self.jitter_hue, 0, 0.5),
         ]
 
@@ -135,19 +131,14 @@ class OptimiserKnobs(MethodConfig):
     warmup: float = knob(0.075, "linear warm-up", unit="share of T", source="fsr.md 3, paper: 1500 of 20000")
     warmup_start: float = knob(0.1, "learning-rate factor of the first step", source="fsr.md 3, code")
     drop_path: float = knob(
-        0.1,
-        "stochastic depth of the last block, linear from 0",
-        unit="probability",
-        source="fsr.md 2.2, code",
+        0.1, "stochastic depth of the last block, linear from 0", unit="probability", source="fsr.md 2.2, code"
     )
 
     def problems(self) -> list[Problem]:
         """Rules on the optimiser."""
         return [
             *super().problems(),
-            *positive("lr", self.lr),
-            *positive("lr_factor", self.lr_factor),
-            *positive("head_lr_scale", self.head_lr_scale),
+            *each(positive, self, ("lr", "lr_factor", "head_lr_scale")),
             *not_negative("weight_decay", self.weight_decay),
             *between("warmup", self.warmup, 0, 1, open_high=True),
             *between("warmup_start", self.warmup_start, 0, 1),
@@ -206,8 +197,7 @@ class PseudoKnobs(MethodConfig):
         return [
             *super().problems(),
             *list_of("cam_scales", self.cam_scales, 0.05, LARGEST_SCALE),
-            *between("pseudo_low", self.pseudo_low, 0, 1),
-            *between("pseudo_high", self.pseudo_high, 0, 1),
+            *each(share, self, ("pseudo_low", "pseudo_high")),
             *ordered("pseudo_low", self.pseudo_low, "pseudo_high", self.pseudo_high),
             *between("par_iterations", self.par_iterations, 0, 1000),
             *list_of("par_dilations", self.par_dilations, 1, FURTHEST),
@@ -244,7 +234,6 @@ class AuxSegmenterKnobs(TagSegmenterKnobs):
         unit="share of T",
         source="fsr.md 2.5, toco.md 2.7, unia.md 2.6, code: 2000 of 20000",
     )
-
     aux_block: int = knob(
         10,
         "block that feeds the auxiliary classifier, of 12; fitted by design section 4 e",
