@@ -24,5 +24,6 @@ def test_keys_of_aws_are_in_no_actors_environment(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, "planted")
     monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
     with credentials_stay_here():
-        assert told() == {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+        assert told()["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+        assert not set(names) & told().keys()
     assert set(names) <= told().keys(), "Tune sends them otherwise; without that the context manager can go"
