@@ -94,20 +94,18 @@ def _chosen(content: Any, path: Path, where: str) -> WeightFile:
     top = [inside for inside in states if len(inside) == min(map(len, states))]
     if len(top) == 1:
         return WeightFile(dict(states[top[0]]), ".".join(top[0]))
+    beside = [k for k, v in content.items() if not isinstance(v, Tensor)] if isinstance(content, Mapping) else []
+    tensors = len(content) - len(beside) if beside else 0
     if top:
         found, fix = ", ".join(".".join(inside) for inside in top), f"save one of them alone, or name it {NESTED[2]}"
-    elif isinstance(content, Mapping) and (beside := [k for k, v in content.items() if not isinstance(v, Tensor)]):
-        tensors = len(content) - len(beside)
-        of = f"{tensors} tensors beside {', '.join(map(str, beside[:3]))}" if tensors else "no dict of tensors"
-        found, fix = (
-            of,
-            (
-                f"save the tensors alone: torch.save({{k: v for k, v in torch.load({path.name!r}).items() if "
-                "torch.is_tensor(v)}, 'weights.pth')"
-                if tensors
-                else "save a network's state dict: net.state_dict()"
-            ),
+    elif tensors:
+        found = f"{tensors} tensors beside {', '.join(map(str, beside[:3]))}"
+        fix = (
+            f"save the tensors alone: torch.save({{k: v for k, v in torch.load({path.name!r}).items() if "
+            "torch.is_tensor(v)}, 'weights.pth')"
         )
+    elif beside:
+        found, fix = "no dict of tensors", "save a network's state dict: net.state_dict()"
     else:
         found, fix = "no dict of tensors", "save a network's state dict: torch.save(net.state_dict(), 'weights.pth')"
     raise BadInput(Problem(where, f"{path.name} holds {found}", fix))

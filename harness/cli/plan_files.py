@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 
 from harness.cli.packaged import plans
-from harness.cli.yaml_words import MOST, NotYaml, Written, composed, flattened, items, kind, too_many
+from harness.cli.yaml_words import MOST, Written, composed, flattened, items, kind, too_many
 from harness.datasets.io.opening import NotPlain
-from harness.errors import Problem
+from harness.errors import BadInput, Problem
 
 ROWS = "rows"
 WHOLE_SWEEP = ("store", "mlflow", "address", "ray", "retry", "dry_run", "gpus", "cluster", "plan")
@@ -51,8 +51,8 @@ def read_plan_file(path: str, problems: list[Problem]) -> PlanFile:
         problems.append(Problem("plan", f"{path} is {e.strerror}", "give a YAML file of words"))
     except OSError as e:
         problems.append(Problem("plan", f"{path} cannot be read ({e.strerror})", "allow reading it (chmod a+r)"))
-    except NotYaml as e:
-        problems.append(e.problem)
+    except BadInput as e:
+        problems.extend(e.problems)
     return PlanFile()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from harness.datasets.io.opening import plain_bytes
-from harness.errors import Problem
+from harness.errors import BadInput, Problem
 
 LARGEST = 2**20
 """Bytes of a file: more is no list of words."""
@@ -26,14 +26,6 @@ TAG = "tag:yaml.org,2002:"
 QUOTE = "write `key: value` lines, and quotes around a value that holds `: ` or ` #` or begins with one of *&!%@`{["
 
 
-class NotYaml(Exception):
-    """A file of which nothing can be read; holds the problem."""
-
-    def __init__(self, problem: Problem):
-        super().__init__(str(problem))
-        self.problem = problem
-
-
 @dataclass(frozen=True)
 class Written:
     """A value as it is written; None where nothing is."""
@@ -43,23 +35,23 @@ class Written:
 
 
 def composed(path: Path) -> yaml.Node | None:
-    """The tree of a YAML file in UTF-8 or UTF-16; None where it is empty. Raises OSError, and NotYaml with the line."""
+    """The tree of a YAML file in UTF-8 or UTF-16; None where it is empty. Raises OSError; BadInput with the line."""
     text = _decoded(path, plain_bytes(path, LARGEST + 1))
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as e:
         found = f"{path} line {_line(text, e.position)}: the control character U+{ord(text[e.position]):04X}"
-        raise NotYaml(Problem("plan", found, "take it out, or save the file as UTF-8 text")) from e
+        raise BadInput(Problem("plan", found, "take it out, or save the file as UTF-8 text")) from e
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         at = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "its end"
-        raise NotYaml(Problem("plan", f"{path} {at}: {e.problem or e.context}", _fix(str(e.problem)))) from e
+        raise BadInput(Problem("plan", f"{path} {at}: {e.problem or e.context}", _fix(str(e.problem)))) from e
     except RecursionError as e:
-        raise NotYaml(Problem("plan", f"{path} nests too deeply", QUOTE)) from e
+        raise BadInput(Problem("plan", f"{path} nests too deeply", QUOTE)) from e
 
 
 def flattened(path: Path, tree: yaml.Node, problems: list[Problem], most: int = MOST) -> dict[str, Written]:
-    """The values below a mapping by dotted key, lists joined with commas. Raises NotYaml for more than `most`."""
+    """The values below a mapping by dotted key, lists joined with commas. Raises BadInput for more than `most`."""
     found: dict[str, Written] = {}
     values = 0
     for key, node in _values(path, tree, "", 1, problems):
@@ -75,10 +67,10 @@ def flattened(path: Path, tree: yaml.Node, problems: list[Problem], most: int = 
     return found
 
 
-def too_many(path: Path) -> NotYaml:
+def too_many(path: Path) -> BadInput:
     """That a file holds more than `MOST` values."""
     said = f"{path} holds more than {MOST} values with what its anchors repeat"
-    return NotYaml(Problem("plan", said, "write the words themselves"))
+    return BadInput(Problem("plan", said, "write the words themselves"))
 
 
 def items(node: yaml.Node) -> list[yaml.Node]:
@@ -101,7 +93,7 @@ def _values(
     """Dotted keys with the nodes of their values, in the order of the file; what `<<` takes over comes last."""
     if depth > DEEPEST:
         where = f"{path} line {tree.start_mark.line + 1}"
-        raise NotYaml(Problem("plan", f"{where}: {prefix}... nests more than {DEEPEST} levels", "words have two"))
+        raise BadInput(Problem("plan", f"{where}: {prefix}... nests more than {DEEPEST} levels", "words have two"))
     own: set[str] = set()
     taken_over: list[yaml.Node] = []
     for key, value in tree.value:
@@ -166,7 +158,7 @@ def _as_word(node: yaml.Node) -> str:
 
 def _decoded(path: Path, data: bytes) -> str:
     if len(data) > LARGEST:
-        raise NotYaml(Problem("plan", f"{path} has more than {LARGEST} bytes", "is it another file? " + QUOTE))
+        raise BadInput(Problem("plan", f"{path} has more than {LARGEST} bytes", "is it another file? " + QUOTE))
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     again = f"save it as UTF-8: iconv -f <its encoding> -t UTF-8 {shlex.quote(str(path))}"
     try:
@@ -174,9 +166,9 @@ def _decoded(path: Path, data: bytes) -> str:
     except UnicodeDecodeError as e:
         line = _line(data[: e.start].decode("latin-1"), e.start)
         found = f"{path} line {line}: byte 0x{data[e.start]:02x} is no {'UTF-16' if wide else 'UTF-8'}"
-        raise NotYaml(Problem("plan", found, again)) from e
+        raise BadInput(Problem("plan", found, again)) from e
     if "\0" in text:
-        raise NotYaml(Problem("plan", f"{path} holds NUL: it is no text, or in UTF-16 without its mark", again))
+        raise BadInput(Problem("plan", f"{path} holds NUL: it is no text, or in UTF-16 without its mark", again))
     return text
 
 

@@ -37,10 +37,6 @@ MOST_LOADERS = 4
 """Processes of one worker where nobody says how many, unless it has more threads."""
 
 
-def _nothing() -> None:
-    """What a CPU waits for."""
-
-
 @dataclass(frozen=True)
 class TimedViews:
     """A method's transform whose time is counted as its own; only where views are made in the training process."""
@@ -190,7 +186,7 @@ class Context:
 
         if machine.loaders is not None:
             return make(start_step, run.own_steps, machine.loaders)
-        settle = torch.cuda.synchronize if cuda else _nothing
+        settle = torch.cuda.synchronize if cuda else None
         return FittedLoader(make, start_step, run.own_steps, most=max(MOST_LOADERS, machine.threads), settle=settle)
 
     def reader(self, artefact: str) -> ExtraReader:

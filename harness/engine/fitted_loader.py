@@ -28,7 +28,7 @@ class FittedLoader:
         stop: int,
         *,
         most: int,
-        settle: Callable[[], None] = lambda: None,
+        settle: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self._make, self._start, self._stop, self._most = make, start, stop, most
@@ -45,7 +45,8 @@ class FittedLoader:
             for batches in here:
                 made = self._clock()
                 yield batches
-                self._settle()
+                if self._settle is not None:
+                    self._settle()
                 used = self._clock()
                 making.append(made - began)
                 using.append(used - made)

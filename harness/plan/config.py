@@ -14,7 +14,7 @@ from harness.api.spec import MethodConfig
 from harness.errors import StoreError
 from harness.files import digest_of
 from harness.plan.field_types import misfits
-from harness.plan.knobs import plain, typed_knobs
+from harness.plan.knobs import plain, typed_knobs, without_defaults
 from harness.store.rows import json_object
 
 INFERENCE_FIELDS = frozenset({"scales", "flip", "fusion", "crf", "split", "scoring"})
@@ -211,8 +211,7 @@ def _without(values: Mapping[str, Any], chosen: Chosen, kind: str) -> dict[str, 
     found = dict(values)
     for part, spec in (("knobs", chosen.spec), ("base_knobs", chosen.base)):
         if spec is not None and found[part] is not None:
-            quiet = {k: plain(f.default) for k, f in spec.config.knobs().items() if f.metadata.get(kind)}
-            found[part] = {k: v for k, v in found[part].items() if k not in quiet or v != quiet[k]}
+            found[part] = without_defaults(spec.config, found[part], kind)
     return found
 
 

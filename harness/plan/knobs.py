@@ -73,6 +73,12 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def without_defaults(config: type[MethodConfig], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Knob values without those of a kind (`added`, `silent`) that stand at their defaults, for keys and ids."""
+    quiet = {name: plain(f.default) for name, f in config.knobs().items() if f.metadata.get(kind)}
+    return {name: value for name, value in values.items() if name not in quiet or plain(value) != quiet[name]}
+
+
 def _of_another_kind(spec: MethodSpec, name: str, value: Any) -> Problem:
     """A knob whose value is none of its default's kind."""
     field = spec.config.knobs()[name]

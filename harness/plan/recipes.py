@@ -12,7 +12,7 @@ from harness.api.spec import MethodConfig, MethodSpec, resolve
 from harness.datasets.splits import SplitPlan
 from harness.errors import Problem, nearest
 from harness.plan.config import INFERENCE_FIELDS, RunConfig
-from harness.plan.knobs import plain, typed_knobs
+from harness.plan.knobs import plain, typed_knobs, without_defaults
 
 SCORING_FIELDS = INFERENCE_FIELDS | {"cam_threshold"}
 """Config fields that no stage reads: a run that differs in them alone takes the training that is there.
@@ -139,9 +139,7 @@ def image_fields(run: RunConfig, stage: Stage) -> dict[str, Any]:
 
 def _keyed_knobs(run: RunConfig, stage: Stage) -> dict[str, Any]:
     """What a stage reads without silent knobs that stand at their defaults."""
-    known = spec_of(run, stage).config.knobs()
-    read = knobs_read(run, stage)
-    return {k: v for k, v in read.items() if not known[k].metadata.get("silent") or v != known[k].default}
+    return without_defaults(spec_of(run, stage).config, knobs_read(run, stage), "silent")
 
 
 def knobs_read(run: RunConfig, stage: Stage) -> dict[str, Any]:
