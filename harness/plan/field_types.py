@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from harness.plan.knobs import LARGEST
+
 
 def misfits(schema: type, values: Mapping[str, Any]) -> list[str]:
     """`batch is 'x', no int` for each value, by field, that is not of its type; NaN and infinity are no floats.
@@ -47,5 +49,5 @@ def _fits(value: Any, hint: Any) -> bool:
         return hint is bool
     if hint is float:
         # Whole numbers without end have no float.
-        return math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) < 2**63
+        return math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) <= LARGEST
     return isinstance(value, hint)

@@ -24,12 +24,16 @@ def start_early(plan: Plan, stack: ExitStack) -> None:
         return
     from harness.tuning.ray_driver import runtime
 
-    stack.enter_context(runtime(None, () if plan.gpus else {EXECUTE, *builds_of(plan)}))
+    stack.enter_context(runtime(None, preloaded(plan)))
 
 
-def builds_of(plan: Plan) -> set[str]:
-    """The functions that build the methods of a plan, as `module:function`."""
-    return {planned.run.chosen.spec.build for planned in plan.studies}
+def preloaded(plan: Plan) -> set[str]:
+    """What Ray's processes import as they start: what executes a run, and what builds the methods of a plan.
+
+    Names are `module:function`. Nothing where runs have GPUs: torch would be there before Ray says which of them are a
+    process's own.
+    """
+    return set() if plan.gpus else {EXECUTE, *(planned.run.chosen.spec.build for planned in plan.studies)}
 
 
 def first_trial_missing(plan: Plan) -> bool:

@@ -74,9 +74,7 @@ def run_on_ray(
     shapes: dict[Shape, list[str]] = {}
     for study in (state.study for state in scheduler.states):
         shapes.setdefault((study.workers, study.cores_per_run, study.gpus), []).append(study.id)
-    # With GPUs torch would be there before Ray says which of them are a process's own.
-    beforehand = () if any(gpus for _, _, gpus in shapes) else {execute, *modules}
-    with runtime(address, beforehand), leaving_by_sigterm(store_root) as leaving:
+    with runtime(address, modules), leaving_by_sigterm(store_root) as leaving:
         import ray
 
         for shape in shapes:

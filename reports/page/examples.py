@@ -113,11 +113,9 @@ def _gallery(view: View, some: Shown, example: Example, have: Paths) -> Gallery:
     """What every row makes of an image: photo, each target that the row has with its IoU, truth."""
     image = example.image
     photo, truth = (_picture(_found(have, some, what, image), f"{what} of {image}") for what in (IMAGE, TRUTH))
-    kinds = {row.supervision for row in some.rows}
-    names = [f"{view.name(row)} · {row.supervision}" if len(kinds) > 1 else view.name(row) for row in some.rows]
     made = [tuple(_of_row(view, some, example, row, q, have) for q in some.quantities) for row in some.rows]
     columns = (IMAGE, *(quantity_name(q) for q in some.quantities), TRUTH)
-    lines = tuple((name, (photo, *line, truth)) for name, line in zip(names, made, strict=True))
+    lines = tuple((name, (photo, *line, truth)) for name, line in zip(view.names(some.rows), made, strict=True))
     return Gallery(f"{example.why}: {image}", columns, lines)
 
 

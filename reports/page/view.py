@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,12 @@ class View:
     def name(self, row: Row) -> str:
         """A row's title, with its backbone or decoder where its board has several of that title on others."""
         return self._names[row.keys]
+
+    def names(self, rows: Iterable[Row]) -> list[str]:
+        """Names of rows that stand side by side, with their supervision where it differs."""
+        rows = list(rows)
+        several = len({row.supervision for row in rows}) > 1
+        return [f"{self.name(row)} · {row.supervision}" if several else self.name(row) for row in rows]
 
     @cached_property
     def lines(self) -> dict[str, dict[str, Any]]:

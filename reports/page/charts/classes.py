@@ -31,8 +31,7 @@ def _heat_map(view: View, quantity: Quantity, rows: list[tuple[Row, Scored]]) ->
     names = max((r.class_names for r, _ in rows), key=len, default=())
     count = max([len(names), *(max(v, default=-1) + 1 for v in values)])
     labels = [plain(names[k] if k < len(names) else k) for k in range(count)]
-    kinds = {r.supervision for r, _ in rows}
-    titles = [plain(f"{view.name(r)} · {r.supervision}" if len(kinds) > 1 else view.name(r)) for r, _ in rows]
+    titles = [plain(name) for name in view.names(row for row, _ in rows)]
     cells = [[100 * v[k] if k in v else None for k in range(count)] for v in values]
     heat = {
         "type": "heatmap", "z": cells, "x": list(range(count)), "y": list(range(len(rows))), "zmin": 0, "zmax": 100,
