@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,22 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from methods.parts.nets.token_linear import ONEDNN
 
 _ATEN = torch.ops.aten
-PRODUCTS = frozenset(
-    {
-        _ATEN.mm.default,
-        _ATEN.addmm.default,
-        _ATEN.bmm.default,
-        _ATEN.baddbmm.default,
-        _ATEN.convolution.default,
-        _ATEN.convolution_backward.default,
-        _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
-        _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default,
-    }
-)
+PRODUCTS = {
+    _ATEN.mm.default,
+    _ATEN.addmm.default,
+    _ATEN.bmm.default,
+    _ATEN.baddbmm.default,
+    _ATEN.convolution.default,
+    _ATEN.convolution_backward.default,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default,
+}
 """Operators that count as matrix products; fused attention is one, softmax included."""
+if ONEDNN:
+    PRODUCTS.add(torch.ops.mkldnn._linear_pointwise.default)
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _linear_flops(x: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
+        """Operations of a linear layer, of the shapes of its input and its weight."""
+        return 2 * math.prod(x) * weight[0]
 
 
 @dataclass(frozen=True)

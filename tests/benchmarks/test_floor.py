@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from benchmarks.floor import products_of
+from methods.parts.nets.token_linear import TokenLinear
 
 
 def test_forward_and_backward_products_are_written_down_and_done_again():
@@ -25,3 +27,12 @@ def test_forward_and_backward_products_are_written_down_and_done_again():
     again = products_of(products.replay())
     assert (again.flops, again.summary()) == (products.flops, products.summary())
     assert products.flops > 3 * 2 * 4 * 5 * 6
+
+
+def test_linear_layers_of_encoders_are_written_down():
+    """Three products of 4x5 and 5x6, whoever does them."""
+    layer = TokenLinear(nn.Linear(5, 6))
+    x = torch.randn(2, 2, 5, requires_grad=True)
+    products = products_of(lambda: layer(x).sum().backward())
+    assert products.flops == 3 * 2 * 4 * 5 * 6
+    assert products_of(products.replay()).flops == products.flops

@@ -78,7 +78,8 @@ def encode(
     x_BND, hw, skip_BSHW = encoder.embed_with_skip(whole_patches(images_B3HW, encoder.stride))
     if masked_BN is not None and mask_token_11D is not None:
         x_BND = torch.where(masked_BN[..., None], mask_token_11D.to(x_BND.dtype), x_BND)
-    x_BND = x_BND + encoder.position(*hw)
+    # A patch embedding leaves tokens innermost; each norm would copy them, and each sum would read across.
+    x_BND = (x_BND + encoder.position(*hw)).contiguous()
     prefix = int(encoder.with_class_token)
     if encoder.with_class_token:
         assert encoder.cls_token is not None

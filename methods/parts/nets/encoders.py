@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from harness.errors import BadInput, Problem
 from methods.parts.nets.shapes_nets import Block, ShapesViT, token_distances
+from methods.parts.nets.timm_attention import attention_by_image, explicit_attention, faster_by_image
+from methods.parts.nets.token_linear import use_token_linears
 
 Floats3 = tuple[float, float, float]
 EXAMPLE = "vit_base_patch16_224.orig_in21k_ft_in1k"
@@ -109,6 +111,7 @@ class TimmViT(Encoder):
         self.heads = int(getattr(getattr(vit.blocks[0], "attn", None), "num_heads", 0))
         self.stride = int(vit.patch_embed.patch_size[0])
         self.mean, self.std = _floats3(config["mean"]), _floats3(config["std"])
+        use_token_linears(vit.blocks)
         self.patch_embed, self.norm_pre, self.blocks = vit.patch_embed, vit.norm_pre, vit.blocks
         self.final_norm = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
         self.cls_token = vit.cls_token
@@ -150,6 +153,8 @@ class TimmViT(Encoder):
     ) -> Tensor:
         block: Any = self.blocks[i]
         x_BND = self.norm_pre(tokens_BND) if i == 0 else tokens_BND
+        if type(block) is TimmBlock and faster_by_image(block.attn, x_BND):
+            return self._add(block, x_BND, attention_by_image(block.attn, block.norm1(x_BND)), depth_2B)
         if depth_2B is None:
             return block(x_BND)
         return self._add(block, x_BND, block.attn(block.norm1(x_BND)), depth_2B)
@@ -261,19 +266,6 @@ def _kept(branch_BND: Tensor, dropped: Callable[[Tensor], Tensor], depth_2B: Ten
     if depth_2B is None:
         return dropped(branch_BND)
     return branch_BND * depth_2B[which, :, None, None].to(branch_BND.dtype)
-
-
-def explicit_attention(attention: Attention, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """timm's attention without its fused kernel: output (B,N,D), logits and probabilities (B,H,N,N), differentiable."""
-    b, n, _ = x_BND.shape
-    q, k, v = attention.qkv(x_BND).view(b, n, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
-    logits_BHNN = (attention.q_norm(q) * attention.scale) @ attention.k_norm(k).transpose(-2, -1)
-    probabilities_BHNN = logits_BHNN.softmax(dim=-1)
-    mixed_BND = (attention.attn_drop(probabilities_BHNN) @ v).transpose(1, 2).reshape(b, n, attention.attn_dim)
-    mixed_BND = attention.norm(mixed_BND)
-    if attention.gate is not None:
-        mixed_BND = mixed_BND * attention.gate(x_BND).sigmoid()
-    return attention.proj_drop(attention.proj(mixed_BND)), logits_BHNN, probabilities_BHNN
 
 
 def resize_position(table_1ND: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -20,7 +20,7 @@ def multilabel_soft_margin(logits_BC: Tensor, tags_BC: Tensor) -> Tensor:
 def _pixel_cross_entropy(logits_BKhw: Tensor, label_BHW: Tensor) -> Tensor:
     """Cross-entropy (B,H,W) in nats, 0 where ignored, of logits resized to the labels' size."""
     size = (int(label_BHW.shape[-2]), int(label_BHW.shape[-1]))
-    logits = resize(logits_BKhw.float(), size)
+    logits = resize(logits_BKhw.float().contiguous(), size)  # the softmax would copy them at full size otherwise
     return F.cross_entropy(logits, label_BHW.long(), ignore_index=IGNORE, reduction="none")
 
 

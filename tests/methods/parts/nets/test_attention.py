@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from harness.api.precision import no_gradient, of_run
 from harness.errors import BadInput
-from methods.parts.nets import shapes_nets
+from methods.parts.nets import encoders, shapes_nets
 from methods.parts.nets.attention import attention_maps, between_patches
 from methods.parts.nets.backbones import build_encoder, encode
+from methods.parts.nets.timm_attention import attention_by_image
 
 TINY = "vit_tiny_patch16_224"
 NAMES = [TINY, "shapes_vit"]
@@ -113,3 +115,28 @@ def test_networks_with_other_attention_are_named():
     encoder.blocks[3].attn = torch.nn.Sequential()
     with pytest.raises(BadInput, match="attention cannot be read from Block with Sequential"):
         encode(encoder, torch.zeros(1, 3, 32, 32), attention=(4,))
+
+
+def test_attention_by_image_is_the_fused_kernels():
+    encoder = made(TINY)
+    attention = encoder.blocks[1].attn
+    x = torch.randn(3, 5, 192)
+    with torch.no_grad():
+        torch.testing.assert_close(attention_by_image(attention, x), attention(x), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_passes_without_gradient_go_image_by_image(monkeypatch):
+    """And only they: the fused kernel keeps float32, and every pass with a gradient."""
+    encoder, images, calls = made(TINY), torch.randn(2, 3, 32, 32), []
+    by_image = encoders.attention_by_image
+    monkeypatch.setattr(encoders, "attention_by_image", lambda *words: (calls.append(1), by_image(*words))[1])
+    whole = encode(encoder, images).last_BND.detach()
+    with of_run("bf16-nograd", "cpu"), no_gradient(images.device):
+        low = encode(encoder, images).last_BND
+    assert len(calls) == encoder.depth
+    assert (low - whole).norm() < 0.03 * whole.norm()
+    with no_gradient(images.device):
+        assert torch.equal(encode(encoder, images).last_BND, whole)
+    with torch.autocast("cpu", torch.bfloat16):
+        encode(encoder, images)
+    assert len(calls) == encoder.depth
