@@ -5,6 +5,8 @@ Axes: B images, H heads, N tokens, D channels, d channels of a head.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from timm.layers import Attention
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ def attention_by_image(attention: Attention, x_BND: Tensor) -> Tensor:
     return _projected(attention, torch.stack(mixed), x_BND)
 
 
-def faster_by_image(attention: nn.Module, x_BND: Tensor) -> bool:
+def faster_by_image(attention: nn.Module, x_BND: Tensor) -> TypeGuard[Attention]:
     """Whether `attention_by_image` does what this module does, and faster: in bfloat16 on a CPU PyTorch's fused kernel
     takes longer than in float32, where products of matrices take half as long."""
     if torch.is_grad_enabled() or x_BND.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
