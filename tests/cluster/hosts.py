@@ -13,16 +13,20 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 NETWORK = "10.78.0"
 BRIDGE = "wsbridge"
 PREFIX = "wsss-hosts-"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-COMMANDS = ("ip", "tc", "unshare", "chroot", "mount", "umount", "ssh", "ssh-keygen", "rsync")
+COMMANDS = ("ip", "unshare", "chroot", "mount", "umount", "ssh", "ssh-keygen", "rsync")
 SSHD = "/usr/sbin/sshd"
+SLOW_LINK = Path(__file__).with_name("slow_link.py")
 SSH = ("-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=10")
 
 
@@ -48,6 +52,8 @@ def clear() -> None:
     """Takes away what hosts of a run that was itself killed have left: networks, mounts and files."""
     for name in re.findall(r"^wsnet\d+", sh("ip", "netns", "list"), re.M):
         sh("ip", "netns", "del", name, check=False)
+    for name in set(re.findall(r"wsslow\d+", sh("ip", "link", "show"))):
+        sh("ip", "link", "del", name, check=False)
     sh("ip", "link", "del", BRIDGE, check=False)
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for place in reversed([m for m in mounts if f"/{PREFIX}" in m]):
@@ -143,9 +149,20 @@ class Host:
         """Plugs it in again."""
         sh("ip", "link", "set", self._link, "up")
 
-    def slow(self, milliseconds: int) -> None:
-        """Delays what it receives."""
-        sh("tc", "qdisc", "replace", "dev", self._link, "root", "netem", "delay", f"{milliseconds}ms")
+    @contextmanager
+    def slow(self, milliseconds: int) -> Iterator[None]:
+        """While this lasts, what it receives comes later."""
+        name = f"wsslow{self.index}"
+        words = [sys.executable, str(SLOW_LINK), BRIDGE, name, self._link, str(milliseconds)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, preexec_fn=with_parent) as carrier:
+            try:
+                assert carrier.stdout is not None
+                assert carrier.stdout.readline() == b"slow\n", f"host {self.index} could not be made slow"
+                yield
+            finally:
+                carrier.kill()
+                sh("ip", "link", "set", self._link, "master", BRIDGE, check=False)
+                sh("ip", "link", "del", name, check=False)
 
     def ssh(self, command: str) -> list[str]:
         """The words that run a command on it."""

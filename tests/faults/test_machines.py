@@ -5,6 +5,7 @@ The sweep is started on Ray's head, but where the head itself is lost.
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -60,12 +61,12 @@ def test_network_cut_for_30_s(bench: Bench, cluster: Cluster) -> None:
 def test_network_slow(bench: Bench, cluster: Cluster) -> None:
     sweep = started(bench, cluster, cluster.head)
     host = cluster.of(bench)
-    host.slow(200)
-    try:
+    with host.slow(200):
+        asked = time.monotonic()
+        socket.create_connection((host.address, 22), timeout=60).close()
+        assert time.monotonic() - asked >= 0.2, "its packets come as before"
         bench.go.touch()
         sweep.end(0)
-    finally:
-        host.slow(0)
     bench.record("packets to a machine take 200 ms longer", "nothing: the run goes on", None, most=0)
 
 
