@@ -5,15 +5,18 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from ray.autoscaler.v2.schema import ClusterStatus, LaunchRequest
 from ray.exceptions import RayError
 
+from harness.cli.parsing import main
+from harness.errors import EXIT_FAILED
 from harness.tuning.launches import LaunchWatch, NoMachines, reasons
 
 LACK = "InsufficientInstanceCapacity: there is no Spot\n capacity that matches your request"
 
 
-def launch(name="a10g", at=100.0, details=LACK, count=1):
-    return SimpleNamespace(ray_node_type_name=name, failed_ts_s=at, request_ts_s=at, details=details, count=count)
+def launch(name="a10g", at=100, details=LACK, count=1):
+    return LaunchRequest("g5.2xlarge", name, count, LaunchRequest.Status.FAILED, at, at, details)
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def world():
     def status():
         if world.broken:
             raise RayError("no answer")
-        return SimpleNamespace(failed_launches=world.failed, pending_nodes=world.pending)
+        return ClusterStatus(failed_launches=world.failed, pending_nodes=world.pending)
 
     watch = LaunchWatch(status, lambda: world.fits, world.ended.append, world.said.append, lambda: world.now)
 
@@ -37,9 +40,9 @@ def world():
     return world
 
 
-def test_a_failed_launch_is_said_in_one_line_and_ends_the_sweep_within_a_minute(world):
+def test_a_failed_launch_is_said_in_one_line_and_ends_the_sweep_within_a_minute(world, capsys):
     world.until(5)
-    world.failed = [launch(at=104.0, count=4)]
+    world.failed = [launch(at=104, count=4)]
     world.until(11)
     assert world.said == [
         "waiting for machines; the cluster cannot start a10g (4 asked for): InsufficientInstanceCapacity: there is no "
@@ -55,6 +58,12 @@ def test_a_failed_launch_is_said_in_one_line_and_ends_the_sweep_within_a_minute(
     assert "the same command goes on from there" in text
     assert "\n" not in text
 
+    def ended(argv):
+        raise world.ended[0]
+
+    assert main(ended, []) == EXIT_FAILED
+    assert capsys.readouterr().err == f"error: {text}\n"
+
 
 def test_a_machine_on_its_way_or_there_is_waited_for(world):
     world.failed = [launch()]
@@ -68,12 +77,12 @@ def test_a_machine_on_its_way_or_there_is_waited_for(world):
 
 
 def test_failures_of_before_the_machines_went_away_do_not_count(world):
-    world.failed, world.fits = [launch(at=101.0)], 2
+    world.failed, world.fits = [launch(at=101)], 2
     world.until(50)
     world.fits = 0
     world.until(200)
     assert not world.said
-    world.failed = [launch(at=330.0)]
+    world.failed = [launch(at=330)]
     world.until(300)
     assert world.said
     assert world.ended
