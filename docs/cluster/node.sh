@@ -73,9 +73,6 @@ start_ray() {
 }
 
 start_head() {
-  # A machine is given up after five silences of this long and 3 s between them: 40 s in place of Ray's 65, and longer
-  # than a network that is away for 30 s.
-  export RAY_health_check_timeout_ms=${RAY_health_check_timeout_ms:-5000}
   # `ray up` leaves it; without it machines come by hand.
   local file=$HOME/ray_bootstrap_config.yaml known=()
   [ ! -f "$file" ] || known=(--autoscaling-config="$file")

@@ -24,8 +24,6 @@ place=${TMPDIR:-/tmp}/ray-$SLURM_JOB_ID
 mkdir -p "$HOME/.ray"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME/.ray/slurm-$SLURM_JOB_ID RAY_USAGE_STATS_ENABLED=0
 (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH")
-# A node is given up after 40 s of silence in place of Ray's 65: see node.sh.
-export RAY_health_check_timeout_ms=${RAY_health_check_timeout_ms:-5000}
 
 ends=()
 leave() {

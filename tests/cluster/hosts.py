@@ -20,9 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NETWORK = "10.78.0"
-BRIDGE = "wsbridge"
-PREFIX = "wsss-hosts-"
+NETWORK = os.environ.get("HOSTS_NETWORK", "10.78.0")
+"""Of these machines; another one for each set of them that is there at a time, `10.79.0` for instance."""
+TAG = NETWORK.split(".")[1]
+BRIDGE = f"wsbridge{TAG}"
+PREFIX = f"wsss-hosts-{TAG}-"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 COMMANDS = ("ip", "unshare", "chroot", "mount", "umount", "ssh", "ssh-keygen", "rsync")
 SSHD = "/usr/sbin/sshd"
@@ -50,9 +52,9 @@ def with_parent() -> None:
 
 def clear() -> None:
     """Takes away what hosts of a run that was itself killed have left: networks, mounts and files."""
-    for name in re.findall(r"^wsnet\d+", sh("ip", "netns", "list"), re.M):
+    for name in re.findall(rf"^wsnet{TAG}-\d+", sh("ip", "netns", "list"), re.M):
         sh("ip", "netns", "del", name, check=False)
-    for name in set(re.findall(r"wsslow\d+", sh("ip", "link", "show"))):
+    for name in set(re.findall(rf"wsslow{TAG}-\d+", sh("ip", "link", "show"))):
         sh("ip", "link", "del", name, check=False)
     sh("ip", "link", "del", BRIDGE, check=False)
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
@@ -76,7 +78,7 @@ class Host:
         self.index, self.folder, self.key = index, folder, key
         self.address = f"{NETWORK}.{index + 1}"
         self.root = folder / "root"
-        self._net, self._link = f"wsnet{index}", f"wslink{index}"
+        self._net, self._link = f"wsnet{TAG}-{index}", f"wslink{TAG}-{index}"
         self._process: subprocess.Popen[bytes] | None = None
         self._mount(shared)
 
@@ -152,7 +154,7 @@ class Host:
     @contextmanager
     def slow(self, milliseconds: int) -> Iterator[None]:
         """While this lasts, what it receives comes later."""
-        name = f"wsslow{self.index}"
+        name = f"wsslow{TAG}-{self.index}"
         words = [sys.executable, str(SLOW_LINK), BRIDGE, name, self._link, str(milliseconds)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, preexec_fn=with_parent) as carrier:
             try:

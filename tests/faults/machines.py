@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -18,9 +17,6 @@ RAY = f"{sys.prefix}/bin/ray"
 TOKEN = "f" * 64
 TRIES = 3
 START_S = 600
-NODE_SCRIPT = HERE.parents[1] / "docs/cluster/node.sh"
-HEALTH = "RAY_health_check_timeout_ms"
-"""Ray's setting that says how soon a silent machine is given up; machines here have the one of those of users."""
 
 
 class Cluster:
@@ -43,7 +39,6 @@ class Cluster:
         path = os.pathsep.join([str(HERE.parent), *(p for p in sys.path if p)])
         return {
             "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN,
-            HEALTH: re.findall(rf"{HEALTH}:-(\d+)", NODE_SCRIPT.read_text())[0],
             "RAY_USAGE_STATS_ENABLED": "0", "PATH": f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             ray_faults.FILE: str(self.work / "faults.json"), ray_faults.TRACE: str(self.work / "trace"),
         }  # fmt: skip

@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from sweeps import Bench, until, words
 from test_tracking_servers import free_port
+
+from harness.store import load
 
 pytestmark = pytest.mark.faults
 TABLE = "one_machine"
@@ -21,11 +24,19 @@ LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFF
 """127.0.0.1, ::1 and the first as the second kind, as `/proc/net/tcp` has them."""
 LISTENS = "0A"
 WATCHED = """
-import sys
+import socket, sys
+NETWORK = (socket.AF_INET, socket.AF_INET6)
 def watch(event, args):
-    if event == "socket.bind":
-        print("BOUND", args[1], file=sys.stderr)
+    # What takes datagrams is bound and no more; urllib3 binds, and closes, a stream to see whether there is IPv6.
+    if event == "socket.bind" and args[0].family in NETWORK and args[0].type != socket.SOCK_STREAM:
+        print("OPEN", args[1], file=sys.stderr)
 sys.addaudithook(watch)
+listen = socket.socket.listen
+def listening(self, *backlog):
+    if self.family in NETWORK:
+        print("OPEN", self.getsockname(), file=sys.stderr)
+    return listen(self, *backlog)
+socket.socket.listen = listening
 from harness.cli.wsss import main
 raise SystemExit(main(sys.argv[1:]))
 """
@@ -139,12 +150,29 @@ def test_sockets_of_a_sweep_want_its_token_and_no_secret_is_written(
 
 @pytest.mark.parametrize(
     "command",
-    ["sweep {sweep} store={store} ray=off mlflow=off", "sweep status store={whole}", "store verify store={whole}",
-     "store export-mlflow store={whole} mlflow=sqlite:///{store}.db", "leaderboard store={whole}",
-     "page store={whole} out={store}.html", "data check data=shapes"],
+    ["sweep {sweep} store={store} ray=off mlflow=off", "train {train} store={store}", "sweep status store={copy}",
+     "evaluate run={key} split=val store={copy}", "predict run={key} images={photos} out={store} store={copy}",
+     "store verify store={copy}", "store export-mlflow store={copy} mlflow=sqlite:///{store}.db",
+     "leaderboard store={copy}", "page store={copy} out={store}.html", "data check data=shapes", "cluster token",
+     "files"],
 )  # fmt: skip
-def test_other_commands_listen_nowhere(tmp_path: Path, whole, command: str) -> None:
-    given = command.format(sweep=" ".join(words({})), store=tmp_path / "store", whole=whole({})).split()
-    done = subprocess.run([sys.executable, "-c", WATCHED, *given], capture_output=True, text=True)
+def test_other_commands_listen_nowhere(
+    tmp_path: Path, whole: Callable[[Mapping[str, str]], Path], command: str
+) -> None:
+    copy, photos = tmp_path / "copy", tmp_path / "photos"
+    shutil.copytree(whole({}), copy)
+    photos.mkdir()
+    Image.new("RGB", (48, 48), (90, 120, 60)).save(photos / "a.png")
+    swept = words({})
+    one_run = ("methods", "seeds", "trials", "search")
+    train = ["method=cam", *(word for word in swept if word.partition("=")[0] not in one_run)]
+    key = load(copy).runs["key"][0]
+    given = command.format(
+        sweep=" ".join(swept), train=" ".join(train), store=tmp_path / "store", copy=copy, photos=photos, key=key
+    )
+    env = os.environ | {"HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *given.split()], capture_output=True, text=True, env=env, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    assert "BOUND" not in done.stderr
+    assert "OPEN" not in done.stderr
