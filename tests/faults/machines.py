@@ -15,7 +15,7 @@ from hosts import Host, Hosts, missing, sh
 __all__ = ["Cluster", "Host", "Hosts", "missing", "sh"]
 RAY = f"{sys.prefix}/bin/ray"
 TOKEN = "f" * 64
-TRIES = 3
+TRIES = 6
 START_S = 600
 
 
