@@ -1,7 +1,7 @@
 """Notice to leave: SIGTERM to a run's process, a file of its driver, or one of its machine, looked at after each step.
 
-A run that is told writes a checkpoint at its next step and raises `Left`; nothing of it is lost but the step that it
-was at. Runs of several workers are not told: their processes would not leave at the same step.
+A run that is told writes a checkpoint at its next step and raises `Left`: no step of it is lost. Of a run of several
+workers all leave at the step at which the first of them is told.
 """
 
 from __future__ import annotations

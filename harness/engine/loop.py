@@ -112,7 +112,7 @@ def train(
             found = gradients.of(groups, progress)
         result.logged |= found.logged
         with phases.of("engine"):
-            reduce_gradients(method, session)
+            told = reduce_gradients(method, session, NOTICE.told())
             waiting.append(_Pending(step, found.names, *_to_host(reduce_losses(found.values, session)), groups))
             settle(left=0 if waiting[-1].ready is None else 1)
         with phases.of("method"):
@@ -122,7 +122,7 @@ def train(
         with phases.of("method"):
             method.update(reduced, progress)
         done = step + 1
-        leaves = done < config.total and session.world_size == 1 and NOTICE.told()
+        leaves = told and done < config.total
         due = leaves or (done < config.total and _due(done, config, saved_at, saving))
         rung = done in rungs and evaluate is not None
         if rung or due:
@@ -140,6 +140,8 @@ def train(
                 saved_at = time.perf_counter()
                 saving = saved_at - began
         if leaves:
+            # Of several workers the others end only once the first has written.
+            barrier(session)
             raise Left(f"told to leave, it wrote a checkpoint at step {done} of {config.total}: no step is lost")
     settle()
     barrier(session)

@@ -24,22 +24,24 @@ def broadcast_from_first(method: Method, session: Session) -> None:
             dist.broadcast(tensor, src=0)
 
 
-def reduce_gradients(method: Method, session: Session) -> None:
-    """Sum gradients over workers in place; one that is missing on some worker counts as zero there.
+def reduce_gradients(method: Method, session: Session, leaves: bool = False) -> bool:
+    """Sum gradients over workers in place; one that is missing on some worker counts as zero there. Answers whether
+    any worker `leaves`: all of them hear it at the same step.
 
     Parameters that have no gradient on any worker keep none, so that an optimiser skips them everywhere. Which ones
     have is asked anew at every step: terms start late, and a batch without objects leaves a head out on one worker,
     which its peers cannot know.
     """
     if session.world_size == 1:
-        return
+        return leaves
     params = [p for p in method.parameters() if p.requires_grad]
     device = params[0].device
     # In a stream of its own the answer waits for the reduction of the step before, not for this step's backward pass.
     with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
-        has = torch.tensor([float(p.grad is not None) for p in params], device=device)
+        has = torch.tensor([*(float(p.grad is not None) for p in params), float(leaves)], device=device)
         dist.all_reduce(has)
-        used = [p for p, n in zip(params, has.tolist(), strict=True) if n > 0]
+        *counts, leaving = has.tolist()
+    used = [p for p, n in zip(params, counts, strict=True) if n > 0]
     for p in used:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
@@ -50,6 +52,7 @@ def reduce_gradients(method: Method, session: Session) -> None:
         for g in bucket:
             g.copy_(flat[at : at + g.numel()].view_as(g))
             at += g.numel()
+    return bool(leaving > 0)
 
 
 def reduce_stats(

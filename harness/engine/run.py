@@ -97,7 +97,16 @@ def _execute(payload: Payload, session: Session) -> Outcome:
             f"the objective of {context.run.method} is {objective}: no image of the tuning split has a "
             "label that counts"
         )
-    return Outcome(status="done", objective=objective)
+    return Outcome(status="done", objective=objective, **_told(context, payload))
+
+
+def _told(context: Context, payload: Payload) -> dict[str, str]:
+    """What has to be known of a finished run: the retry after running out of memory normalised over other groups."""
+    if context.run == payload.run:
+        return {}
+    group = context.run.group
+    message = f"ran with groups of {group} for want of memory, so it is not ranked; with group={group} it would be"
+    return {"error_class": "oom", "error_message": message}
 
 
 def _stored(context: Context) -> float | None:
@@ -194,9 +203,7 @@ def _write(
         gpu_seconds=wall * context.session.world_size * payload.gpus if cuda else 0.0,
         peak_memory=int(peak),
         steps_lost=_steps_lost(context),
-        # Shown and never ranked: the retry after running out of memory normalised over other groups.
-        error_class="oom" if context.machine.low_memory else "",
-        error_message=f"ran with groups of {context.run.group}" if context.machine.low_memory else "",
+        **_told(context, payload),
     )
     store.write("runs", key, pl.DataFrame([row]), again=True)
 

@@ -182,7 +182,8 @@ Status = Literal["done", "pruned", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `error_class` is a fault class of `harness.tuning.faults`, empty unless failed."""
+    """How a run ended. `error_class` is a fault class of `harness.tuning.faults`: why it failed, or `oom` where it was
+    done with smaller groups than it asked for; else empty."""
 
     status: Status
     objective: float | None = None

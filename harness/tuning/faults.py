@@ -11,7 +11,7 @@ import random
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -89,10 +89,10 @@ def death_of(error: BaseException) -> str:
     return fault
 
 
-def worst(errors: Iterable[BaseException]) -> str:
-    """The class of a run whose workers failed with these errors: peers of a dead worker show mere symptoms."""
-    classes = {classify(e) for e in errors}
-    return next((c for c in (OOM, PREEMPTED, BAD_INPUT) if c in classes), BUG)
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """That of a run whose workers ended with these: peers of a dead worker show mere symptoms."""
+    order = (OOM, PREEMPTED, BAD_INPUT)
+    return min(outcomes, key=lambda o: order.index(o.error_class) if o.error_class in order else len(order))
 
 
 def failed(error: BaseException, fault: str | None = None) -> Outcome:

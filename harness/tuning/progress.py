@@ -16,7 +16,7 @@ from harness.plan.studies import Record
 from harness.tuning.scheduler import Job, Scheduler
 
 DEATHS = {
-    "oom": "it was ended for the memory that it took, with smaller groups",
+    "oom": "it took more memory than there is",
     "hung": "it made no step for too long",
     "node": "its machine went away",
 }
@@ -165,6 +165,8 @@ def record_text(record: Record) -> str:
         text += f" at {outcome.reached:.0%}"
     if outcome.status == "failed":
         text += f" ({outcome.error_class}) {first_line(outcome.error_message)}".rstrip()
+    if outcome.status == "done" and outcome.error_message:
+        text += f", {first_line(outcome.error_message)}"
     return text + (f", {clock_text(record.seconds)}" if record.ran else ", known")
 
 
@@ -199,11 +201,13 @@ class ProgressDisplay:
         if self._shown and record.ran:
             self._print(record_text(record))
 
-    def restarted(self, study: str, role: str, trial: int, cause: str) -> None:
-        """Prints that the process of a run died, and that the run starts again from its newest checkpoint."""
+    def restarted(self, job: Job, cause: str, smaller: bool) -> None:
+        """Prints that the process of a run died, and that the run starts again from its newest checkpoint; `smaller`:
+        whether with less memory at a time."""
         if self._shown:
-            why = DEATHS.get(cause, "its process died")
-            self._print(f"{study}  {role} {trial}: {why}, the run starts again from its newest checkpoint")
+            why, how = DEATHS.get(cause, "its process died"), " with smaller groups" if smaller else ""
+            run = f"{job.study.id}  {job.planned.role} {job.planned.trial}"
+            self._print(f"{run}: {why}, the run starts again from its newest checkpoint{how}")
 
     def left(self, job: Job, why: str) -> None:
         """Prints that a run has left, and from where it goes on."""

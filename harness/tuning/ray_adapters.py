@@ -23,6 +23,7 @@ from harness.errors import BadInput
 from harness.plan.studies import Outcome
 from harness.tuning.faults import LEFT, PREEMPTED, death_of
 from harness.tuning.nodes import UnfitNode, problem_of
+from harness.tuning.ray_worker import DIED, SMALLER
 from harness.tuning.restarts import HUNG, Watch
 from harness.tuning.scheduler import Job, NoJob, Scheduler
 
@@ -41,11 +42,12 @@ class Routing(Searcher):
         only: Collection[str],
         message: Callable[[Job], dict[str, Any]],
         limit: Callable[[], int],
-        say: Callable[[str, str, int, str], None],
+        say: Callable[[Job, str, bool], None],
         left: Callable[[Job, str], None] = lambda job, why: None,
         leaving: Callable[[], bool] = lambda: False,
     ):
-        """`say(study, role, trial, cause)` hears of runs that start again, `left` of those that were told to leave.
+        """`say(job, cause, smaller)` hears of runs that start again after a death, and whether with less memory at a
+        time; `left` of those that were told to leave.
 
         Once `leaving()` no further job is handed out, and the Tuner ends with the last that has begun.
         """
@@ -88,8 +90,8 @@ class Routing(Searcher):
         try:
             job = self._scheduler.running[job_id]
             if error or result is None:
-                if self._scheduler.died(job_id, cause, why):
-                    self._say(job.study.id, job.planned.role, job.planned.trial, cause)
+                if again := self._scheduler.died(job_id, cause, why):
+                    self._say(again, cause, again.payload.machine.low_memory)
             elif (outcome := self._outcome(job_id, result)).error_class == LEFT:
                 self._scheduler.left(job_id)
                 self._left(job, str(outcome.error_message))
@@ -97,6 +99,10 @@ class Routing(Searcher):
                 self._scheduler.finish(job_id, outcome)
         except Exception as failure:
             self.error = failure
+
+    def restarted(self, trial_id: str, cause: str, smaller: bool) -> None:
+        """A run of several workers starts again by itself after one of them died."""
+        self._say(self._scheduler.running[self._jobs[trial_id]], cause, smaller)
 
     def end(self, error: Exception) -> None:
         """Ends the sweep with an error; what had failed before stays the reason."""
@@ -155,10 +161,13 @@ class Rungs(FIFOScheduler):
             self._search.deaths.setdefault(trial.trial_id, (death_of(error), str(error)))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """STOP or CONTINUE for a report of a rung; the report with the outcome always passes."""
+        """STOP or CONTINUE for a report of a rung; those with the outcome, or of dead workers, always pass."""
         if "outcome" in result:
             return str(TrialScheduler.CONTINUE)
         try:
+            if DIED in result:
+                self._search.restarted(trial.trial_id, result[DIED], result[SMALLER])
+                return str(TrialScheduler.CONTINUE)
             goes_on = self._scheduler.report(trial.config["id"], result["reached"] / 100, result["objective"])
         except Exception as error:
             self._search.end(error)

@@ -7,7 +7,6 @@ import logging
 import platform
 import shutil
 import time
-import traceback
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -21,12 +20,12 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from harness.api.spec import resolve
 from harness.engine.heartbeat import read_heartbeat
-from harness.engine.leaving import MACHINE, NOTICE
+from harness.engine.leaving import MACHINE, NOTICE, Left
 from harness.engine.session import Session
 from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
 from harness.tuning.faults import (
-    BUG,
+    LEFT,
     NODE,
     OOM,
     PREEMPTED,
@@ -42,6 +41,8 @@ from harness.tuning.restarts import Deaths, Position
 
 Trainer: Any = TorchTrainer
 """Train V2, which this Ray runs; the annotations of the package are those of V1."""
+DIED, SMALLER = "died", "smaller"
+"""Of a report to Tune: of what a worker of the run died, after which it starts again, and whether with less memory."""
 DRIVER_CPU = 0.01
 """What the Tune actor of a nested trainer holds while its workers run; taken off its workers' share."""
 
@@ -139,9 +140,20 @@ def _in_this_actor(message: JobMessage) -> Outcome:
     return outcome
 
 
+class FailedInside(Exception):
+    """A worker's run failed, its process lives: the fields of the outcome. Only here the causes of an error are known,
+    and its traceback: neither travels."""
+
+    def outcome(self) -> Outcome:
+        """What it failed with."""
+        return Outcome(**self.args[0])
+
+
 def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The loop of one of several Train workers. Exceptions pass: the nested trainer classifies them."""
+    """The loop of one of several Train workers. Raises FailedInside."""
     message = JobMessage.of(config)
+    _stay_out_of_a_leaving_machine()
+    NOTICE.watch(Path(message.notice), MACHINE)
     clean_process(message.threads)
     context = ray.train.get_context()
     session = TrainSession(
@@ -152,10 +164,10 @@ def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
     )
     try:
         return _execute(message, message.payload, session).to_dict()
+    except Left as left:
+        return Outcome("failed", None, 0.0, LEFT, str(left)).to_dict()
     except Exception as error:
-        # The traceback stays behind in this process; a note travels with the exception.
-        error.add_note(traceback.format_exc())
-        raise
+        raise FailedInside(failed(error).to_dict()) from error
 
 
 def _nested(message: JobMessage) -> Outcome:
@@ -168,10 +180,11 @@ def _nested(message: JobMessage) -> Outcome:
         except Exception as error:
             # A failed run, or machinery that broke under it. When Tune stops the trial, its report never arrives.
             causes = list(getattr(error, "worker_failures", {}).values()) or [error]
-            fault = worst(causes)
-            outcome = failed(causes[0] if fault == BUG else error, fault)
-            cause = NODE if fault == PREEMPTED and NODE in map(death_of, causes) else fault
-        if fault not in (OOM, PREEMPTED):
+            outcome = worst([c.outcome() if isinstance(c, FailedInside) else failed(c) for c in causes])
+            dead = [death_of(c) for c in causes if not isinstance(c, FailedInside)]
+        cause = NODE if outcome.error_class == PREEMPTED and NODE in dead else outcome.error_class
+        # A disk that is full is no death: starting again would not help.
+        if cause != OOM and not (cause in (PREEMPTED, NODE) and dead):
             return outcome
         heartbeat = _heard(payload)
         end = deaths.after(
@@ -181,6 +194,7 @@ def _nested(message: JobMessage) -> Outcome:
             return end
         if deaths.low_memory:
             payload = payload.with_low_memory()
+        tune.report({DIED: cause, SMALLER: deaths.low_memory})
 
 
 def _heard(payload: Payload) -> Mapping[str, Any]:

@@ -124,19 +124,20 @@ class Scheduler:
         heartbeat = self._heard(job.key)
         return heartbeat if job.begun and heartbeat.get("updated", 0.0) != job.heard_before else {}
 
-    def died(self, job_id: int, cause: str, why: str) -> bool:
-        """Whether the job starts again after its process died; else it is closed as failed (`restarts.Deaths`)."""
+    def died(self, job_id: int, cause: str, why: str) -> Job | None:
+        """The job as it starts again after its process died; None where it is closed as failed (`restarts.Deaths`)."""
         with self._lock:
             job = self.running[job_id]
             deaths = self._deaths.setdefault(job_id, Deaths())
             outcome = deaths.after(cause, Position.of(self.heartbeat(job)), why)
             if outcome is not None:
                 self.finish(job_id, outcome)
-                return False
+                return None
             del self.running[job_id]
             payload = job.payload.with_low_memory() if deaths.low_memory else job.payload
-            self._ready.insert(0, replace(job, payload=payload, begun=False))
-            return True
+            again = replace(job, payload=payload, begun=False)
+            self._ready.insert(0, again)
+            return again
 
     def left(self, job_id: int) -> None:
         """Takes back a job that has left its process with a checkpoint; it starts again, for free, when one asks."""

@@ -10,9 +10,8 @@ import pytest
 import torch
 from test_loop import run
 
-from harness.engine import leaving, loop
+from harness.engine import leaving
 from harness.engine.leaving import NOTICE, Left, told_by_sigterm
-from harness.engine.session import LocalSession
 
 
 @pytest.fixture
@@ -41,16 +40,6 @@ def test_no_step_is_lost_and_the_numbers_are_the_same(tmp_path, at_step):
 def test_after_the_last_step_there_is_nothing_to_leave(tmp_path, at_step):
     at_step(10)
     assert run(tmp_path)[1].resumed_at == 0
-
-
-def test_runs_of_several_workers_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(NOTICE, "told", lambda: pytest.fail("asked"))
-    alone = LocalSession()
-    for name in ("reduce_gradients", "reduce_losses", "reduce_stats", "barrier"):
-        real = getattr(loop, name)
-        monkeypatch.setattr(loop, name, lambda *given, real=real: real(*given[:-1], alone))
-    monkeypatch.setattr(loop.checkpoint, "load_training", lambda *_: None)
-    run(tmp_path, total=2, session=LocalSession(world_size=2))
 
 
 def test_a_file_is_a_notice_as_long_as_it_is_watched(tmp_path, monkeypatch):

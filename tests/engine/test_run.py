@@ -293,11 +293,13 @@ def test_the_first_attempt_of_a_retry_after_running_out_of_memory_counts(tmp_pat
             monkeypatch.undo()
         return real(payload, session)
 
-    assert attempt(once, payload, LocalSession()).status == "done"
+    outcome = attempt(once, payload, LocalSession())
     assert attempts == [False, True]
     results = harness.store.load(tmp_path)
     (row,) = results.runs.to_dicts()
-    assert (row["error_class"], row["error_message"]) == ("oom", "ran with groups of 1")
+    said = "ran with groups of 1 for want of memory, so it is not ranked; with group=1 it would be"
+    assert (row["error_class"], row["error_message"]) == ("oom", said)
+    assert (outcome.status, outcome.error_class, outcome.error_message) == ("done", "oom", said)
     assert row["steps_lost"] == 2
     assert 100 < seconds_of(results, payload.key)["earlier"] < 115
 

@@ -1,5 +1,6 @@
-"""The same 4 groups held by 1, 2 or 4 workers, and batches made by 0, 1 or 2 loader processes: the same numbers."""
+"""The same 4 groups held by 1, 2 or 4 workers, also by one number of them after another: the same numbers."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -7,8 +8,12 @@ import sys
 import polars as pl
 import pytest
 import torch
+import torch.distributed as dist
 
 import harness.store
+from harness.engine.checkpoint import found_checkpoints
+from harness.engine.leaving import NOTICE, Left
+from harness.engine.session import LocalSession
 from harness.testing import MethodTests, in_processes
 
 
@@ -31,12 +36,44 @@ def one(tmp_path_factory):
 def test_workers_agree_up_to_summation_order(one, workers, tmp_path):
     tests = Cam()
     state, steps = in_processes(tests, tests.run_config(steps=3), tmp_path, workers)
+    agree(one, state, steps)
+
+
+def agree(one, state, steps):
     method, trained = one
     for (step, name, value), (_, _, other) in zip(trained.steps, steps, strict=True):
         assert other == pytest.approx(value, rel=1e-4), (step, name)
     for name, value in method.state_dict().items():
         # AdamW divides by the root of tiny squares: summation order shows most where gradients are nearly 0.
         assert torch.allclose(state[name], value, rtol=2e-3, atol=2e-4), name
+
+
+def test_one_worker_begins_and_two_go_on(one, tmp_path):
+    tests = Cam()
+    run = tests.run_config(steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        tests.train(run, tmp_path / "together", crash_at=2, checkpoint_every=1)
+    assert [p.name for p in found_checkpoints(tmp_path / "together")] == ["step-00000001", "step-00000002"]
+    agree(one, *in_processes(tests, run, tmp_path, 2))
+
+
+def leave(rank, folder):
+    """One of two workers, of which the second is told to leave at step 2."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/leaving", rank=rank, world_size=2)
+    looks, tests = itertools.count(1), Cam()
+    NOTICE.told = lambda: rank == 1 and next(looks) == 2
+    with pytest.raises(Left, match="it wrote a checkpoint at step 2 of 3: no step is lost"):
+        tests.train(tests.run_config(steps=3), folder / "together", session=LocalSession(rank, 2))
+    assert found_checkpoints(folder / "together"), "a worker left before the checkpoint was there"
+    dist.destroy_process_group()
+
+
+def test_two_workers_leave_at_the_same_step_and_one_goes_on(one, tmp_path):
+    torch.multiprocessing.start_processes(leave, (tmp_path,), nprocs=2, start_method="fork")
+    tests = Cam()
+    method, trained = tests.train(tests.run_config(steps=3), tmp_path / "together")
+    assert trained.resumed_at == 2
+    agree(one, method.state_dict(), trained.steps)
 
 
 @pytest.mark.ray

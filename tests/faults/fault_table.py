@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +33,9 @@ class Row:
     rows_lost: int
     equal: bool
     """Whether the tables of every finished run have the bytes of an undisturbed one."""
+    seconds: float | None = None
+    """That the row took by the clock; None where nobody looked."""
+    core_seconds: float | None = None
 
     def text(self) -> str:
         """As a row of Markdown."""
@@ -72,4 +75,14 @@ def between(text: str, table: str, rows: Mapping[str, Row]) -> str:
     """`text` with the rows of one table between its marks. Raises ValueError where it has no such marks."""
     begin, end = BEGIN.format(table), END.format(table)
     before, after = text.index(begin) + len(begin), text.index(end)
-    return text[:before] + HEAD + "".join(row.text() for row in rows.values()) + text[after:]
+    return text[:before] + HEAD + "".join(row.text() for row in rows.values()) + took(rows.values()) + text[after:]
+
+
+def took(rows: Collection[Row]) -> str:
+    """How long the rows of a table took that were timed, in a line of its own; empty where none was."""
+    clock = [row.seconds for row in rows if row.seconds is not None]
+    cores = [row.core_seconds for row in rows if row.core_seconds is not None]
+    if not clock:
+        return ""
+    minutes = f"{sum(clock) / 60:.0f} min by the clock, {sum(cores) / 60:.0f} core-minutes"
+    return f"\n{len(clock)} of these {len(rows)} rows were timed, on two cores that much else worked on: {minutes}.\n"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray_faults
+from core_seconds import CoreSeconds
 from fault_table import Row, keep
 
 from harness.api.registry import registry
@@ -131,6 +132,7 @@ class Bench:
         self.also = ""
         """What the row says of them."""
         self.sweeps: list[Sweep] = []
+        self._began, self._cores = time.monotonic(), CoreSeconds()
 
     def of(self, also: str, **changes: str) -> None:
         """The row is of a sweep with some other words; before anything else."""
@@ -220,7 +222,8 @@ class Bench:
         steps = self.lost_steps()
         assert steps <= most, f"{steps} steps were lost"
         saw = saw.replace(str(self.store), "STORE")
-        keep(self.table, self.name, Row(fault + self.also, injected, detected_s, saw, steps, rows_lost, same))
+        took = (round(time.monotonic() - self._began, 1), round(self._cores.stop(), 1))
+        keep(self.table, self.name, Row(fault + self.also, injected, detected_s, saw, steps, rows_lost, same, *took))
 
     def expected(self, found: Results) -> list[str]:
         """Keys that have to be done: those of the undisturbed sweep; where a search learns from what came first, those

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_table import PAGE, Row, between, page, seen, tables
+from fault_table import PAGE, Row, between, page, seen, tables, took
 
 
 def test_the_page_is_made_of_the_rows_that_were_seen() -> None:
@@ -28,5 +29,9 @@ def test_rows_stand_between_the_marks_of_their_table() -> None:
     lines = between(text, "x", {"r": row}).splitlines()
     assert lines[:2] + lines[-2:] == ["a", "<!-- rows of x -->", "<!-- end of x -->", "b"]
     assert lines[4:-2] == ["| a | b | step 6 | 1.2 s | x \\| y | 2 | 0 | yes |"]
+    timed = [replace(row, seconds=90.0, core_seconds=60.0), replace(row, seconds=30.0, core_seconds=15.0)]
+    assert took([row]) == ""
+    line = "2 of these 3 rows were timed, on two cores that much else worked on: 2 min by the clock, 1 core-minutes."
+    assert took([row, *timed]).strip() == line
     with pytest.raises(ValueError, match="substring"):
         between(text, "z", {})

@@ -151,10 +151,11 @@ def test_an_actor_without_its_gpu_ends_before_it_takes_a_run(monkeypatch: Any) -
 
 
 def test_the_cause_outweighs_the_symptoms_of_its_peers() -> None:
-    symptom = RuntimeError("connection closed by peer")
-    assert worst([symptom, MemoryError()]) == OOM
-    assert worst([symptom, ActorDiedError()]) == PREEMPTED
-    assert worst([symptom]) == BUG
+    symptom, eaten, dead = map(failed, (RuntimeError("connection closed by peer"), MemoryError(), ActorDiedError()))
+    assert [o.error_class for o in (symptom, eaten, dead)] == [BUG, OOM, PREEMPTED]
+    assert worst([symptom, eaten, dead]) == eaten
+    assert worst([symptom, dead]) == dead
+    assert worst([symptom]) == symptom
 
 
 def test_a_failure_keeps_class_message_and_traceback() -> None:
@@ -188,7 +189,7 @@ def test_why_a_process_ended() -> None:
     assert death_of(Died()) == PREEMPTED
     health = RuntimeError("health check")
     health.health_check_failure = Monitor("the node was low on memory")
-    assert (classify(health), worst([RuntimeError("peer"), health])) == (OOM, OOM)
+    assert (classify(health), worst([failed(RuntimeError("peer")), failed(health)]).error_class) == (OOM, OOM)
     gone = ActorDiedError("The actor died because its node has died. Node Id: 5f")
     assert (classify(gone), death_of(gone)) == (PREEMPTED, NODE)
     assert death_of(ValueError("x")) == BUG

@@ -88,6 +88,10 @@ def test_lines_of_runs_and_records() -> None:
     assert run_text(RunView("fsr", 3, "trial", 1.0, {}, 1.0)) == "fsr  trial 3  starting  1 s"
     done = Record("fsr", 0, "final", 1, {}, "k", Outcome("done", 0.4567), True, 41.0)
     assert record_text(done) == "fsr  final 0 seed 1: done, objective 45.7, 41 s"
+    smaller = Record(
+        "fsr", 0, "final", 1, {}, "k", Outcome("done", 0.4567, 1.0, "oom", "ran with groups of 2"), True, 41.0
+    )
+    assert record_text(smaller) == "fsr  final 0 seed 1: done, objective 45.7, ran with groups of 2, 41 s"
     bug = Outcome("failed", None, 0.0, "bug", "ValueError: x\nTraceback")
     failed = Record("fsr", 2, "trial", 0, {}, "k", bug, True)
     assert record_text(failed) == "fsr  trial 2 seed 0: failed (bug) ValueError: x, 0 s"

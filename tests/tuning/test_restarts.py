@@ -164,13 +164,13 @@ def test_a_dead_run_starts_again_and_a_bug_is_closed(tmp_path):
     for step in (10, 60):
         scheduler.begin(job.id)
         heard(tmp_path, job, step)
-        assert scheduler.died(job.id, PREEMPTED, "killed") is True
+        assert scheduler.died(job.id, PREEMPTED, "killed") is not None
         again = scheduler.next()
         assert (again.id, again.key, again.planned) == (job.id, job.key, job.planned)
         assert again.payload == job.payload
     scheduler.begin(job.id)
     heard(tmp_path, job, 10)
-    assert scheduler.died(job.id, PREEMPTED, "killed") is False
+    assert scheduler.died(job.id, PREEMPTED, "killed") is None
     assert [(r.outcome.status, r.outcome.error_class) for r in scheduler.records] == [("failed", BUG)]
     assert "died twice at the same place, train step 10" in hooks.rows[0][-1].error_message
     assert scheduler.next().planned.trial == 1, "the sweep goes on"
