@@ -21,6 +21,7 @@ from torch import Tensor
 
 from harness.api.method import Method, OptimizerPlan
 from harness.engine.parallel import gather_objects
+from harness.engine.saying import say
 from harness.engine.session import LocalSession, Session
 from harness.errors import StoreError
 from harness.files import TMP_SUFFIX, atomic, file_digest
@@ -84,7 +85,7 @@ def load_training(
             return read.meta
         if session.rank == 0:
             instead = f"the one of step {_step_of(paths[-1])} is taken" if paths else "training starts anew"
-            print(f"checkpoint {path} is damaged ({damages[0]}): {instead}", flush=True)
+            say(f"checkpoint {path} is damaged ({damages[0]}): {instead}")
             shutil.rmtree(path, ignore_errors=True)
     return None
 

@@ -192,6 +192,8 @@ class Outcome:
     """Share of T."""
     error_class: str = ""
     error_message: str = ""
+    notes: tuple[str, ...] = ()
+    """What the run had to say while it went on (`harness.engine.saying`)."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -105,7 +105,7 @@ def run_in_process(
             outcome = _run(scheduler, job, function, session)
             if outcome.error_class == LEFT:
                 scheduler.left(job.id)
-                progress.left(job, str(outcome.error_message))
+                progress.said(job, str(outcome.error_message))
             else:
                 scheduler.finish(job.id, outcome)
             if notice.told():

@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.engine.leaving import Left
+from harness.engine.saying import said
 from harness.engine.session import Session
 from harness.errors import BadInput
 from harness.plan.payload import Payload
@@ -116,23 +117,24 @@ def attempt(execute: Execute, payload: Payload, session: Session, threads: int =
     """Runs `execute` in a cleaned process; out of memory is tried once more, with `low_memory`.
 
     Exceptions become outcomes. SystemExit (a stopped trial) and KeyboardInterrupt pass. Nothing is tried where an
-    earlier run broke the GPU for this process: that is no fault of this one.
+    earlier run broke the GPU for this process: that is no fault of this one. What the run said is in the outcome.
     """
+    said()  # of an earlier run
     if lost := lost_gpu():
         text = f"an earlier run left this process without its GPU ({lost}): run the same command again"
         return Outcome("failed", None, 0.0, PREEMPTED, text)
     for last in (False, True):
         clean_process(threads)
         try:
-            return finite(execute(payload.with_low_memory() if last else payload, session))
+            outcome = finite(execute(payload.with_low_memory() if last else payload, session))
         except Left as left:
-            return Outcome("failed", None, 0.0, LEFT, str(left))
+            outcome = Outcome("failed", None, 0.0, LEFT, str(left))
         except Exception as error:
             # A retry must start after this block: the error's frames hold the tensors that filled the memory.
             outcome = failed(error)
-        if last or outcome.error_class != OOM:
+        if outcome.status == "done" or outcome.error_class != OOM:
             break
-    return outcome
+    return replace(outcome, notes=said())
 
 
 def lost_gpu() -> str:

@@ -209,10 +209,10 @@ class ProgressDisplay:
             run = f"{job.study.id}  {job.planned.role} {job.planned.trial}"
             self._print(f"{run}: {why}, the run starts again from its newest checkpoint{how}")
 
-    def left(self, job: Job, why: str) -> None:
-        """Prints that a run has left, and from where it goes on."""
+    def said(self, job: Job, text: str) -> None:
+        """Prints what a run has to say: that it has left and from where it goes on, or what it found damaged."""
         if self._shown:
-            self._print(f"{job.study.id}  {job.planned.role} {job.planned.trial}: {why}")
+            self._print(f"{job.study.id}  {job.planned.role} {job.planned.trial}: {text}")
 
     @contextmanager
     def watching(self, scheduler: Scheduler, parallel: Callable[[], int]) -> Iterator[None]:

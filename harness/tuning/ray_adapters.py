@@ -42,18 +42,18 @@ class Routing(Searcher):
         only: Collection[str],
         message: Callable[[Job], dict[str, Any]],
         limit: Callable[[], int],
-        say: Callable[[Job, str, bool], None],
-        left: Callable[[Job, str], None] = lambda job, why: None,
+        again: Callable[[Job, str, bool], None],
+        say: Callable[[Job, str], None] = lambda job, text: None,
         leaving: Callable[[], bool] = lambda: False,
     ):
-        """`say(job, cause, smaller)` hears of runs that start again after a death, and whether with less memory at a
-        time; `left` of those that were told to leave.
+        """`again(job, cause, smaller)` hears of runs that start again after a death, and whether with less memory at a
+        time; `say` hears what runs have to say, also that they were told to leave.
 
         Once `leaving()` no further job is handed out, and the Tuner ends with the last that has begun.
         """
         super().__init__(metric="objective", mode="max")
         self._scheduler, self._only, self._message, self._limit = scheduler, only, message, limit
-        self._say, self._left, self.leaving = say, left, leaving
+        self._again, self._say, self.leaving = again, say, leaving
         self._jobs: dict[str, int] = {}
         self.deaths: dict[str, tuple[str, str]] = {}
         """By trial that is about to be told as ended in error: of what it died, and Ray's words."""
@@ -91,10 +91,14 @@ class Routing(Searcher):
             job = self._scheduler.running[job_id]
             if error or result is None:
                 if again := self._scheduler.died(job_id, cause, why):
-                    self._say(again, cause, again.payload.machine.low_memory)
-            elif (outcome := self._outcome(job_id, result)).error_class == LEFT:
+                    self._again(again, cause, again.payload.machine.low_memory)
+                return
+            outcome = self._outcome(job_id, result)
+            for note in outcome.notes:
+                self._say(job, note)
+            if outcome.error_class == LEFT:
                 self._scheduler.left(job_id)
-                self._left(job, str(outcome.error_message))
+                self._say(job, outcome.error_message)
             else:
                 self._scheduler.finish(job_id, outcome)
         except Exception as failure:
@@ -102,7 +106,7 @@ class Routing(Searcher):
 
     def restarted(self, trial_id: str, cause: str, smaller: bool) -> None:
         """A run of several workers starts again by itself after one of them died."""
-        self._say(self._scheduler.running[self._jobs[trial_id]], cause, smaller)
+        self._again(self._scheduler.running[self._jobs[trial_id]], cause, smaller)
 
     def end(self, error: Exception) -> None:
         """Ends the sweep with an error; what had failed before stays the reason."""

@@ -227,7 +227,7 @@ def _tune(
             own = (job.id, execute, job.payload, job.rungs, job.study.threads, cpus, gpus, workers)
             return JobMessage(*own, str(shared), str(leaving.file), home).to_config()
 
-        told = (progress.restarted, progress.left, lambda: leaving.told)
+        told = (progress.restarted, progress.said, lambda: leaving.told)
         search = Routing(scheduler, frozenset(only), message, limit, *told)
         try:
             with every_death_is_told(), credentials_stay_here():

@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from harness.api.spec import resolve
 from harness.engine.heartbeat import read_heartbeat
 from harness.engine.leaving import MACHINE, NOTICE, Left
+from harness.engine.saying import said
 from harness.engine.session import Session
 from harness.plan.payload import Payload
 from harness.plan.studies import Outcome
@@ -163,11 +164,12 @@ def worker_loop(config: Mapping[str, Any]) -> dict[str, Any]:
         rungs=message.rungs,
     )
     try:
-        return _execute(message, message.payload, session).to_dict()
+        outcome = _execute(message, message.payload, session)
     except Left as left:
-        return Outcome("failed", None, 0.0, LEFT, str(left)).to_dict()
+        outcome = Outcome("failed", None, 0.0, LEFT, str(left))
     except Exception as error:
-        raise FailedInside(failed(error).to_dict()) from error
+        raise FailedInside(replace(failed(error), notes=said()).to_dict()) from error
+    return replace(outcome, notes=said()).to_dict()
 
 
 def _nested(message: JobMessage) -> Outcome:

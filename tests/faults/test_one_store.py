@@ -115,7 +115,8 @@ def test_checkpoint_damaged(bench: Bench) -> None:
     bench.fault("spoil", step=2 * EVERY + 2, store=str(bench.store))
     sweep = bench.start()
     sweep.end(0)
-    saw = told(sweep, AGAIN)
+    damaged = told(sweep, f"trial 0: checkpoint .*step-{2 * EVERY:08d} is damaged .*: the one of step {EVERY} is taken")
+    saw = f"{told(sweep, AGAIN)}; {damaged}"
     bench.record(
         "the newest checkpoint is damaged and the run's process killed", saw, None, most=2 * EVERY,
         injected=f"training, step {2 * EVERY + 2} of {STEPS}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nfs_flock
@@ -54,7 +55,9 @@ def test_a_checkpoint_with_a_flipped_bit_is_left_for_the_one_before(
     swept(tmp_path, "ray_faults:execute")
     assert (store / f"happened-{payload.key}").read_text() == "x"
     assert digest(load(store), payload.key) == right
-    assert "the run starts again from its newest checkpoint" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "the run starts again from its newest checkpoint" in out
+    assert re.search(r"trial 0: checkpoint \S+/step-00000006 is damaged \(.*\): the one of step 5 is taken", out), out
 
 
 def test_damaged_tables_and_cached_weights_are_made_again(
@@ -72,7 +75,9 @@ def test_damaged_tables_and_cached_weights_are_made_again(
         file.write_bytes(b"")
     capfd.readouterr()
     swept(tmp_path)
-    assert f"run {payload.key}, is made again" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert f"run {payload.key}, is made again" in out
+    assert re.search("trial 0: .* is not what was written: stage train is made again", out), out
     assert digest(load(store), payload.key) == right
     assert all(file.exists() for file in files)
     swept(tmp_path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.engine.checkpoint import Artifact, kind_of
 from harness.engine.context import Context
 from harness.engine.parallel import barrier, gather_objects
+from harness.engine.saying import say
 from harness.engine.turns import TURN, lock, turn
 from harness.errors import BadInput, HarnessError, StoreError
 from harness.files import content_digest, plain_words, sync_tree, write_json
@@ -124,7 +125,7 @@ def _finished(folder: Path, stage: Outputs) -> Done | None:
     """
     found, damage = _checked(folder, stage)
     if damage:
-        print(f"{damage}: stage {stage.name} is made again", flush=True)
+        say(f"{damage}: stage {stage.name} is made again")
         (folder / DONE).unlink(missing_ok=True)
         for path in stage.outputs.values():
             if (folder / path).is_dir():
