@@ -1,4 +1,4 @@
-"""Rows of one machine once more: eight with two workers a run, four with `tpe` and early stopping."""
+"""Rows of one machine once more: nine with two workers a run, four with `tpe` and early stopping."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ TWO_WORKERS: dict[str, Row] = {
     "hang": machine.test_hang,
     "stopped_and_continued": machine.test_stopped_and_continued,
     "driver_killed": machine.test_driver_killed,
+    "driver_terminated": machine.test_driver_terminated,
     "disk_full": store.test_disk_full,
     "checkpoint_damaged": store.test_checkpoint_damaged,
 }
