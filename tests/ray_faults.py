@@ -32,6 +32,8 @@ FILE = "RUN_FAULTS"
 TRACE = "RUN_TRACE"
 """Environment variable: a folder for what each run did; without it only what happened is left, in the store."""
 WAIT_S = 600.0
+EATEN_MB = 128
+"""At a time."""
 
 
 def execute(payload: Payload, session: Session) -> Outcome:
@@ -118,8 +120,11 @@ def _happen(fault: dict[str, Any]) -> None:
         raise MemoryError("too much, on purpose")
     if fault["what"] == "eat":
         # More than the machine may hold: what ends this is Ray's memory monitor.
-        held = bytearray(fault["mb"] << 20)
-        held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+        # By and by, so that it is over soon after the monitor's limit.
+        held = []
+        while len(held) * EATEN_MB < fault["mb"]:
+            held.append(b"x" * (EATEN_MB << 20))
+            time.sleep(0.2)
         time.sleep(WAIT_S)
     if fault["what"] == "wait":
         until = time.monotonic() + WAIT_S
