@@ -22,10 +22,14 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+ANSWER = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 """Without these a dead server blocks a call for four minutes, one that hangs for two (MLflow 3.17)."""
+ANSWER_S = 30
+"""For so long a command that does nothing else waits for an answer: the first one of a server that has just been
+started took more than 3 s on a machine with much else to do."""
+_OF_THE_USER = frozenset(os.environ)
 
 
 TRAINING = "?workflowType=machine_learning"
@@ -65,10 +69,11 @@ def where_to_look(uri: str, experiment: str) -> tuple[str, ...]:
     return (*run, f"{base}/#/experiments/{experiment}/runs{TRAINING}&viewStateShareKey={RUNS}") if experiment else run
 
 
-def make_client(uri: str) -> MlflowClient:
-    """A client that gives up quickly. Values that the user set in the environment win."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+def make_client(uri: str, answer_s: int = ANSWER_S) -> MlflowClient:
+    """A client that gives up where an answer takes more than `answer_s` seconds. Values that the user set in the
+    environment win."""
+    values = {**ENVIRONMENT, ANSWER: str(answer_s)}
+    os.environ.update({name: value for name, value in values.items() if name not in _OF_THE_USER})
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):

@@ -17,9 +17,11 @@ from urllib.parse import unquote
 
 from harness.errors import HIDDEN, StoreError, command, without_secrets
 from harness.store.reading import load
-from harness.tracking.mlflow_client import local_uri
+from harness.tracking.mlflow_client import ANSWER_S, local_uri
 from harness.tracking.mlflow_session import SINGLE, Pages, Session, Summary, places_of
 
+SWEEP_ANSWER_S = 10
+"""While a sweep runs, and at its end, an answer may take so long."""
 _OUTLINE = ("runs", "trials", "evals", "artifacts")
 """Tables with few rows a run: they say what is new."""
 
@@ -30,8 +32,10 @@ def export(
     *,
     sweep: str | None = None,
     pages: Pages | None = None,
+    answer_s: int = ANSWER_S,
 ) -> Summary:
     """Fill MLflow at `uri` (default: SQLite inside the store) with one sweep or all; nothing is sent twice.
+    `answer_s`: seconds that an answer may take.
 
     Raises StoreError in plain words when the server is down, hangs or refuses; the same call then goes on.
     """
@@ -41,7 +45,7 @@ def export(
     if sweep is not None and sweep not in known:
         raise StoreError(f"{store_path} holds no sweep {sweep!r}; it holds: {', '.join(sorted(known)) or 'none'}")
     single = [SINGLE] if sweep is None and places_of(results, SINGLE) else []
-    session = Session(store_path, address, pages)
+    session = Session(store_path, address, pages, answer_s)
     summary = Summary(without_secrets(address))
     try:
         for name in [sweep] if sweep is not None else [*sorted(known), *single]:
@@ -126,7 +130,7 @@ class Exporter:
         """`limit`: keys that may wait; `pause_s`: shortest pause between batches; `say`: gets `failure` once."""
         self.store_path, self.sweep, self.failure = store_path, sweep, None
         self._given, self._uri = uri, uri or local_uri(store_path)
-        self._session = Session(store_path, self._uri, pages)
+        self._session = Session(store_path, self._uri, pages, SWEEP_ANSWER_S)
         self._queue: queue.Queue[str | None] = queue.Queue(limit)
         self._pause_s, self._say = pause_s, say
         self._closing = threading.Event()
@@ -158,7 +162,7 @@ class Exporter:
             self._queue.put_nowait(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._fail(TimeoutError(f"no end after {timeout:g} s"))
+            self._fail(TimeoutError(f"it is slow, {timeout:g} s after the last run some were missing"))
         return self.failure is None
 
     def _work(self) -> None:

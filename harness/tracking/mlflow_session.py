@@ -53,8 +53,9 @@ class Summary:
 class Session:
     """A client and its trackers, made when first needed (importing MLflow takes seconds)."""
 
-    def __init__(self, store_path: str | Path, uri: str, pages: Pages | None) -> None:
+    def __init__(self, store_path: str | Path, uri: str, pages: Pages | None, answer_s: int) -> None:
         self.root, self.uri, self.pages = local_root(store_path), uri, pages
+        self._answer_s = answer_s
         self._trackers: dict[str, Tracker] = {}
 
     def write(self, results: Results, sweep: str, summary: Summary, only: Collection[str] | None = None) -> Summary:
@@ -97,7 +98,7 @@ class Session:
         if sweep not in self._trackers:
             with folder_of(self.uri):
                 settle(self.uri, EXPERIMENT)
-                self._trackers[sweep] = Tracker(make_client(self.uri), self.uri, sweep)
+                self._trackers[sweep] = Tracker(make_client(self.uri, self._answer_s), self.uri, sweep)
         return self._trackers[sweep]
 
     def _show(self, tracker: Tracker, closed: bool) -> None:
