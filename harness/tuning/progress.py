@@ -203,11 +203,11 @@ class ProgressDisplay:
 
     def restarted(self, job: Job, cause: str, smaller: bool) -> None:
         """Prints that the process of a run died, and that the run starts again from its newest checkpoint; `smaller`:
-        whether with less memory at a time."""
+        with less memory at a time, which other checkpoints belong to."""
         if self._shown:
-            why, how = DEATHS.get(cause, "its process died"), " with smaller groups" if smaller else ""
-            run = f"{job.study.id}  {job.planned.role} {job.planned.trial}"
-            self._print(f"{run}: {why}, the run starts again from its newest checkpoint{how}")
+            why = DEATHS.get(cause, "its process died")
+            how = "anew with smaller groups" if smaller else "again from its newest checkpoint"
+            self._print(f"{job.study.id}  {job.planned.role} {job.planned.trial}: {why}, the run starts {how}")
 
     def said(self, job: Job, text: str) -> None:
         """Prints what a run has to say: that it has left and from where it goes on, or what it found damaged."""
