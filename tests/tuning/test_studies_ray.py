@@ -126,4 +126,4 @@ def test_ray_ends_a_run_for_its_memory_and_the_sweep_goes_on(
     hooks = MemoryHooks(act=lambda s, k, n: "eat" if s.method == "eater" and k["x"] == 0.5 else "", root=str(tmp_path))
     records = run_studies(plan, hooks, execute=TOY, store_root=tmp_path)
     assert keys(records) == keys(run_local(plan, MemoryHooks(), execute)), "the eater ran again with smaller groups"
-    assert "o  trial 0: it was ended for the memory that it took" in capfd.readouterr().out
+    assert "o  trial 0: it took more memory than there is, the run starts anew with smaller groups" in capfd.readouterr().out
