@@ -105,6 +105,24 @@ def test_two_workers_of_a_run_reduce_together(tmp_path: Path) -> None:
     assert list(tmp_path.glob("work/*")) == []
 
 
+def test_a_run_of_two_workers_says_that_one_died_and_what_one_found(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = [study(method, method=method, space=None, workers=2, cores_per_run=1.0) for method in ("dies", "full")]
+    acts = {"dies": "die once", "full": "disk full"}
+    records = run_studies(
+        plan, MemoryHooks(act=lambda s, k, n: acts[s.method], root=str(tmp_path)), execute=TOY, store_root=tmp_path
+    )
+    outcomes = {r.study: r.outcome for r in records if r.role == "trial"}
+    assert outcomes["dies"].status == "done"
+    assert (outcomes["full"].status, outcomes["full"].error_class) == ("failed", "preempted")
+    assert outcomes["full"].error_message.startswith("StoreError: no checkpoint could be written")
+    out = capfd.readouterr().out
+    assert "dies  trial 0: its process died, the run starts again from its newest checkpoint" in out
+    assert "full  trial 0: no room for a checkpoint" in out
+    assert out.count("starts again") == 1, "a full disk is no death"
+
+
 def memory_mib() -> tuple[int, int]:
     """All of the machine's memory, and what of it is free."""
     lines = Path("/proc/meminfo").read_text().splitlines()
@@ -126,4 +144,7 @@ def test_ray_ends_a_run_for_its_memory_and_the_sweep_goes_on(
     hooks = MemoryHooks(act=lambda s, k, n: "eat" if s.method == "eater" and k["x"] == 0.5 else "", root=str(tmp_path))
     records = run_studies(plan, hooks, execute=TOY, store_root=tmp_path)
     assert keys(records) == keys(run_local(plan, MemoryHooks(), execute)), "the eater ran again with smaller groups"
-    assert "o  trial 0: it took more memory than there is, the run starts anew with smaller groups" in capfd.readouterr().out
+    assert (
+        "o  trial 0: it took more memory than there is, the run starts anew with smaller groups"
+        in capfd.readouterr().out
+    )

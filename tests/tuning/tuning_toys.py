@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,9 @@ from typing import Any
 from harness.api.space import Float, Gap, Space
 from harness.engine.heartbeat import Heartbeat
 from harness.engine.leaving import NOTICE, Left
+from harness.engine.saying import say
 from harness.engine.session import Session
+from harness.errors import StoreError
 from harness.plan.config import Machine, RunConfig
 from harness.plan.payload import Origin, Payload, PlannedData
 from harness.plan.studies import ClosedTrial, Outcome, Study
@@ -71,6 +74,9 @@ def execute(payload: Payload, session: Session) -> Outcome:
         if not mark.exists():
             mark.write_text("")
             os.kill(os.getpid(), signal.SIGKILL)
+    if act == "disk full":
+        say("no room for a checkpoint")
+        raise StoreError("no checkpoint could be written") from OSError(errno.ENOSPC, "No space left on device")
     if act == "leave once" and root is not None and not (root / f"left-{payload.key}").exists():
         (root / f"stays-{payload.key}").write_text("")
         while not NOTICE.told():
