@@ -97,16 +97,16 @@ def _execute(payload: Payload, session: Session) -> Outcome:
             f"the objective of {context.run.method} is {objective}: no image of the tuning split has a "
             "label that counts"
         )
-    return Outcome(status="done", objective=objective, **_told(context, payload))
+    return Outcome("done", objective, 1.0, *_told(context, payload))
 
 
-def _told(context: Context, payload: Payload) -> dict[str, str]:
-    """What has to be known of a finished run: the retry after running out of memory normalised over other groups."""
+def _told(context: Context, payload: Payload) -> tuple[str, str]:
+    """Error class and message of a finished run: the retry after running out of memory normalised over other groups."""
     if context.run == payload.run:
-        return {}
+        return "", ""
     group = context.run.group
     message = f"ran with groups of {group} for want of memory, so it is not ranked; with group={group} it would be"
-    return {"error_class": "oom", "error_message": message}
+    return "oom", message
 
 
 def _stored(context: Context) -> float | None:
@@ -194,6 +194,7 @@ def _write(
     seconds |= {k: round(v, 4) for k, v in more.items() if v}
     if len(context.by_stage) > 1:
         seconds[BY_STAGE] = {k: round(v, 4) for k, v in context.by_stage.items()}
+    error_class, error_message = _told(context, payload)
     row = payload.row(
         "done",
         started=started.isoformat(),
@@ -203,7 +204,8 @@ def _write(
         gpu_seconds=wall * context.session.world_size * payload.gpus if cuda else 0.0,
         peak_memory=int(peak),
         steps_lost=_steps_lost(context),
-        **_told(context, payload),
+        error_class=error_class,
+        error_message=error_message,
     )
     store.write("runs", key, pl.DataFrame([row]), again=True)
 
