@@ -11,6 +11,7 @@ from typing import Any
 from harness.api.dataset import Dataset
 from harness.cli.parsing import Parsed
 from harness.cli.run_words import Words
+from harness.datasets.disk.looking import looked_at_once
 from harness.datasets.splits import SplitPlan
 from harness.errors import BadInput, Problem
 from harness.files import digest_of
@@ -139,11 +140,12 @@ def make_plan(
     opened, stage_words = OpenDatasets(), StageWords()
     problems = unread_knobs(given, single)
     drafts: list[Drafted] = []
-    for one in given:
-        try:
-            drafts.append(draft_part(one, opened, stage_words, single=single, stored=stored))
-        except BadInput as e:
-            problems.extend(p for p in e.problems if p not in problems)
+    with looked_at_once():
+        for one in given:
+            try:
+                drafts.append(draft_part(one, opened, stage_words, single=single, stored=stored))
+            except BadInput as e:
+                problems.extend(p for p in e.problems if p not in problems)
     if stage_words.rows == len(given):
         problems += stage_words.problems()
     if problems:

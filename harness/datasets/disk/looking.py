@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -67,6 +69,21 @@ class Readable(Protocol):
         """Errors and warnings on the labels of a mask."""
 
 
+_good: ContextVar[dict[int, tuple[Readable, dict[str, Seen]]] | None] = ContextVar("good", default=None)
+"""Pictures of datasets in which nothing was found wrong or odd."""
+
+
+@contextmanager
+def looked_at_once() -> Iterator[None]:
+    """Within the block the files of a picture in which nothing is wrong or odd are looked at once: a plan asks for all
+    pictures half a dozen times. A run asks anew, when it starts."""
+    before = _good.set({})
+    try:
+        yield
+    finally:
+        _good.reset(before)
+
+
 def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looked:
     """Facts of these pictures, read on all cores where they are not known; `images` = False reads masks alone.
 
@@ -74,7 +91,14 @@ def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looke
     """
     chosen = list(dict.fromkeys(ids))
     recall(dataset)
-    known = {image_id: seen for image_id in chosen if (seen := _recalled(dataset, image_id, images)) is not None}
+    held = _good.get()
+    good = {} if held is None else held.setdefault(id(dataset), (dataset, {}))[1]
+    known = {}
+    for image_id in chosen:
+        if image_id in good:
+            known[image_id] = good[image_id] if images else Seen(mask=good[image_id].mask)
+        elif (recalled := _recalled(dataset, image_id, images)) is not None:
+            known[image_id] = recalled
     unknown = [image_id for image_id in chosen if image_id not in known]
     what = f"reading {dataset.name}" if images else f"reading masks of {dataset.name}"
     results = read_many(partial(see, dataset, images=images), unknown, what=what)
@@ -85,6 +109,8 @@ def look(dataset: Readable, ids: Iterable[str], *, images: bool = True) -> Looke
         looked.seen[image_id] = _chosen(dataset, seen)
         looked.errors += seen.errors
         looked.warnings += seen.warnings
+        if images and not seen.errors and not seen.warnings:
+            good[image_id] = seen
     for image_id, seen in found.items():
         _remember(dataset, image_id, seen)
     if len(unknown) >= KEEP_FACTS_FROM:
