@@ -136,6 +136,13 @@ class Registry:
             )
         return Chosen(spec)
 
+    def find(self, word: str) -> Chosen | None:
+        """As `choose`, None where it raises: stores hold rows of other programs and of methods that are gone."""
+        try:
+            return self.choose(word)
+        except BadInput:
+            return None
+
     def _base(self, word: str, base_name: str, name: str) -> MethodSpec:
         """The base of `base_name+name`. Raises BadInput for one that cannot be."""
         first, plus, second = base_name.rpartition("+")

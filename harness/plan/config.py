@@ -198,7 +198,7 @@ def content_key(
     `data` is `PlannedData.every`: labels and pixels of all images; keys from before it was there have none.
     """
     identity = {
-        "config": _without(run.identity(), run.chosen, "added"),
+        "config": without_added(run.identity(), run.chosen),
         "train": train_fingerprint,
         "weights": weights_digest,
         "versions": dict(versions),
@@ -206,11 +206,19 @@ def content_key(
     return digest_of(identity | ({"data": data} if data else {}))
 
 
+def without_added(values: Mapping[str, Any], chosen: Chosen) -> dict[str, Any]:
+    """A config's values without knobs that were added to their method and stand at their defaults.
+
+    Runs from before such a knob was there say nothing of it; those from after do, and their keys do not.
+    """
+    return _without(values, chosen, "added")
+
+
 def _without(values: Mapping[str, Any], chosen: Chosen, kind: str) -> dict[str, Any]:
     """A config's values without knobs of a kind (`added`, `silent`) that stand at their defaults."""
     found = dict(values)
     for part, spec in (("knobs", chosen.spec), ("base_knobs", chosen.base)):
-        if spec is not None and found[part] is not None:
+        if spec is not None and isinstance(found.get(part), dict):
             found[part] = without_defaults(spec.config, found[part], kind)
     return found
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from harness.api.registry import Chosen, registry
 from harness.api.spec import Preset
 from harness.api.vocabulary import TARGETS
-from harness.errors import BadInput
 from harness.plan.knobs import preset_knobs
 from harness.scoring.metrics import mious
 from harness.store import Results
@@ -73,7 +72,7 @@ class Judge:
         """The claim beside the run that differs from it in the fewest points, of equals the one with most seeds."""
         if claim.target not in TARGETS:
             return Judged(claim, "not run", f"the harness does not score {claim.target}")
-        chosen = _method(claim.method)
+        chosen = registry().find(claim.method)
         if chosen is None:
             base, plus, plugin = claim.method.rpartition("+")
             lacks = plus and plugin in registry().names() and base not in registry().names()
@@ -197,13 +196,6 @@ def _work_reasons(claim: Claim, row: Row, config: Mapping[str, Any], chosen: Cho
             reasons.append(f"{name} {config[name]}")
     knobs = changed_knobs(config, row, chosen)
     return reasons + ([f"knobs {' '.join(sorted(knobs))}"] if knobs else [])
-
-
-def _method(word: str) -> Chosen | None:
-    try:
-        return registry().choose(word)
-    except BadInput:
-        return None
 
 
 def _setting(claim: Claim, row: Row) -> Setting | None:

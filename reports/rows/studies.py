@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
+from harness.api.registry import registry
 from harness.errors import first_line
-from harness.plan.config import migrated
+from harness.plan.config import migrated, without_added
 from harness.plan.studies import preference
 from harness.store import Results, latest_runs
 from harness.store.pretraining import pretraining_of
@@ -130,8 +131,10 @@ def _study(group: pl.DataFrame, runs: Runs) -> StoredStudy | None:
 
 
 def _config(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config without its seed and the name that it was called by."""
-    return {k: v for k, v in migrated(from_json(run["config"])).items() if k not in ("seed", "ablation")}
+    """A run's config without its seed, the name that it was called by, and knobs that runs before it could not say."""
+    values = {k: v for k, v in migrated(from_json(run["config"])).items() if k not in ("seed", "ablation")}
+    chosen = registry().find(str(run["method"]))
+    return values if chosen is None else without_added(values, chosen)
 
 
 def _by_seed(keys: Iterable[str], runs: Runs) -> tuple[str, ...]:

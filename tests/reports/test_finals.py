@@ -47,6 +47,16 @@ def test_a_final_of_a_config_that_was_not_chosen_is_not_averaged_in(toy: ToyStor
     assert cell.value == pytest.approx((swapped_miou(8) + swapped_miou(6)) / 2)
 
 
+def test_seeds_from_before_and_after_a_knob_was_added_are_one_row(toy: ToyStore) -> None:
+    for seed, more in enumerate(({}, {"device_views": False}, {"device_views": True})):
+        said = json.dumps({"knobs": {"lr": 0.1, **more}, "class_names": ["background", "disc"], "seed": seed})
+        toy.run(f"s{seed}", "cam", study="s", seed=seed, config=said)
+        toy.evaluate(f"s{seed}", "segmentation", 10)
+        toy.trial(f"s{seed}", "s", role="final", objective=0.4)
+    toy.trial("s0", "s", role="trial", objective=0.4)
+    assert (only_row(toy).keys, only_row(toy).seeds) == (("s0", "s1"), (0, 1))
+
+
 def test_a_trial_that_won_on_a_rerun_stands_alone_until_its_finals_are_there(toy: ToyStore) -> None:
     for seed in range(2):
         tried(toy, f"t0s{seed}", 0, 0.1, 0.4, seed=seed, roles=("trial", "final") if seed == 0 else ("final",))
