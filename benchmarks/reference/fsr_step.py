@@ -18,12 +18,13 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.reference.par import par
 from methods.fsr.method import Fsr
 from methods.fsr.model import FsrNet
 from methods.parts.nets.backbones import TimmViT
+from methods.parts.nets.token_linear import TokenLinear
 from methods.parts.ops.energy import dense_energy_loss
 from methods.parts.ops.pixels import denormalise
 
@@ -50,13 +51,25 @@ class Forward:
     aux_BND: Tensor
 
 
+def _with_plain_linears(net: FsrNet) -> FsrNet:
+    """A copy of the network whose linear layers are PyTorch's, as everywhere in published code."""
+    copied = copy.deepcopy(net)
+    for parent in list(copied.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, TokenLinear):
+                plain = nn.Linear(child.in_features, child.out_features, device="meta")
+                plain.weight, plain.bias = child.weight, child.bias
+                setattr(parent, name, plain)
+    return copied
+
+
 class Released:
     """A network and its teacher, copied from `method`, with the released step; no stochastic depth."""
 
     def __init__(self, method: Fsr) -> None:
         self.method = method  # only its sizes, knobs and schedules are read
-        self.student: FsrNet = copy.deepcopy(method.net).train()
-        self.teacher: FsrNet = copy.deepcopy(method.net).train().requires_grad_(False)
+        self.student: FsrNet = _with_plain_linears(method.net).train()
+        self.teacher: FsrNet = _with_plain_linears(method.net).train().requires_grad_(False)
         self.centre_class_K = torch.zeros(method.config.projector_out)
         self.centre_patch_K = torch.zeros(method.config.projector_out)
         mine = dict(zip((id(p) for p in method.net.parameters()), self.student.parameters(), strict=True))

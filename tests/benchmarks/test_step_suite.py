@@ -11,6 +11,7 @@ from benchmarks import Case, run
 from benchmarks.reference.par import par as plain_par
 from benchmarks.suites import step
 from benchmarks.timing import Timed, measure
+from methods.parts.nets.token_linear import TokenLinear
 from methods.parts.ops.par import par
 
 
@@ -83,3 +84,12 @@ def test_verdicts():
         "",
     ]
     assert measure(Case("x", slow(1), slow(1), lambda: "ok"), 1).equality == "ok"
+
+
+def test_the_reference_keeps_pytorchs_linear_layers():
+    sides = step.Sides(64, "smoke")
+    ours, reference = sides.method.net, sides.other.student
+    assert any(isinstance(m, TokenLinear) for m in ours.modules())
+    assert not any(isinstance(m, TokenLinear) for net in (reference, sides.other.teacher) for m in net.modules())
+    assert [n for n, _ in reference.named_parameters()] == [n for n, _ in ours.named_parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), reference.parameters(), strict=True))
