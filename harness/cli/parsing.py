@@ -6,9 +6,7 @@ Checking words imports neither torch nor Ray.
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli.plan_files import PlanFile, read_plan_file
+from harness.cli.streams import drop_output, outer_fault, prepare_output
 from harness.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -199,16 +198,13 @@ def split_list(text: str | None) -> list[str]:
 def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run a command: BadInput becomes exit code 2 with every problem on stderr, Ctrl-C 130, a closed pipe 141."""
     warnings.formatwarning = _one_line
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be UTF-8: a report on them comes through all the same.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    prepare_output()
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # What is left in the buffer would raise again when Python closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return EXIT_NO_READER
     except BadInput as e:
         for problem in e.problems:
@@ -216,6 +212,11 @@ def main(run: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> 
         return EXIT_BAD_INPUT
     except HarnessError as e:
         print(f"error: {e}", file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as e:
+        if (fault := outer_fault(e)) is None:
+            raise
+        print(f"error: {shown(fault)}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)

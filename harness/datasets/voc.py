@@ -18,7 +18,6 @@ from harness.datasets.disk.layout import (
     other_folders,
 )
 from harness.datasets.disk.looking import illegal_labels
-from harness.datasets.disk.together import misplaced
 from harness.datasets.io.absent import missing
 from harness.datasets.io.colours import COLOURS
 from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
@@ -30,6 +29,7 @@ from harness.datasets.io.listing import (
     judge_count,
     read_ids,
 )
+from harness.datasets.io.palettes import misplaced
 from harness.errors import Problem
 
 CLASSES = (

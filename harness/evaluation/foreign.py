@@ -14,8 +14,8 @@ from harness.api.dataset import Dataset
 from harness.api.images import Maps
 from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.foreign_files import arrays_of, checked_maps, read_labels
-from harness.datasets.disk.together import judge_palettes
 from harness.datasets.io.images import merged
+from harness.datasets.io.palettes import judge_palettes
 from harness.datasets.io.reading import read_many
 from harness.datasets.tools.fitting_labels import Pairs, judge_labels, pairs_of
 from harness.datasets.tools.fitting_maps import MapFile, judge_maps

@@ -20,7 +20,7 @@ from harness.datasets.acdc.volumes import read_images, volume_shape
 from harness.datasets.disk.naming import Names
 from harness.datasets.folder import BACKGROUND
 from harness.datasets.io.class_files import class_names
-from harness.datasets.io.images import IMAGE_SUFFIXES, orientation_of, read_image, some_of
+from harness.datasets.io.images import IMAGE_SUFFIXES, OTHER_PICTURES, orientation_of, read_image, some_of
 from harness.datasets.io.listing import field_id, read_ids
 from harness.errors import BadInput, Problem
 from harness.files import digest_of
@@ -28,9 +28,7 @@ from harness.files import digest_of
 VOLUMES = (".nii.gz", ".nii")
 NO_IMAGES = ("_gt", "_4d")
 """Ends of the names of volumes that are none of single images: labels, and films."""
-OTHER_SUFFIXES = (".tif", ".tiff", ".bmp", ".gif", ".webp", ".heic", ".heif", ".jp2", ".jpe", ".avif")
-"""Pictures that datasets do not read either: they are listed, so that the one reader names them."""
-SUFFIXES = (*VOLUMES, *IMAGE_SUFFIXES, *OTHER_SUFFIXES)
+SUFFIXES = (*VOLUMES, *IMAGE_SUFFIXES, *OTHER_PICTURES)
 
 
 @dataclass(frozen=True)

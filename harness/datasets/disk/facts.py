@@ -21,13 +21,11 @@ from PIL import Image
 from harness.api.classes import Choice
 from harness.datasets.io.images import read_index, verify_image
 from harness.datasets.io.opening import Stamp, stat_of
+from harness.datasets.io.palettes import Colours, colours_of
 from harness.errors import BadInput
 from harness.files import file_digest, write_json
 
 F = TypeVar("F", bound="ImageFacts | MaskFacts")
-Colours = tuple[tuple[int, int, int], ...]
-NO_COLOUR = (-1, -1, -1)
-"""Of a label that the palette is too short for."""
 FORMAT = 4
 """Raised when what is remembered, or how it is found, changes."""
 
@@ -82,13 +80,12 @@ def facts_of(mask_HW: NDArray[np.uint8], palette: bytes = b"") -> MaskFacts:
     size = (int(mask_HW.shape[0]), int(mask_HW.shape[1]))
     digest = hashlib.sha256(f"{size[0]}x{size[1]}:".encode())
     digest.update(pixels_HW.data)
-    colours = [tuple(palette[3 * label : 3 * label + 3]) for label in labels] if palette else []
     return MaskFacts(
         size,
         tuple(labels),
         tuple(counts[label] for label in labels),
         digest.hexdigest(),
-        tuple((c[0], c[1], c[2]) if len(c) == 3 else NO_COLOUR for c in colours),
+        colours_of(labels, palette),
     )
 
 

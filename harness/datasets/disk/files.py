@@ -16,8 +16,9 @@ from harness.datasets.disk.facts import ImageFacts, MaskFacts
 from harness.datasets.disk.labelled import LabelledDataset
 from harness.datasets.disk.layout import Layout, told_apart
 from harness.datasets.disk.looking import illegal_labels, look, recall
-from harness.datasets.disk.together import judge_together, palette_of
+from harness.datasets.disk.together import judge_together
 from harness.datasets.io.images import image_size, merged, read_image, read_mask
+from harness.datasets.io.palettes import palette_of
 from harness.errors import BadInput, Problem, nearest
 
 CACHE_BYTES = 256 << 20

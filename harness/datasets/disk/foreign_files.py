@@ -15,10 +15,10 @@ from harness.api.dataset import Dataset
 from harness.api.images import Maps
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.facts import MaskFacts, facts_of
-from harness.datasets.disk.together import misplaced
 from harness.datasets.io.absent import of_other_names
 from harness.datasets.io.archives import read_npz, read_plain_npy
 from harness.datasets.io.images import read_index, some_of
+from harness.datasets.io.palettes import misplaced
 from harness.errors import BadInput, Problem
 
 MASKS = (".png",)

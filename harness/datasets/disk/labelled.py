@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +103,18 @@ class LabelledDataset(DerivingDataset):
         if files is None:
             return super().weak_fingerprint(ids, kind)
         digest = files.check(ids, self.size)
-        if isinstance(files, PseudoMasks):
-            files.check_numbers(ids, self.tags, has_background=self.has_background, choice=self.choice)
+        if isinstance(files, PseudoMasks) and (wrong := self.judge_pseudo(files, ids)):
+            raise BadInput(wrong)
         return f"files {digest}"
+
+    def judge_pseudo(self, files: PseudoMasks, ids: tuple[str, ...]) -> list[Problem]:
+        """What is wrong with the numbers of pseudo masks, each of which is sound. Raises BadInput for wrong masks."""
+        background = self.has_background
+        return files.judge_numbers(ids, self.tags, self.palette(ids), has_background=background, choice=self.choice)
+
+    @abstractmethod
+    def palette(self, ids: tuple[str, ...]) -> dict[int, tuple[int, int, int]]:
+        """The colour that each label has in all of the dataset's own masks of these images; {} where they are grey."""
 
     def use_labels(self, weak: str | None = None, tags: str | None = None, pseudo: str | None = None) -> None:
         """Take sparse labels from below `weak`, tags from `tags`, pseudo masks from `pseudo`; relative paths start here

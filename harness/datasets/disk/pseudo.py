@@ -7,7 +7,7 @@ hold is held against sizes, classes and tags before anything is trained.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from harness.api.vocabulary import IGNORE
 from harness.datasets.disk import facts
 from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.looking import illegal_labels
-from harness.datasets.io.images import read_mask, some_of
+from harness.datasets.io.images import merged, read_mask, some_of
+from harness.datasets.io.palettes import judge_palettes, misplaced
 from harness.datasets.io.reading import read_many
 from harness.datasets.weak.files import Read, Sizes, WeakFiles, stem_of
 from harness.datasets.weak.finding import label_files
@@ -79,36 +80,49 @@ class PseudoMasks(WeakFiles):
         """These images' masks, read on all cores without keeping a pixel; images that have none are left out."""
         here = [image_id for image_id in ids if self.covers(image_id)]
         found, digest = Read(), hashlib.sha256()
+        masks: list[MaskFacts] = []
         looked = read_many(partial(_attempted, self, size), here, what="reading pseudo masks")
         for image_id, mask in zip(here, looked, strict=True):
             if isinstance(mask, list):
                 found.problems += mask
                 continue
             facts.remember(self.path(image_id), "", mask)
+            masks.append(mask)
             digest.update(f"{image_id!r} {mask.digest}".encode())
             if mask.labels == (IGNORE,):
                 found.blank.append(image_id)
+        unfit, found.warnings = judge_palettes(masks, self.class_names, self.where)
+        found.problems = unfit or found.problems
         if here and not found.problems and len(found.blank) == len(here):
             fix = "255 is no label: write the number of its class into each labelled pixel"
             found.problems.append(Problem(self.where, f"none of {len(here)} masks has a labelled pixel", fix))
         found.digest = digest.hexdigest()
         return found
 
-    def check_numbers(
+    def judge_numbers(
         self,
         ids: Iterable[str],
         tags: Callable[[str], NDArray[np.float32]],
+        colours: Mapping[int, tuple[int, int, int]],
         *,
         has_background: bool,
         choice: Choice | None = None,
-    ) -> None:
-        """Raises BadInput where most pixels of classes are of classes that their image does not hold by its `tags`."""
+    ) -> list[Problem]:
+        """A problem where masks, which are sound, have another numbering than the dataset's own.
+
+        Their palettes give labels the dataset's `colours` of others, or most pixels of classes are of classes that
+        their image does not hold by its `tags`.
+        """
         offset = int(has_background)
         astray = total = 0
         example = ""
+        wrong: list[Problem] = []
+        names = self.class_names if choice is None else tuple(self.class_names[label] for label in choice.kept)
         for image_id in ids:
             mask = facts.mask_facts(self.path(image_id))
             mask = mask if choice is None else facts.chosen(mask, choice)
+            if told := misplaced(mask, colours, names):
+                wrong.append(Problem(str(self.path(image_id)), told, _NUMBERED))
             present = tags(image_id)
             for label, pixels in zip(mask.labels, mask.pixels, strict=True):
                 if label == IGNORE or label < offset:
@@ -118,9 +132,12 @@ class PseudoMasks(WeakFiles):
                     astray += pixels
                     held = some_of(str(c + offset) for c in np.flatnonzero(present)) or "no class"
                     example = example or f"{image_id} shows {label}, and its tags are {held}"
+        if wrong:
+            return merged(wrong)
         if total and astray > ASTRAY * total:
             found = f"{100 * astray / total:.0f} % of the pixels of classes are of classes that the tags exclude"
-            raise BadInput(Problem(self.where, f"{found} ({example}): masks of another numbering", _NUMBERED))
+            return [Problem(self.where, f"{found} ({example}): masks of another numbering", _NUMBERED)]
+        return []
 
 
 _NUMBERED = (

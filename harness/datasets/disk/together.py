@@ -1,4 +1,4 @@
-"""What the masks of a dataset say together: absent classes, numbers that are no classes, palettes that differ."""
+"""What the masks of a dataset say together: absent classes, numbers that are no classes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from harness.api.vocabulary import IGNORE
-from harness.datasets.disk.facts import NO_COLOUR, MaskFacts
+from harness.datasets.disk.facts import MaskFacts
 from harness.datasets.disk.looking import Readable, Seen
-from harness.datasets.io.colours import COLOURS
 from harness.datasets.io.images import some_of
+from harness.datasets.io.palettes import judge_palettes
 from harness.errors import Problem
 
 SLIVER = 0.005
@@ -148,61 +148,3 @@ def _extent(masks: Iterable[MaskFacts]) -> tuple[dict[int, float], Counter[int],
             pixels[label] += count
             images[label] += 1
     return most, pixels, images
-
-
-def judge_palettes(
-    masks: Collection[MaskFacts], names: tuple[str, ...], where: str
-) -> tuple[list[Problem], list[Problem]]:
-    """An error where each file has numbers of its own; a warning where labels have two colours for another reason.
-
-    Signs of the former: one colour stands for several labels, a label has three colours, or a label with two has VOC's
-    colour of another one. Grey masks, ramps and palettes of one colour are left out.
-    """
-    colours: dict[int, Counter[tuple[int, int, int]]] = defaultdict(Counter)
-    labels: dict[tuple[int, int, int], set[int]] = defaultdict(set)
-    files = 0
-    for mask in masks:
-        told = palette_of(mask)
-        files += bool(told)
-        for label, colour in told.items():
-            colours[label][colour] += 1
-            labels[colour].add(label)
-    several = [label for label in sorted(colours) if len(colours[label]) > 1]
-    if not several:
-        return [], []
-    told_first = some_of((f"label {label} has {len(colours[label])} colours" for label in several), 3)
-    found = f"{told_first} over {files} files"
-    shared = max((c for c, of in labels.items() if len(of) > 1), key=lambda c: (len(labels[c]), c), default=None)
-    if shared is not None:
-        found += f", and #{bytes(shared).hex()} is label {' and '.join(map(str, sorted(labels[shared])[:3]))}"
-    voc = dict(enumerate(COLOURS))
-    astray = any(misplaced(mask, voc, names) for mask in masks)
-    if shared is not None or astray or any(len(colours[label]) > 2 for label in several):
-        found += ": each file has a palette of its own, so that its numbers are not those of the others"
-        fix = "save all masks with one palette: the number of a pixel is its class, whatever its colour"
-        return [Problem(where, found, fix)], []
-    fix = "check that labels mean the same in all files; one palette for all says so"
-    return [], [Problem(where, f"{found}: are their numbers those of the same classes?", fix)]
-
-
-def palette_of(mask: MaskFacts) -> dict[int, tuple[int, int, int]]:
-    """The colour of each label of a mask, 255 left out; {} for grey masks, ramps of grey and palettes of one colour."""
-    told = dict(zip(mask.labels, mask.colours, strict=True)) if mask.colours else {}
-    told.pop(IGNORE, None)
-    told = {label: colour for label, colour in told.items() if colour != NO_COLOUR}
-    ramp = all(colour == (label, label, label) for label, colour in told.items())
-    return {} if ramp or (len(told) > 1 and len(set(told.values())) == 1) else told
-
-
-def misplaced(mask: MaskFacts, known: Mapping[int, tuple[int, int, int]], names: tuple[str, ...]) -> str | None:
-    """That a mask's palette gives labels the colours that `known` has for others, in words; None where it does not.
-
-    All of its colours must be known and different: anything else is another palette, which says nothing.
-    """
-    told = palette_of(mask)
-    owner = {colour: label for label, colour in known.items()}
-    other = {label: owner[c] for label, c in told.items() if label in known and owner.get(c, label) != label}
-    if not other or not set(told.values()) <= set(owner) or len(set(told.values())) < len(told):
-        return None
-    named = {label: f"{of} ({names[of]})" if of < len(names) else str(of) for label, of in other.items()}
-    return "wrong palette: label " + some_of(f"{label} has the colour of {text}" for label, text in named.items())

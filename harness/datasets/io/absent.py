@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, some_of
+from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, OTHER_PICTURES, some_of
 from harness.errors import Problem
 
 
@@ -32,45 +32,56 @@ def missing(
         fix = "write the ids in the lists without suffix"
     elif all(_first_word(image_id) in known for image_id in absent):
         fix = "write the id alone on each line of the lists, without quotes and without anything behind it"
-    # Where most are there the others are missing, whatever else lies beside them.
-    elif 2 * len(absent) > len(ids) and (
-        others := of_other_names(folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES)
+    elif others := of_other_names(
+        folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES, few=2 * len(absent) <= len(ids)
     ):
         names, fix = others
         found += f"; {len(names)} files {some_of(names, 3)} are there instead"
     problems.append(Problem(str(folder), found, fix))
 
 
-def of_other_names(folder: Path, ids: Iterable[str], suffixes: tuple[str, ...]) -> tuple[list[str], str] | None:
-    """Files that lie where those of these ids should, under names that are not read, and what to do about them."""
+def of_other_names(
+    folder: Path, ids: Iterable[str], suffixes: tuple[str, ...], *, few: bool = False
+) -> tuple[list[str], str] | None:
+    """Files that lie where those of these ids should, under names that are not read, and what to do about them.
+
+    Where `few` of the ids lack one only pictures under exactly their names count: the rest is of the others.
+    """
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
+        entries = sorted((e.name, e.is_file(), e.is_symlink()) for e in os.scandir(folder) if e.name[0] != ".")
     except OSError:
         return None
     wanted = set(ids)
-    other = [name for name in names if os.path.splitext(name)[0] in wanted and not name.lower().endswith(suffixes)]
-    if other:
-        ending = os.path.splitext(other[0])[1] or "no suffix"
-        other = [name for name in names if name.endswith(os.path.splitext(other[0])[1])]
-        if suffixes == MASK_SUFFIXES and ending.lower() in IMAGE_SUFFIXES:
-            text = "masks must be PNG, JPEG changes labels: export them anew as index PNGs from where they were drawn"
-        elif suffixes == MASK_SUFFIXES:
-            text = f"{ending} is not read: save masks as index PNGs"
-        elif suffixes == IMAGE_SUFFIXES:
-            text = f"{ending} is not read: save the images as .png (or .jpg), 8 bits a channel"
-        else:
-            text = f"{ending} is not read here: {' or '.join(suffixes)} is"
-        return other, text
+    if dead := [name for name, file, link in entries if link and not file and os.path.splitext(name)[0] in wanted]:
+        return dead, "they are links that lead nowhere: link them anew, or put the files themselves there"
+    names = [name for name, file, _ in entries if file]
+    mine = [name for name in names if os.path.splitext(name)[0] in wanted and not name.lower().endswith(suffixes)]
+    pictures = [name for name in mine if name.lower().endswith((*IMAGE_SUFFIXES, *OTHER_PICTURES))]
+    if other := pictures or ([] if few else mine):
+        endings = sorted({os.path.splitext(name)[1] for name in other})
+        shown = other if few else [name for name in names if os.path.splitext(name)[1] in endings]
+        return shown, _told(endings, suffixes)
+    if few:
+        return None
     read = [name for name in names if name.lower().endswith(suffixes)]
     spelt = {_spelling(image_id) for image_id in wanted}
     if alike := [name for name in read if _spelling(os.path.splitext(name)[0]) in spelt]:
-        return (
-            alike,
-            "case, or the form of accents (NFC, NFD), differs: write the ids as the files are named",
-        )
+        return alike, "case, or the form of accents (NFC, NFD), differs: write the ids as the files are named"
     if tails := [name for name in read if _begins_with(name, wanted)]:
-        return tails, f"name each file <id>{suffixes[0]}, or write whole names without suffix into the lists"
+        return tails, f"name each file <id>{os.path.splitext(tails[0])[1]}"
     return None
+
+
+def _told(endings: list[str], suffixes: tuple[str, ...]) -> str:
+    """What to do about files with these endings where files with those `suffixes` are read."""
+    text = " and ".join(ending or "no suffix" for ending in endings) + (" is" if len(endings) == 1 else " are")
+    if suffixes == MASK_SUFFIXES and all(ending.lower() in IMAGE_SUFFIXES for ending in endings):
+        return "masks must be PNG, JPEG changes labels: export them anew as index PNGs from where they were drawn"
+    if suffixes == MASK_SUFFIXES:
+        return f"{text} not read: save masks as index PNGs"
+    if suffixes == IMAGE_SUFFIXES:
+        return f"{text} not read: save the images as .png (or .jpg), 8 bits a channel"
+    return f"{text} not read here: {' or '.join(suffixes)} is"
 
 
 def _spelling(name: str) -> str:

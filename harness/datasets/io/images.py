@@ -23,6 +23,8 @@ from harness.errors import BadInput, Problem
 T = TypeVar("T")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
+OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".gif", ".webp", ".heic", ".heif", ".jp2", ".jpe", ".avif")
+"""Pictures that nobody reads here: they are looked for, so that they are named."""
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _FORMATS = ("JPEG", "PNG")
 _RENEW = "copy or download the file again"

@@ -24,10 +24,10 @@ from harness.datasets.disk.foreign_files import (
     find_files,
     read_labels,
 )
-from harness.datasets.disk.together import judge_palettes
 from harness.datasets.io.archives import read_plain_npy
 from harness.datasets.io.images import merged
 from harness.datasets.io.opening import Stamp, stat_of
+from harness.datasets.io.palettes import judge_palettes
 from harness.datasets.io.reading import read_many
 from harness.datasets.tools.fitting_maps import MapFile, judge_maps, odd_sizes
 from harness.errors import BadInput, Problem

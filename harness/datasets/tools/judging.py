@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -12,7 +13,7 @@ from harness.api.dataset import Dataset
 from harness.api.vocabulary import IGNORE
 from harness.datasets.disk.files import FileDataset
 from harness.datasets.disk.looking import Seen
-from harness.datasets.disk.pseudo import PSEUDO
+from harness.datasets.disk.pseudo import PSEUDO, PseudoMasks
 from harness.datasets.io.images import merged, some_of
 from harness.datasets.weak import KINDS
 from harness.datasets.weak.finding import kinds_below
@@ -56,6 +57,11 @@ def judge_sparse(dataset: FileDataset) -> Judged:
         (judged.warnings if here else judged.errors).extend(absent)
         read = files.survey(train, dataset.size)
         judged.errors += merged(read.problems)
+        judged.warnings += read.warnings
+        if isinstance(files, PseudoMasks) and not read.problems:
+            # Masks that are wrong are told by `look`.
+            with suppress(BadInput):
+                judged.errors += dataset.judge_pseudo(files, tuple(i for i in train if files.covers(i)))
         if read.blank and not read.problems:
             found = f"{len(read.blank)} training images have no labelled pixel: {some_of(read.blank)}"
             judged.warnings.append(Problem(files.where, found, "label them, or leave them: they teach by their tags"))

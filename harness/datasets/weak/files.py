@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.api.vocabulary import IGNORE
-from harness.datasets.io.images import merged, packed, read_mask, some_of, unpacked
+from harness.datasets.io.images import merged, packed, read_index, read_mask, some_of, unpacked
 from harness.datasets.io.opening import plain_bytes
+from harness.datasets.io.palettes import Palette, colours_of, judge_palettes
 from harness.datasets.io.reading import read_many
 from harness.datasets.weak import CLICKS
 from harness.datasets.weak.drawn import MAX_XML_BYTES, Stroke, draw, parse_scribbles, read_points
@@ -42,11 +43,13 @@ Sizes = Callable[[str], tuple[int, int]]
 
 @dataclass
 class Read:
-    """What the labels of some images are: their digest, the images without a labelled pixel, and all problems."""
+    """What the labels of some images are: their digest, the images without a labelled pixel, all problems, and what is
+    odd about them as a whole."""
 
     digest: str = ""
     blank: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
 
 class WeakFiles(ABC):
@@ -69,6 +72,13 @@ class WeakFiles(ABC):
     def read(self, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Labels (H,W), 255 = unlabelled, of an image of that size. Raises BadInput naming the file."""
 
+    def looked(self, image_id: str, size: Sizes) -> tuple[NDArray[np.uint8] | list[Problem], Palette | None]:
+        """An image's labels, packed for the way between processes, or what is wrong with them; its file's palette."""
+        try:
+            return packed(self.read(image_id, size(image_id))), None
+        except BadInput as error:
+            return error.problems, None
+
     def absent(self, ids: Iterable[str]) -> list[Problem]:
         """A problem where some of these images have no labels."""
         names = [image_id for image_id in ids if not self.covers(image_id)]
@@ -84,8 +94,10 @@ class WeakFiles(ABC):
         found = Read(blank=[] if self.absent(ids) else [image_id for image_id in ids if not self.covers(image_id)])
         digest = hashlib.sha256()
         here = [image_id for image_id in ids if self.covers(image_id)]
-        held = read_many(partial(_attempted, self, size), here, what=f"reading {self.kind}")
-        for image_id, label in zip(here, held, strict=True):
+        held = list(read_many(partial(self.looked, size=size), here, what=f"reading {self.kind}"))
+        palettes = [palette for _, palette in held if palette is not None]
+        unfit, found.warnings = judge_palettes(palettes, self.class_names, self.where)
+        for image_id, (label, _) in zip(here, held, strict=True):
             if isinstance(label, list):
                 found.problems += label
                 continue
@@ -97,6 +109,8 @@ class WeakFiles(ABC):
         if here and not found.problems and len(found.blank) == len(ids):
             fix = "255 is unlabelled: write the number of its class into each labelled pixel"
             found.problems.append(Problem(self.where, f"none of {len(ids)} images has a labelled pixel", fix))
+        # Numbers of each file's own show in single files too, as labels that are none or too many.
+        found.problems = unfit or found.problems
         found.digest = digest.hexdigest()
         return found
 
@@ -128,8 +142,24 @@ class PngLabels(WeakFiles):
         return stem_of(image_id) in self.files
 
     def read(self, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        path = self.folder / self.files[stem_of(image_id)]
-        label_HW = read_mask(path)
+        return self._sound(image_id, read_mask(self._path(image_id)), size)
+
+    def looked(self, image_id: str, size: Sizes) -> tuple[NDArray[np.uint8] | list[Problem], Palette | None]:
+        palette = None
+        try:
+            label_HW, colours = read_index(self._path(image_id))
+            if colours:
+                held = tuple(np.flatnonzero(np.bincount(label_HW.ravel())).tolist())
+                palette = Palette(held, colours_of(held, colours))
+            return packed(self._sound(image_id, label_HW, size(image_id))), palette
+        except BadInput as error:
+            return error.problems, palette
+
+    def _path(self, image_id: str) -> Path:
+        return self.folder / self.files[stem_of(image_id)]
+
+    def _sound(self, image_id: str, label_HW: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        path = self._path(image_id)
         if self.digests is not None:
             listed = self.digests.get(stem_of(image_id))
             if listed != hashlib.sha256(plain_bytes(path)).hexdigest():
@@ -246,14 +276,6 @@ def key_of(stem: str) -> str:
 def stem_of(image_id: str) -> str:
     """The id as a file name without its suffix."""
     return key_of(image_id.replace("/", "~"))
-
-
-def _attempted(files: WeakFiles, size: Sizes, image_id: str) -> NDArray[np.uint8] | list[Problem]:
-    """The labels of an image, packed for the way between processes, or what is wrong with them."""
-    try:
-        return packed(files.read(image_id, size(image_id)))
-    except BadInput as error:
-        return error.problems
 
 
 def _inside(dot: Stroke, size: tuple[int, int]) -> bool:

@@ -123,6 +123,62 @@ def test_check_names_them(voc_folder: Maker, tmp_path: Path) -> None:
     assert str(folder) in found.sources["pseudo"]
 
 
+def saved(root: Path, folder: Path, save: Callable[[np.ndarray, Path], None]) -> Path:
+    folder.mkdir()
+    dataset = open_dataset("folder", root=str(root))
+    for image_id in dataset.ids("train"):
+        save(dataset.mask(image_id), folder / f"{image_id}.png")
+    return folder
+
+
+def as_an_editor(mask: np.ndarray, path: Path) -> None:
+    """Each file numbers the colours that it holds, the first the one of most pixels."""
+    labels, counts = np.unique(mask[mask != IGNORE], return_counts=True)
+    held = labels[np.argsort(-counts)].tolist()
+    numbers = np.full_like(mask, IGNORE)
+    for at, label in enumerate(held):
+        numbers[mask == label] = at
+    image = Image.fromarray(numbers)
+    image.putpalette([v for label in held for v in COLOURS[label]] + [0] * 3 * (256 - len(held)))
+    image.save(path)
+
+
+def of_another_order(mask: np.ndarray, path: Path) -> None:
+    """All files alike, background last, in the colours of the dataset's own masks."""
+    table = np.array([2, 0, 1, *range(3, 256)], np.uint8)
+    image = Image.fromarray(table[mask])
+    own = [(i, (i * 7) % 256, (i * 31) % 256) for i in range(256)]
+    image.putpalette([v for label in np.argsort(table) for v in own[label]])
+    image.save(path)
+
+
+@pytest.mark.parametrize(
+    ("save", "told"),
+    [
+        (as_an_editor, "label 1 has 2 colours over 12 files: each file has a palette of its own"),
+        (of_another_order, "a0.png: wrong palette: label 0 has the colour of 1 (cat), 2 has the colour of 0 (backgrou"),
+    ],
+)
+def test_palettes_of_another_numbering_are_refused_by_plan_and_check(
+    voc_folder: Maker, tmp_path: Path, save: Callable[[np.ndarray, Path], None], told: str
+) -> None:
+    root = voc_folder()
+    folder = saved(root, tmp_path / "masks", save)
+    with pytest.raises(BadInput) as caught:
+        opened(root, folder).weak_fingerprint(open_dataset("folder", root=str(root)).ids("train"), "pseudo")
+    (problem,) = caught.value.problems
+    assert told.removesuffix(": each file has a palette of its own") in str(problem)
+    found = check(survey("folder", root=str(root), options={"pseudo": str(folder)}))
+    assert (found.errors, found.exit_code) == ((problem,), 1)
+
+
+def test_check_says_what_the_plan_refuses_of_numbers(voc_folder: Maker, tmp_path: Path) -> None:
+    root = voc_folder()
+    folder = pseudo(root, tmp_path / "masks", lambda mask: np.where((mask == 0) | (mask == IGNORE), mask, 3 - mask))
+    (problem,) = check(survey("folder", root=str(root), options={"pseudo": str(folder)})).errors
+    assert problem.found.startswith("100 % of the pixels of classes are of classes that the tags exclude")
+
+
 @pytest.mark.parametrize(
     ("words", "rows", "not_there"),
     [

@@ -88,17 +88,41 @@ def test_files_of_another_program_are_looked_for_nearby(tmp_path: Path) -> None:
         assert [p.stem for p in find_files(tmp_path / name, ["a", "b"], MASKS, "preds").values()] == ["a", "b"]
     assert said("jpeg").fix.startswith("masks must be PNG")
     assert said("tail").found.endswith("; 1 files a_pred.png are there instead")
+    assert said("tail").fix == "name each file <id>.png"
     assert said("in").fix == f"preds={tmp_path}/in/deep"
     assert find_files(Path(said("in").fix.removeprefix("preds=")), ["a", "b"], MASKS, "preds").keys() == {"a", "b"}
 
 
-def test_where_most_files_are_there_the_others_are_missing(voc_folder: Maker) -> None:
+def test_a_picture_of_another_format_is_named_where_most_files_are_there(voc_folder: Maker) -> None:
     root = voc_folder()
-    image = root / "JPEGImages/a0.jpg"
-    image.rename(image.with_suffix(".tif"))
+    for folder, old, new in (("JPEGImages", "a0.jpg", "a0.tif"), ("JPEGImages", "v1.jpg", "v1.webp")):
+        (root / folder / old).rename(root / folder / new)
+    (root / "SegmentationClass/a3.png").rename(root / "SegmentationClass/a3.jpg")
+    (problem,) = problems(root, "JPEGImages")
+    assert problem.found == "2 listed ids have no image: a0, v1; 2 files a0.tif, v1.webp are there instead"
+    assert problem.fix == ".tif and .webp are not read: save the images as .png (or .jpg), 8 bits a channel"
+    (problem,) = problems(root, "SegmentationClass")
+    assert problem.found == "1 listed ids have no mask (train.txt): a3; 1 files a3.jpg are there instead"
+    assert problem.fix.startswith("masks must be PNG, JPEG changes labels")
+
+
+@pytest.mark.parametrize("beside", ["a0.txt", "a0_old.jpg", "A0.jpg"])
+def test_where_most_files_are_there_the_others_are_missing(voc_folder: Maker, beside: str) -> None:
+    root = voc_folder()
+    (root / "JPEGImages/a0.jpg").rename(root / "JPEGImages" / beside)
     (problem,) = problems(root, "JPEGImages")
     assert problem.found == "1 listed ids have no image: a0"
     assert problem.fix == "add the files, or take the ids out of the lists"
+
+
+def test_links_that_lead_nowhere_are_told_as_such(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to(tmp_path / "moved" / name)
+    with pytest.raises(BadInput) as caught:
+        find_files(tmp_path, ["a", "b"], MASKS, "preds")
+    (problem,) = caught.value.problems
+    assert problem.found.endswith("has no file for 2 images: a, b; 2 files a.png, b.png are there instead")
+    assert problem.fix.startswith("they are links that lead nowhere")
 
 
 def report(root: Path) -> checking.Report:
