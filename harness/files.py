@@ -58,7 +58,12 @@ def local_root(root: str | Path) -> Path:
     if "://" in text:
         fix = "a local or mounted folder, for instance store=results"
         raise BadInput(Problem("store", f"{text} is not a folder", fix))
-    return Path(text).expanduser()
+    folder = Path(text).expanduser()
+    if file := next((p for p in (folder, *folder.parents) if os.path.isfile(p)), None):
+        raise BadInput(
+            Problem("store", f"{file} is a file, no folder", "name a folder: it is made where it is not there")
+        )
+    return folder
 
 
 def plain_words(error: OSError) -> str:

@@ -11,7 +11,10 @@ from pathlib import Path
 import nfs_flock
 import pytest
 
+from harness.cli.parsing import main
+from harness.errors import BadInput
 from harness.files import Lease, atomic, content_digest, file_digest, local_root, write_bytes, write_json
+from harness.sweep import run
 
 
 def names(folder: Path) -> list[str]:
@@ -89,6 +92,23 @@ def test_a_folder_is_taken_by_its_name(tmp_path, text):
     assert local_root((tmp_path / text).as_uri()) == tmp_path / text
 
 
+@pytest.mark.parametrize("word", ["s3://bucket/runs", "gs://b", "{}/file", "{}/file/runs"])
+def test_a_store_that_can_be_no_folder_is_refused_before_anything(tmp_path: Path, word: str) -> None:
+    (tmp_path / "file").touch()
+    text = word.format(tmp_path)
+    with pytest.raises(BadInput, match=r"is not a folder|is a file, no folder") as caught:
+        local_root(text)
+    assert caught.value.problems[0].where == "store"
+
+
+def test_a_sweep_makes_no_local_folder_of_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(run, ["methods=pce", "data=shapes", "tier=smoke", "dry_run=true", "store=s3://bucket/runs"]) == 2
+    assert "error: store: s3://bucket/runs is not a folder" in capsys.readouterr().err
+
+
 def test_a_lease_is_held_by_one_or_shared_by_many(tmp_path):
     path = tmp_path / "lock"
     with Lease.take(path) as one:
@@ -121,6 +141,8 @@ def test_what_cannot_be_opened_is_an_error(tmp_path):
 ON_NFS = """
 import errno, fcntl, os, sys
 from pathlib import Path
+from harness.cli.parsing import main
+from harness.errors import BadInput
 from harness.files import Lease
 path = Path(sys.argv[1])
 only = os.open(path, os.O_WRONLY | os.O_CREAT)

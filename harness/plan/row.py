@@ -16,7 +16,7 @@ from harness.cli.run_words import Words
 from harness.datasets.splits import SplitPlan
 from harness.datasets.weak.density import density_text
 from harness.errors import BadInput, BrokenPlugin, Problem
-from harness.files import digest_of
+from harness.files import digest_of, local_root
 from harness.plan.ablations import unknown_names
 from harness.plan.config import Machine, RunConfig
 from harness.plan.folders import with_digests
@@ -183,7 +183,7 @@ def draft_part(
 
 def _machine(words: Words, gpus: float, threads: int) -> Machine:
     return Machine(
-        store=os.path.abspath(words.store),
+        store=os.path.abspath(local_root(words.store)),
         data_root=_abs(words.data.root),
         classes_file=_abs(words.data.classes),
         threads=threads,

@@ -107,6 +107,20 @@ def test_categories_with_gaps_are_labels_in_order_of_their_ids(root: Path) -> No
     dataset.check(("i1", "i2", "i3", "i4"))
 
 
+def test_whole_numbers_may_be_written_with_a_point(root: Path) -> None:
+    """As pandas writes a column of ids that once had a gap."""
+    given = content(1, *IMAGES)
+    for image in given["images"]:
+        image |= {name: float(image[name]) for name in ("id", "height", "width")}
+    for annotation in given["annotations"]:
+        annotation |= {name: float(annotation[name]) for name in ("image_id", "category_id")}
+    ids = ("i1", "i2", "i3", "i4")
+    masks = {i: opened(root).mask(i) for i in ids}
+    (root / "own.json").write_text(json.dumps(given))
+    assert all(np.array_equal(opened(root).mask(i), masks[i]) for i in ids)
+    assert len(list(root.glob("masks_*"))) == 2
+
+
 def test_masks_are_made_once_for_each_content_of_the_file(root: Path) -> None:
     first = opened(root).fingerprint(("i1", "i2"))
     (folder,) = root.glob("masks_*")
@@ -175,6 +189,14 @@ Change = Callable[[dict[str, Any]], Any]
         (lambda c: c.pop("annotations"), "no list of annotations"),
         (lambda c: c["annotations"][0].update(category_id=5), "in no category: 5 (1 annotations); there are 4, 9, 30"),
         (lambda c: c["annotations"][0].update(image_id=77), "annotations of images that are not there: 77"),
+        (
+            lambda c: [a.update(image_id=str(a["image_id"])) for a in c["annotations"]],
+            "4 annotations whose image_id is no whole number: '1', '2', '3'",
+        ),
+        (
+            lambda c: c["annotations"][0].update(image_id=1.5),
+            "1 annotations whose image_id is no whole number: 1.5",
+        ),
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3]]), "image 1: a polygon that is no list"),
         (lambda c: c["annotations"][1]["segmentation"].update(size=[3, 3]), "image 2: run lengths for size [3, 3]"),
         (lambda c: c["images"][0].update(file_name="i2.png"), "1 images have the name of another one: i2"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from harness.datasets.disk.rasterise import MAX_SIDE, Unreadable, incomplete, label_map
+from harness.datasets.disk.rasterise import MAX_SIDE, Unreadable, incomplete, label_map, whole
 from harness.datasets.io.colours import PALETTE
 from harness.datasets.io.images import some_of
 from harness.datasets.io.listing import leads_out
@@ -77,14 +77,13 @@ def gather(path: Path, parts: Parts, problems: list[Problem], fix: str) -> Insta
     """Sizes of all images of a file, and their annotations; what is wrong with ids and sizes is added."""
     annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for annotation in parts["annotations"]:
-        number = annotation.get("image_id")
-        annotations[number if type(number) is int else -1].append(annotation)
+        annotations[whole(annotation.get("image_id"))].append(annotation)
     sizes: dict[int, tuple[int, int]] = {}
     odd, twice = [], []
     for image in parts["images"]:
-        number, height, width = image.get("id"), image.get("height"), image.get("width")
-        if not all(type(v) is int for v in (number, height, width)) or not _possible(number, height, width):
-            odd.append(repr(number))
+        number, height, width = (whole(image.get(name)) for name in ("id", "height", "width"))
+        if not _possible(number, height, width):
+            odd.append(repr(image.get("id")))
         elif number in sizes:
             twice.append(str(number))
         else:
@@ -93,6 +92,10 @@ def gather(path: Path, parts: Parts, problems: list[Problem], fix: str) -> Insta
         problems.append(Problem(str(path), f"{len(odd)} images without a sound id and size: {some_of(odd)}", fix))
     if twice:
         problems.append(Problem(str(path), f"{len(twice)} images stand there twice: {some_of(twice)}", fix))
+    if unnumbered := annotations.pop(-1, []):
+        ids = list(dict.fromkeys(repr(annotation.get("image_id")) for annotation in unnumbered))
+        found = f"{len(unnumbered)} annotations whose image_id is no whole number: {some_of(ids)}"
+        problems.append(Problem(str(path), found, "write the ids of images and categories as whole numbers everywhere"))
     astray = [str(number) for number in annotations if number not in sizes]
     if astray and not odd:
         problems.append(Problem(str(path), f"annotations of images that are not there: {some_of(astray)}", fix))

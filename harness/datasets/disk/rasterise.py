@@ -150,5 +150,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def whole(value: Any) -> int:
-    """A whole number from a file; -1 for anything else, True and False included."""
+    """A whole number from a file, 3.0 (as pandas writes it) too; -1 for anything else, True and False included."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else -1

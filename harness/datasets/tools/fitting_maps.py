@@ -65,11 +65,16 @@ def judge_maps(dataset: Dataset, files: Mapping[str, MapFile]) -> tuple[list[Pro
     errors: list[Problem] = []
     warnings: list[Problem] = []
     wrong = [i for i, true in tags.items() if set(files[i].classes or ()) != true]
-    moved = {s: [i for i in wrong if {c + s for c in files[i].classes or ()} == tags[i]] for s in SHIFTS}
+    # A background among label values, 0, is -1 once they are moved.
+    moved = {
+        s: [i for i in wrong if {c + s for c in files[i].classes or ()} - {-1} == tags[i] != set()] for s in SHIFTS
+    }
     shift = max(SHIFTS, key=lambda s: len(moved[s]))
     if len(moved[shift]) > MOST * len(tags):
         found = f"classes of {len(moved[shift])} of {len(tags)} files are not the true tags; {SHIFTS[shift]}"
-        fix = f"write them with {abs(shift)} {'less' if shift < 0 else 'more'}, so that class 0 is "
+        fix = f"write them with {abs(shift)} {'less' if shift < 0 else 'more'}, "
+        fix += "without the background (0), " if shift < 0 and any(0 in (files[i].classes or ()) for i in wrong) else ""
+        fix += "so that class 0 is "
         errors.append(Problem(files[moved[shift][0]].where, found, f"{fix}{_name(dataset, 0)}"))
         return [*errors, *_transposed(dataset, files)], []
     swapped = _another_order(dataset, files, tags)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets.disk.naming import Names
+from harness.datasets.io.absent import of_other_names
 from harness.datasets.io.images import merged, some_of
 from harness.datasets.io.listing import files_of
 from harness.datasets.io.reading import read_many
@@ -127,7 +128,9 @@ def _matched(source: Path, files: Mapping[str, str], names: Names) -> tuple[dict
         problems.append(Problem(str(source), f"{len(twice)} images have two files: {some_of(twice)}", "keep one"))
     if not mine and not problems:
         found = f"none of its {len(files)} .npy files is named by an image id: {some_of(files, 3)}"
-        problems.append(Problem(str(source), found, "name the dataset that they belong to: data=... data.root=..."))
+        others = of_other_names(source, names, (".npy",))
+        fix = others[1] if others else "name the dataset that they belong to: data=... data.root=..."
+        problems.append(Problem(str(source), found, fix))
     if problems:
         raise BadInput(problems)
     return mine, tuple(foreign)

@@ -153,6 +153,26 @@ def test_label_values_beyond_the_classes_are_told_as_label_values(
     assert "keys are label values" in told
 
 
+def test_a_background_among_label_values_is_told(
+    voc_folder: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """{0: background, label value: map} is no file of class 0, 'cat', in every image."""
+    held = open_dataset("folder", root=str(voc_folder()))
+    assert isinstance(held, FileDataset)
+
+    def content(classes: list[int], maps: np.ndarray) -> dict[int, np.ndarray]:
+        return {0: 1 - maps.max(0), **{c + 1: m for c, m in zip(classes, maps, strict=True)}}
+
+    bad = write_npy(tmp_path / "bad", held, content)
+    words = [f"cams={bad}", "data=folder", f"data.root={held.layout.root}", f"out={tmp_path / 'out'}"]
+    assert main(["import-cams", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.count("error:") == 1
+    assert "classes of 3 of 3 files are not the true tags; they fit with one less: keys are label values" in told
+    assert "fix: write them with 1 less, without the background (0), so that class 0 is 'cat'" in told
+    assert not list((tmp_path / "out").glob("*.npz"))
+
+
 def counted(dataset: FileDataset, folder: Path, suffix: str) -> list[Problem]:
     """The problems of a folder's files of the val split; [] where they are counted."""
     grid = None if suffix == ".png" else threshold_grid(0.5)

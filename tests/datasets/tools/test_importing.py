@@ -191,6 +191,20 @@ def test_maps_of_true_and_false_are_maps() -> None:
     np.testing.assert_array_equal(cam[0], (MAPS[0] > 0.5).astype(np.float16))
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("a.jpg.npy", "name each file <id>.npy"),
+        ("b.npy", "name the dataset that they belong to: data=... data.root=..."),
+    ],
+)
+def test_names_that_are_no_ids_are_told_as_what_they_are(tmp_path: Path, name: str, fix: str) -> None:
+    np.save(tmp_path / name, np.zeros((1, 2, 2), np.float32))
+    with pytest.raises(BadInput) as caught:
+        import_cams(tmp_path, tmp_path / "out", ["a"], 20)
+    assert [problem.fix for problem in caught.value.problems] == [fix]
+
+
 def test_archives_are_named_as_what_needs_no_import(tmp_path: Path) -> None:
     np.savez(tmp_path / "i.npz", classes=np.array([1]), cam=MAPS[:1])
     with pytest.raises(BadInput, match=f"need no import .*: harness.evaluate cams={tmp_path}"):

@@ -213,6 +213,25 @@ def test_images_without_a_labelled_pixel_are_a_warning_alone(voc_folder: Maker) 
     assert problem.found == "none of 12 images has a labelled pixel"
 
 
+@pytest.mark.parametrize("unlabelled", ["its own colour", "255"])
+def test_palettes_of_each_files_own_are_told_of_sparse_labels(voc_folder: Maker, unlabelled: str) -> None:
+    """As an editor saves scribbles: the numbers of a file are places in its own list of colours."""
+    root = voc_folder()
+    (root / "scribble").mkdir()
+    ink = [(255, 255, 255), (200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    for n, image_id in enumerate(TRAIN):
+        label = np.full(SIZE, 0 if unlabelled == "its own colour" else IGNORE, np.uint8)
+        label[2, :9], label[5, :9] = 1, 2
+        image = Image.fromarray(label)
+        order = [ink[0], *np.roll(ink[1:], n, axis=0).ravel().tolist()]
+        image.putpalette([*ink[0], *order[1:], *[0] * (768 - 12)])
+        image.save(root / f"scribble/{image_id}.png")
+    problem = refusal(root, None, "scribbles")
+    assert problem.found.startswith("label 1 has 3 colours, label 2 has 3 colours over 12 files")
+    assert "each file has a palette of its own" in problem.found
+    assert check(survey("folder", root=str(root))).errors == (problem,)
+
+
 def test_a_point_json_may_leave_few_images_out(tmp_path: Path) -> None:
     ids = [f"i{n}" for n in range(40)]
     path = tmp_path / "voc_whats_the_point.json"
