@@ -165,6 +165,33 @@ def test_missing_parts_are_named(voc_folder: Maker, tmp_path: Path) -> None:
     assert [Path(w).name for w in where] == ["train.txt", "val.txt or test.txt", "JPEGImages"]
 
 
+@pytest.mark.parametrize("above", ["VOC2012", "VOCdevkit/VOC2012"])
+def test_a_root_above_the_dataset_is_answered_with_the_root(voc_folder: Maker, tmp_path: Path, above: str) -> None:
+    (tmp_path / "up" / above).parent.mkdir(parents=True)
+    voc_folder().rename(tmp_path / "up" / above)
+    (problem,) = refusal(tmp_path / "up")
+    assert (problem.where, problem.fix) == ("data.root", f"data.root={tmp_path}/up/{above}")
+    open_dataset("folder", root=problem.fix.removeprefix("data.root="))
+
+
+@pytest.mark.parametrize("place", ["", "ImageSets", "ImageSets/Main"])
+def test_folders_and_lists_under_other_names_are_named(voc_folder: Maker, place: str) -> None:
+    root = voc_folder()
+    (root / "JPEGImages").rename(root / "images")
+    lists = root / "ImageSets/Segmentation"
+    (root / place).mkdir(exist_ok=True)
+    for split in ("train", "val", "test"):
+        (lists / f"{split}.txt").rename(root / place / f"{split}.txt")
+    train, val, images = refusal(root)
+    assert train.fix == f"move {root / place}/train.txt there"
+    assert val.fix == f"move {root / place}/val.txt there"
+    assert images.fix.endswith("(ln -s <folder> JPEGImages); the folders here are images")
+    for split in ("train", "val", "test"):
+        (root / place / f"{split}.txt").rename(lists / f"{split}.txt")
+    (root / "JPEGImages").symlink_to("images")
+    assert open_dataset("folder", root=str(root)).splits() == {"train": True, "val": True, "test": True}
+
+
 def test_lists_with_suffixes_empty_lists_and_bytes_are_named(voc_folder: Maker) -> None:
     root = voc_folder()
     lists = root / "ImageSets/Segmentation"

@@ -96,8 +96,12 @@ def inspect(root: str | None, masks: str | None, classes: str | None, problems: 
     base = root_folder(root, f"{IMAGES}, masks and {LISTS}", problems)
     if base is None:
         return None
+    if deeper := next((folder for folder in _folders(base) if (folder / IMAGES).is_dir()), None):
+        found = f"{base} holds no {IMAGES}; {deeper.relative_to(base)} in it does"
+        problems.append(Problem("data.root", found, f"data.root={deeper}"))
+        return None
     lists = listed(base, problems)
-    image_files = files_of(base / IMAGES, IMAGE_SUFFIXES, problems, "put the images there as .jpg or .png")
+    image_files = files_of(base / IMAGES, IMAGE_SUFFIXES, problems, _images_fix(base))
     mask_files: dict[str, str] | None = None
     if named_folder(base, masks, problems):
         mask_files = files_of(base / mask_folder, MASK_SUFFIXES, problems, other_folders(base))
@@ -120,6 +124,29 @@ def inspect(root: str | None, masks: str | None, classes: str | None, problems: 
         below(IMAGES, image_files or {}, every),
         below(mask_folder, mask_files or {}, every),
     )
+
+
+def _folders(base: Path) -> list[Path]:
+    """The folders in `base` and in those, where it holds no images itself: archives are unpacked into others."""
+    if (base / IMAGES).is_dir():
+        return []
+    inner = _inside(base)
+    return [*inner, *(deeper for folder in inner for deeper in _inside(folder))]
+
+
+def _inside(base: Path) -> list[Path]:
+    """The folders in a folder that can be listed, sorted."""
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(base) if entry.is_dir() and entry.name[0] != ".")
+    except OSError:
+        return []
+
+
+def _images_fix(base: Path) -> str:
+    """The fix for an image folder that is not there: which folders are."""
+    others = [folder.name for folder in _inside(base) if folder.name not in (MASKS, LISTS.split("/")[0])]
+    told = f", or link their folder (ln -s <folder> {IMAGES}); the folders here are {some_of(others, 8)}"
+    return "put the images there as .jpg or .png" + told * bool(others)
 
 
 def below(folder: str, files: dict[str, str], ids: list[str]) -> dict[str, str]:
@@ -147,6 +174,13 @@ def other_folders(base: Path) -> str:
     return f"data.masks=<folder of index PNGs>{found}"
 
 
+def _elsewhere(base: Path, *splits: str) -> str:
+    """The fix for a list that lies in another folder; empty where none does."""
+    above = base / LISTS.split("/")[0]
+    places = [folder / f"{split}.txt" for split in splits for folder in (base, above, *_inside(above))]
+    return next((f"move {path} there" for path in places if path.is_file()), "")
+
+
 def listed(base: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
     """Ids of the lists of a VOC-layout folder by split; train and one of val and test are needed."""
     lists: dict[str, tuple[str, ...]] = {}
@@ -159,7 +193,7 @@ def listed(base: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
             Problem(
                 str(base / LISTS / "train.txt"),
                 "there is no such list",
-                "write the ids of the training images there, one a line, without suffix",
+                _elsewhere(base, "train") or "write the ids of the training images there, one a line, without suffix",
             )
         )
     if "val" not in lists and "test" not in lists:
@@ -167,7 +201,7 @@ def listed(base: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
             Problem(
                 f"{base / LISTS}/val.txt or test.txt",
                 "neither list exists",
-                "write the ids of the images to be scored there, one a line",
+                _elsewhere(base, "val", "test") or "write the ids of the images to be scored there, one a line",
             )
         )
     disjoint(lists, str(base / LISTS), problems)

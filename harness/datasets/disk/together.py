@@ -115,6 +115,9 @@ def _gaps(where: str, labels: list[int], name: str) -> list[Problem]:
         return []
     told = some_of((f"{low}..{high}" if high > low else str(low) for low, high in gaps), 6)
     found = f"labels {told} occur in no mask, yet {labels[-1]} does: {labels[-1] + 1} classes are counted"
+    if len(labels) == 2 and labels[0] == 0:
+        found += f"; is {labels[1]} the foreground?"
+        return [Problem(where, found, f"write 1 for it; or {name}")]
     low, high = gaps[-1]
     if high == labels[-1] - 1 and high - low + 1 >= max(2, len(labels) - 1):
         found += f"; is {labels[-1]} meant as 'ignore'?"

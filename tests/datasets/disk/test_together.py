@@ -49,6 +49,17 @@ def test_a_lonely_high_number_may_be_ignore(ignore: int, voc_folder: Maker) -> N
     assert dataset.warnings(dataset.ids("train")) == [asked]
 
 
+@pytest.mark.parametrize("white", [128, 254])
+def test_one_high_number_beside_the_background_is_the_foreground(white: int, voc_folder: Maker) -> None:
+    """As drawing programs write a silhouette: to make 255 of it would leave nothing to learn."""
+    root = repaint(voc_folder(classes=None), lambda _, mask: np.where((mask > 0) & (mask < 255), white, mask))
+    (asked,) = told(root)
+    assert asked.found.endswith(f"{white + 1} classes are counted; is {white} the foreground?")
+    assert asked.fix.startswith("write 1 for it; or name the classes")
+    repaint(root, lambda _, mask: np.where(mask == white, 1, mask))
+    assert told(root) == []
+
+
 def test_classes_that_begin_at_1_and_classes_with_holes_are_asked_of(voc_folder: Maker) -> None:
     root = repaint(voc_folder(classes=None), lambda _, mask: np.where(mask == 255, 255, mask + 1))
     (asked,) = told(root)
