@@ -53,12 +53,10 @@ def local_root(root: str | Path) -> Path:
     """The folder that a path or a `file://` address names; BadInput for any other address."""
     text = str(root)
     address = urlsplit(text)
-    if address.scheme == "file":
-        return Path(unquote(address.path))
-    if "://" in text:
+    if "://" in text and address.scheme != "file":
         fix = "a local or mounted folder, for instance store=results"
         raise BadInput(Problem("store", f"{text} is not a folder", fix))
-    folder = Path(text).expanduser()
+    folder = Path(unquote(address.path)) if address.scheme == "file" else Path(text).expanduser()
     if file := next((p for p in (folder, *folder.parents) if os.path.isfile(p)), None):
         raise BadInput(
             Problem("store", f"{file} is a file, no folder", "name a folder: it is made where it is not there")

@@ -264,10 +264,9 @@ except StoreError as error:
 
 def test_root_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot be written"):
-        Store(tmp_path / "file").check_writable()
-    with pytest.raises(StoreError, match="could not be read: not a directory"):
-        Store(tmp_path / "file").write("counts", "e", counts())
+    for root in (tmp_path / "file", tmp_path / "file/below", f"file://{tmp_path}/file"):
+        with pytest.raises(BadInput, match="file is a file, no folder"):
+            Store(root)
     with pytest.raises(BadInput, match="not a folder"):
         Store("s3://bucket/results")
     assert Store(f"file://{tmp_path}/a%20b").root == tmp_path / "a b"

@@ -23,6 +23,8 @@ SHIFTS = {
 """What it means where classes fit once they are moved."""
 MOST = 0.5
 """Share of the files that must be wrong in one way for it to be said; single ones differ for other reasons."""
+LACKING = 0.2
+"""Share of these that must lack a class which their image shows: files of all classes fit with the first taken off."""
 ORDERED = 0.9
 """Where classes are in another order: share of the files with a class, or with the one that is written for it, in which
 both are; below `MOST` are with the class itself."""
@@ -70,7 +72,8 @@ def judge_maps(dataset: Dataset, files: Mapping[str, MapFile]) -> tuple[list[Pro
         s: [i for i in wrong if {c + s for c in files[i].classes or ()} - {-1} == tags[i] != set()] for s in SHIFTS
     }
     shift = max(SHIFTS, key=lambda s: len(moved[s]))
-    if len(moved[shift]) > MOST * len(tags):
+    lacking = [i for i in wrong if not tags[i] <= set(files[i].classes or ())]
+    if len(moved[shift]) > MOST * len(tags) and len(set(moved[shift]) & set(lacking)) > LACKING * len(moved[shift]):
         found = f"classes of {len(moved[shift])} of {len(tags)} files are not the true tags; {SHIFTS[shift]}"
         fix = f"write them with {abs(shift)} {'less' if shift < 0 else 'more'}, "
         fix += "without the background (0), " if shift < 0 and any(0 in (files[i].classes or ()) for i in wrong) else ""
@@ -80,7 +83,6 @@ def judge_maps(dataset: Dataset, files: Mapping[str, MapFile]) -> tuple[list[Pro
     swapped = _another_order(dataset, files, tags)
     if swapped:
         return [*swapped, *_transposed(dataset, files)], []
-    lacking = [i for i in wrong if not tags[i] <= set(files[i].classes or ())]
     if len(lacking) > MOST * len(tags):
         first = lacking[0]
         has, true = (_names(dataset, c) for c in (files[first].classes or (), sorted(tags[first])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,13 @@ def test_a_background_among_label_values_is_told(
     assert "classes of 3 of 3 files are not the true tags; they fit with one less: keys are label values" in told
     assert "fix: write them with 1 less, without the background (0), so that class 0 is 'cat'" in told
     assert not list((tmp_path / "out").glob("*.npz"))
+
+
+def test_files_of_all_classes_are_not_taken_for_label_values(dataset: FileDataset) -> None:
+    """{0, 1} of images that show 0, three of five here, fits with one less too if 0 is a background."""
+    held = files(dataset)
+    assert sum(file.classes == (0,) for file in held.values()) == 3
+    assert judge_maps(dataset, {i: replace(file, classes=(0, 1)) for i, file in held.items()}) == ([], [])
 
 
 def counted(dataset: FileDataset, folder: Path, suffix: str) -> list[Problem]:
