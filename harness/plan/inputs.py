@@ -115,7 +115,7 @@ def data_warnings(dataset: Dataset, splits: SplitPlan, labels: Collection[str]) 
     found = [*dataset.warnings(_used(dataset)), *splits.warnings]
     if isinstance(dataset, FileDataset):
         parts = {"train": splits.train, splits.tune_name: splits.tune, splits.report_name: splits.report}
-        found += same_photos({name: {i: dataset.image_facts(i).digest for i in ids} for name, ids in parts.items()})
+        found += same_photos({name: dataset.image_digests(ids) for name, ids in parts.items()})
         if "tags" in labels:
             found += tag_warnings(dataset, splits.train)
     return found

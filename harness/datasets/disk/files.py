@@ -113,14 +113,18 @@ class FileDataset(LabelledDataset):
 
         Raises BadInput with every damaged image.
         """
+        found, digest = self.image_digests(ids), hashlib.sha256()
+        for image_id in ids:
+            digest.update(f"\n{image_id!r} {found.get(image_id, 'no image')}".encode())
+        return digest.hexdigest()
+
+    def image_digests(self, ids: tuple[str, ...]) -> dict[str, str]:
+        """Digest of each of these images' files, without those that have none. Raises BadInput with every damaged
+        image."""
         looked = look(self, ids)
         if looked.errors:
             raise BadInput(merged(looked.errors))
-        digest = hashlib.sha256()
-        for image_id in ids:
-            image = looked.seen[image_id].image
-            digest.update(f"\n{image_id!r} {image.digest if image else 'no image'}".encode())
-        return digest.hexdigest()
+        return {image_id: seen.image.digest for image_id, seen in looked.seen.items() if seen.image is not None}
 
     def check(self, ids: tuple[str, ...]) -> None:
         """Decode these images and their masks on all cores, some milliseconds each; known files are not read again.
