@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -68,6 +69,22 @@ def plain_words(error: OSError) -> str:
     """What went wrong on the disk, for a reader who does not know errno."""
     known = _WORDS.get(error.errno or 0)
     return known or f"{error.strerror or error}".lower()
+
+
+_OUT = {
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space, or raise the quota",
+    errno.EFBIG: "raise the limit (`ulimit -f`)",
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable"),
+}
+_IN_RUST = re.compile(r"\(os error (\d+)\)")
+
+
+def way_out(error: Exception) -> str:
+    """What to do where a file could not be written: `free space and run the same command again, it goes on`."""
+    found = _IN_RUST.search(str(error))
+    code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    return f"{_OUT.get(code or 0, 'see to the disk')} and run the same command again, it goes on"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from harness.cli.parsing import main
 from harness.errors import BadInput
-from harness.files import Lease, atomic, content_digest, file_digest, local_root, write_bytes, write_json
+from harness.files import Lease, atomic, content_digest, file_digest, local_root, way_out, write_bytes, write_json
 from harness.sweep import run
 
 
@@ -206,3 +206,17 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     with pytest.raises(OSError) as error:
         Lease.take(tmp_path / "lock")
     assert files.plain_words(error.value) == "the file system has no locks (an NFS server without its lock service?)"
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "free space"),
+        (PermissionError(errno.EACCES, "Permission denied"), "make it writable"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "free space"),
+        (OSError(errno.EIO, "Input/output error"), "see to the disk"),
+        (RuntimeError("HeaderTooLarge"), "see to the disk"),
+    ],
+)
+def test_the_way_out_of_a_file_that_could_not_be_written(error: Exception, fix: str) -> None:
+    assert way_out(error) == f"{fix} and run the same command again, it goes on"

@@ -24,7 +24,7 @@ from harness.engine.parallel import gather_objects
 from harness.engine.saying import say
 from harness.engine.session import LocalSession, Session
 from harness.errors import StoreError
-from harness.files import TMP_SUFFIX, atomic, file_digest
+from harness.files import TMP_SUFFIX, atomic, file_digest, way_out
 
 PREFIX = "step-"
 DIGESTS = "digests.json"
@@ -52,10 +52,8 @@ def save_training(folder: Path, method: Method, plans: Sequence[OptimizerPlan], 
             (tmp / "meta.json").write_text(json.dumps(dict(meta)))
             (tmp / DIGESTS).write_text(json.dumps({p.name: file_digest(p) for p in sorted(tmp.iterdir())}))
     except WRITE_ERRORS as e:
-        raise StoreError(
-            f"no checkpoint could be written to {target}: {e}; free space and run the same command "
-            "again, it continues from the checkpoint before"
-        ) from e
+        text = f"no checkpoint could be written to {target}: {e}; {way_out(e)} from the checkpoint before"
+        raise StoreError(text) from e
     for old in found_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -129,7 +127,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
         with atomic(path) as tmp:
             _write_tensors(tmp, tensors, meta)
     except WRITE_ERRORS as e:
-        raise StoreError(f"{path} could not be written: {e}; free space and run the same command again") from e
+        raise StoreError(f"{path} could not be written: {e}; {way_out(e)}") from e
 
 
 def load_weights(path: Path, method: Method) -> None:

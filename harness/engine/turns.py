@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.engine.parallel import gather_objects
 from harness.engine.session import Session
 from harness.errors import StoreError
-from harness.files import Lease, plain_words
+from harness.files import Lease, plain_words, way_out
 
 TURN = "lock"
 """Lock file of a folder: of the one process that is at it."""
@@ -46,4 +46,4 @@ def lock(folder: Path, name: str = TURN, *, shared: bool = False) -> Lease | Non
     except FileNotFoundError:
         return None
     except OSError as e:
-        raise StoreError(f"cannot write into {folder}: {plain_words(e)}") from e
+        raise StoreError(f"cannot write into {folder}: {plain_words(e)}; {way_out(e)}") from e

@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.datasets.io.opening import NotPlain, opened_plain
 from harness.errors import StoreError
-from harness.files import plain_words, write_bytes
+from harness.files import plain_words, way_out, write_bytes
 from harness.store.schema import SCHEMA_VERSION
 
 VERSION_FIELD = "schema_version"
@@ -40,7 +40,7 @@ def write_atomic(df: pl.DataFrame, path: Path, metadata: Mapping[str, str] | Non
     try:
         write_bytes(path, content)
     except OSError as error:
-        raise StoreError(f"{path} could not be written: {plain_words(error)}") from error
+        raise StoreError(f"{path} could not be written: {plain_words(error)}; {way_out(error)}") from error
 
 
 def list_files(root: Path, table: str) -> list[Path]:

@@ -208,7 +208,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     plans = method.optimizers()
     checkpoint.save_training(tmp_path, method, plans, {"step": 1, "losses": []})
     method.bank = torch.zeros(100_000)
-    fix = rf"{tmp_path}/step-00000002: .*File too large.*; free space and run the same command again"
+    fix = rf"{tmp_path}/step-00000002: .*File too large.*; raise the limit .* and run the same command again"
     with pytest.raises(StoreError, match=fix), files_of_at_most(20_000):
         checkpoint.save_training(tmp_path, method, plans, {"step": 2, "losses": []})
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]

@@ -17,7 +17,7 @@ from harness.engine.parallel import barrier, gather_objects
 from harness.engine.saying import say
 from harness.engine.turns import TURN, lock, turn
 from harness.errors import BadInput, HarnessError, StoreError
-from harness.files import content_digest, plain_words, sync_tree, write_json
+from harness.files import content_digest, plain_words, sync_tree, way_out, write_json
 
 DONE = "done.json"
 USERS = "users"
@@ -170,7 +170,7 @@ def _finish(folder: Path, stage: Outputs, run: str, seconds: float) -> Done | No
         digests = {name: artifact.digest for name, artifact in found.items()}
         write_json(folder / DONE, {"digests": digests, "run": run, "seconds": round(seconds, 3)})
     except OSError as e:
-        raise StoreError(f"{folder} could not be written: {plain_words(e)}") from e
+        raise StoreError(f"{folder} could not be written: {plain_words(e)}; {way_out(e)}") from e
     return Done(found, run, seconds)
 
 
