@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ray._private import services
 
 from harness.errors import HarnessError
-from harness.tuning import local_ray
 from harness.tuning.local_ray import TRIES, started
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
@@ -45,34 +43,9 @@ def test_a_slow_start_is_tried_again_and_leaves_nothing_behind(fails: int, capsy
 
 def test_a_machine_that_stays_busy_is_said_in_one_line() -> None:
     machine = Machine(TRIES)
-    with pytest.raises(HarnessError, match=r"^Ray did not start within 120 s: .*\. The same command goes on"):
+    with pytest.raises(HarnessError, match=r"^Ray did not start within 30 s: .*\. The same command goes on"):
         started(machine.init)
     assert (machine.tried, machine.running) == (TRIES, 0)
-
-
-def test_a_node_that_is_slow_is_asked_for_again_and_one_that_never_comes_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now, asked = [0.0], []
-    monkeypatch.setattr(local_ray.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(local_ray.time, "sleep", lambda s: now.__setitem__(0, now[0] + 10.0))
-
-    def get_node(address: str, node: str) -> str:
-        asked.append(now[0])
-        if now[0] < comes_at:
-            raise RuntimeError("no such node")
-        return "there"
-
-    monkeypatch.setattr(services, "get_node", get_node)
-    comes_at = 95.0
-    with local_ray.patient():
-        assert services.get_node("address", "node") == "there"
-    assert services.get_node is get_node
-    assert asked == [10.0 * n for n in range(11)]
-    now[0], comes_at = 0.0, 1e9
-    with local_ray.patient(), pytest.raises(RuntimeError, match="no such node"):
-        services.get_node("address", "node")
-    assert asked[-1] == 130.0 > local_ray.START_S
 
 
 def test_other_failures_of_ray_pass() -> None:
