@@ -15,7 +15,7 @@ from hosts import Host, Hosts, missing, sh
 __all__ = ["Cluster", "Host", "Hosts", "missing", "sh"]
 RAY = f"{sys.prefix}/bin/ray"
 TOKEN = "f" * 64
-TRIES = 6
+TRIES = 10
 START_S = 600
 
 
@@ -55,7 +55,7 @@ class Cluster:
 
     def start_on(self, host: Host) -> None:
         """Starts Ray anew on one machine. A machine whose cores are all taken may take longer than Ray allows itself:
-        then once more."""
+        then again."""
         here = "--head --port=6379 --num-cpus=0 --include-dashboard=false"
         there = f"--address={self.head.address}:6379 --num-cpus=1"
         line = f"{RAY} stop -f >/dev/null; {RAY} start {here if host is self.head else there} --disable-usage-stats"
