@@ -150,8 +150,9 @@ def test_sockets_of_a_sweep_want_its_token_and_no_secret_is_written(
 
 @pytest.mark.parametrize(
     "command",
-    ["sweep {sweep} store={store} ray=off mlflow=off", "train {train} store={store}", "sweep status store={copy}",
-     "evaluate run={key} split=val store={copy}", "predict run={key} images={photos} out={store} store={copy}",
+    ["sweep {sweep} store={store} ray=off mlflow=off", "sweep status store={copy}",
+     "train {train} store={store} ray=off", "evaluate run={key} split=val store={copy}",
+     "predict run={key} images={photos} out={store} store={copy}",
      "store verify store={copy}", "store export-mlflow store={copy} mlflow=sqlite:///{store}.db",
      "leaderboard store={copy}", "page store={copy} out={store}.html", "data check data=shapes", "cluster token",
      "files"],
