@@ -105,6 +105,7 @@ def test_two_workers_of_a_run_reduce_together(tmp_path: Path) -> None:
     assert list(tmp_path.glob("work/*")) == []
 
 
+@pytest.mark.slow
 def test_a_run_of_two_workers_says_that_one_died_and_what_one_found(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
