@@ -92,6 +92,12 @@ class RunConfig:
         return None if base is None else typed_knobs(base, self.base_knobs or {})
 
     @property
+    def trained_knobs(self) -> Mapping[str, Any]:
+        """The knobs of whose targets are made: of a plug-in that trains its base, the base's."""
+        own = self.chosen.trained is self.chosen.spec
+        return self.knobs if own else self.base_knobs or {}
+
+    @property
     def inference(self) -> Inference:
         """How the segmenter sees an image that is scored."""
         usual = {"scales": self.scales, "flip": "add" if self.flip else "none", "fusion": self.fusion}

@@ -65,9 +65,7 @@ SWEEPS = {
         "tier=lab protocol=fixed " + VIT,
     ),
     "msrc21": ("methods=cam,fsr,full tier=lab " + MSRC,),
-    "msrc21_plugins": (
-        "methods=cam,cam+fsae,cam+brnf,sipe,sipe+fsae,sipe+brnf seeds=1 trials=1 tier=lab protocol=fixed " + MSRC,
-    ),
+    "msrc21_plugins": ("methods=cam,cam+fsae,cam+brnf,sipe,sipe+fsae,sipe+brnf trials=1 " + TAGS,),
     "msrc21_sparse": (
         "methods=pce,ema,gatedcrf,agmm,full labels=points,scribbles " + TAGS,
         "methods=agmm trials=8 labels=scribbles seeds=1 tier=lab protocol=held-out " + AGMM_PINNED + MSRC,
@@ -86,6 +84,7 @@ SWEEPS = {
 }
 """By store, the words of `harness.sweep` that made it (docs/results.md)."""
 ABLATIONS = {
+    "msrc21_fsae_components": (("fsae", "components", "base,no_ring,no_strong,all", "seeds=1 trials=1"),),
     "msrc21_fsr_table4": (("fsr", "4", "none,both", "seeds=3"), ("fsr", "4", "unc,cer_gap,cer_gmp,cer", "seeds=1")),
     "msrc21_sipe_table4": (("sipe", "4", "base,no_gsc,SIPE", "seeds=1 trials=1 until=masks"),),
 }

@@ -35,7 +35,7 @@ class Tables:
 def eval_columns(key: str, run: RunConfig, target: Target, split: str, rule: str, how: Inference) -> dict[str, Any]:
     """What tells an eval from all others but its threshold: columns of `evals`. `how` counts for segmenters only."""
     maps = target.name in MAPS
-    cam_scales = ",".join(f"{s:g}" for s in run.knobs.get("cam_scales", [1.0]))
+    cam_scales = ",".join(f"{s:g}" for s in run.trained_knobs.get("cam_scales", [1.0]))
     return {
         "key": key,
         "target": target.name,
