@@ -83,7 +83,9 @@ SWEEPS = {
     ),
 }
 """By store, the words of `harness.sweep` that made it (docs/results.md)."""
+BRNF_ROWS = "base,only_gmm,only_fscl,only_bsdnf,no_gmm,no_fscl,no_bsdnf,all"
 ABLATIONS = {
+    "msrc21_brnf_components": (("brnf", "components", BRNF_ROWS, "seeds=1 trials=1 until=masks"),),
     "msrc21_fsae_components": (("fsae", "components", "base,no_ring,no_strong,all", "seeds=1 trials=1"),),
     "msrc21_fsr_table4": (("fsr", "4", "none,both", "seeds=3"), ("fsr", "4", "unc,cer_gap,cer_gmp,cer", "seeds=1")),
     "msrc21_sipe_table4": (("sipe", "4", "base,no_gsc,SIPE", "seeds=1 trials=1 until=masks"),),
