@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,6 @@ def run_studies(
     parallel: int | None = None,
     room: Callable[[int, float, float], int] | None = None,
     show: bool = True,
-    modules: Collection[str] = (),
 ) -> list[Record]:
     """Runs all studies through Ray Tune and returns their records in the order of closing.
 
@@ -37,8 +36,6 @@ def run_studies(
     `address`: a Ray cluster; None starts one on this machine, unless everything is known already.
     `retry="failed"` runs failed rows again. `parallel` caps the runs at a time below what resources allow. `room`: runs
     of so many workers, each with so many CPUs and GPUs, that the cluster holds once all its machines are there.
-    The modules of `modules` (`module:function`) are imported by processes of this machine as Ray starts them, where
-    memory allows and no run asks for a GPU.
     Raises BadInput for studies that cannot run; KeyboardInterrupt for Ctrl-C, after a clean stop, and for SIGTERM once
     runs have left with a checkpoint.
     """
@@ -56,7 +53,6 @@ def run_studies(
             parallel=parallel,
             room=room,
             show=show,
-            modules=modules,
         )
     return scheduler.records
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness.plan.plan import Plan
 from harness.store import Store
-from harness.tuning.drivers import EXECUTE
 
 
 def start_early(plan: Plan, stack: ExitStack) -> None:
@@ -24,16 +23,7 @@ def start_early(plan: Plan, stack: ExitStack) -> None:
         return
     from harness.tuning.ray_driver import runtime
 
-    stack.enter_context(runtime(None, preloaded(plan)))
-
-
-def preloaded(plan: Plan) -> set[str]:
-    """What Ray's processes import as they start: what executes a run, and what builds the methods of a plan.
-
-    Names are `module:function`. Nothing where runs have GPUs: torch would be there before Ray says which of them are a
-    process's own.
-    """
-    return set() if plan.gpus else {EXECUTE, *(planned.run.chosen.spec.build for planned in plan.studies)}
+    stack.enter_context(runtime(None))
 
 
 def first_trial_missing(plan: Plan) -> bool:

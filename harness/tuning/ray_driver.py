@@ -47,13 +47,6 @@ ENVIRONMENT = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": str(RAY_WAITS_S),
 }
 """Quiet, no files beside ours, reports at once; read by Ray at its import, by the C library as a worker starts."""
-PRELOAD = "RAY_preload_python_modules"
-"""What Ray's processes import as they start, while the driver is still busy; read by its raylet."""
-WORKER = "harness.tuning.ray_worker"
-PROCESS_BYTES = 700_000_000
-"""Of a process that holds torch. Ray starts one for each CPU at once, whatever the runs need."""
-PRELOAD_SHARE = 0.25
-"""Of the memory, for all of them; where they would take more they import what they need when they need it."""
 OBJECT_STORE_BYTES = 100_000_000
 """Nothing large travels through Ray; its default would take 30 % of the memory."""
 
@@ -68,13 +61,12 @@ def run_on_ray(
     parallel: int | None,
     room: Room | None,
     show: bool,
-    modules: Collection[str] = (),
 ) -> None:
     """Run what is left. See `harness.tuning.drivers.run_studies`."""
     shapes: dict[Shape, list[str]] = {}
     for study in (state.study for state in scheduler.states):
         shapes.setdefault((study.workers, study.cores_per_run, study.gpus), []).append(study.id)
-    with runtime(address, modules), leaving_by_sigterm(store_root) as leaving:
+    with runtime(address), leaving_by_sigterm(store_root) as leaving:
         import ray
 
         for shape in shapes:
@@ -127,23 +119,9 @@ def _check_fits(shape: Shape, resources: Mapping[str, float], address: str | Non
         )
 
 
-def _memory() -> int:
-    """Bytes of this machine, or of its share where a container has one."""
-    share = Path("/sys/fs/cgroup/memory.max")
-    text = share.read_text(encoding="ascii").strip() if share.is_file() else "max"
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(whole, int(text)) if text.isdigit() else whole
-
-
-def fits_beforehand(cpus: int, memory: int) -> bool:
-    """Whether a machine of so many CPUs and bytes has room for as many processes that hold torch before they must."""
-    return cpus * PROCESS_BYTES <= PRELOAD_SHARE * memory
-
-
 @contextmanager
-def runtime(address: str | None, modules: Collection[str] = ()) -> Iterator[None]:
-    """A connected Ray runtime, on this machine with processes that import `modules` (of names `module:function`) as
-    they start, where there are any and memory allows; one that was there before is used and left alone."""
+def runtime(address: str | None) -> Iterator[None]:
+    """A connected Ray runtime; one that was there before is used and left alone."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     chosen = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
@@ -160,12 +138,10 @@ def runtime(address: str | None, modules: Collection[str] = ()) -> Iterator[None
         yield
         return
     local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", PRELOAD)}
+    before = os.environ.get("PYTHONPATH")
     if address is None:
         # What this process imports, its workers import from the same place.
         os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path)
-        if modules and fits_beforehand(os.cpu_count() or 1, _memory()):
-            os.environ.setdefault(PRELOAD, ",".join(sorted({WORKER, *(m.partition(":")[0] for m in modules)})))
     try:
         if address is not None:
             check_head(address)
@@ -194,10 +170,9 @@ def runtime(address: str | None, modules: Collection[str] = ()) -> Iterator[None
             yield
     finally:
         ray.shutdown()
-        for name, earlier in before.items():
-            os.environ.pop(name, None)
-            if earlier is not None:
-                os.environ[name] = earlier
+        os.environ.pop("PYTHONPATH", None)
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _tune(

@@ -14,7 +14,6 @@ from harness.tracking.mlflow_export import Exporter
 from harness.tracking.mlflow_session import Pages
 from harness.tuning.describe import disk_needed
 from harness.tuning.drivers import run_local, run_studies
-from harness.tuning.early import preloaded
 from harness.tuning.ledger import Ledger
 
 
@@ -67,7 +66,6 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, pages: Pages | None = Non
                 address=words.address,
                 retry=words.retry,
                 room=room,
-                modules=preloaded(plan),
             )
         else:
             device = "cuda:0" if plan.gpus else "cpu"

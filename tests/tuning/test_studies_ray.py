@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tuning_toys import EARLY, MemoryHooks, execute, study
+from tuning_toys import MemoryHooks, execute, study
 
-from harness.tuning import ray_driver, restarts
+from harness.tuning import restarts
 from harness.tuning.drivers import run_local, run_studies
 
 pytestmark = pytest.mark.ray
@@ -82,18 +81,6 @@ def test_one_sweep_overlaps_survives_a_kill_and_equals_the_local_one(
     assert "c  trial 0: its process died, the run starts again from its newest checkpoint" in captured.out
     assert "h  trial 0: it made no step for too long, the run starts again from its newest checkpoint" in captured.out
     assert "Traceback" not in captured.err
-
-
-@pytest.mark.parametrize("room", [True, False])
-def test_processes_import_beforehand_where_memory_allows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
-) -> None:
-    monkeypatch.setattr(ray_driver, "PROCESS_BYTES", 1 if room else 1 << 60)
-    before = dict(os.environ)
-    hooks = MemoryHooks(root=str(tmp_path))
-    run_studies([study("p", space=None)], hooks, execute=TOY, store_root=tmp_path, modules={EARLY})
-    assert [line["early"] for line in lines_of(tmp_path)] == [room]
-    assert os.environ.get(ray_driver.PRELOAD) == before.get(ray_driver.PRELOAD)
 
 
 def test_two_workers_of_a_run_reduce_together(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,8 +26,6 @@ from harness.tuning import faults
 from harness.tuning.scheduler import Job, Scheduler
 
 SPACE = Space({"x": Float(0.0, 1.0), ("low", "high"): Gap(low=(0.1, 0.4), gap=(0.1, 0.5))})
-EARLY = "zipapp"
-"""A module that nothing imports."""
 PRESET = {"x": 0.5, "low": 0.2, "high": 0.5, "fixed": 7}
 
 
@@ -115,7 +112,6 @@ def execute(payload: Payload, session: Session) -> Outcome:
             "started": started,
             "ended": time.time(),
             "origin": asdict(payload.origin),
-            "early": EARLY in sys.modules,
         }
         (root / f"ran-{payload.key}-{session.rank}-{time.time_ns()}.json").write_text(json.dumps(line))
     return Outcome("done", peak(payload.run.knobs) + payload.run.seed / 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from harness.datasets.io.images import IMAGE_SUFFIXES, MASK_SUFFIXES, OTHER_PICTURES, some_of
@@ -33,7 +33,11 @@ def missing(
     elif all(_first_word(image_id) in known for image_id in absent):
         fix = "write the id alone on each line of the lists, without quotes and without anything behind it"
     elif others := of_other_names(
-        folder, absent, MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES, few=2 * len(absent) <= len(ids)
+        folder,
+        absent,
+        MASK_SUFFIXES if what.startswith("mask") else IMAGE_SUFFIXES,
+        few=2 * len(absent) <= len(ids),
+        there=known.intersection(ids),
     ):
         names, fix = others
         found += f"; {len(names)} files {some_of(names, 3)} are there instead"
@@ -41,11 +45,12 @@ def missing(
 
 
 def of_other_names(
-    folder: Path, ids: Iterable[str], suffixes: tuple[str, ...], *, few: bool = False
+    folder: Path, ids: Iterable[str], suffixes: tuple[str, ...], *, few: bool = False, there: Collection[str] = ()
 ) -> tuple[list[str], str] | None:
     """Files that lie where those of these ids should, under names that are not read, and what to do about them.
 
-    Where `few` of the ids lack one only pictures under exactly their names count: the rest is of the others.
+    Where `few` of the ids lack one only pictures under exactly their names count: the rest is of the others. What lies
+    beside the files of ids that have one, those of `there`, is something else: photos in the folder of their masks.
     """
     try:
         entries = sorted((e.name, e.is_file(), e.is_symlink()) for e in os.scandir(folder) if e.name[0] != ".")
@@ -55,7 +60,13 @@ def of_other_names(
     if dead := [name for name, file, link in entries if link and not file and os.path.splitext(name)[0] in wanted]:
         return dead, "they are links that lead nowhere: link them anew, or put the files themselves there"
     names = [name for name, file, _ in entries if file]
-    mine = [name for name in names if os.path.splitext(name)[0] in wanted and not name.lower().endswith(suffixes)]
+    beside = {ending for stem, ending in map(os.path.splitext, names) if stem in there}
+    mine = [
+        name
+        for name in names
+        for stem, ending in [os.path.splitext(name)]
+        if stem in wanted and ending not in beside and not name.lower().endswith(suffixes)
+    ]
     pictures = [name for name in mine if name.lower().endswith((*IMAGE_SUFFIXES, *OTHER_PICTURES))]
     if other := pictures or ([] if few else mine):
         endings = sorted({os.path.splitext(name)[1] for name in other})
