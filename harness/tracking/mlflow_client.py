@@ -24,8 +24,8 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+"""Without these and `ANSWER` a dead server blocks a call for four minutes, one that hangs for two (MLflow 3.17)."""
 ANSWER = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-"""Without these a dead server blocks a call for four minutes, one that hangs for two (MLflow 3.17)."""
 ANSWER_S = 30
 """For so long a command that does nothing else waits for an answer: the first one of a server that has just been
 started took more than 3 s on a machine with much else to do."""
