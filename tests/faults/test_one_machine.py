@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sweeps import AGAIN, AT, EVERY, STEPS, Bench, told, until
 
+from harness.engine.leaving import LOOK_EVERY_S
 from harness.store import load
 
 pytestmark = pytest.mark.faults
@@ -163,6 +164,8 @@ def test_driver_terminated(bench: Bench) -> None:
     at = sweep.signal(signal.SIGTERM)
     sweep_said = "told to end: runs write a checkpoint and leave"
     until("it is heard", lambda: any(sweep_said in line for line in sweep.lines), sweep)
+    # Its file is looked for now and then: at the next step it is due.
+    time.sleep(LOOK_EVERY_S)
     bench.go.touch()
     after = sweep.end(130) - at
     assert sweep.said(f"told to leave, it wrote a checkpoint at step {AT + 1} of {STEPS}: no step is lost")
