@@ -130,6 +130,15 @@ def joined(head: Host) -> int:
     return max((int(n) for n in re.findall(r"/(\d+)\.0 CPU", said)), default=0)
 
 
+def listening(host: Host) -> dict[int, set[str]]:
+    """Addresses at which a machine takes connections, by port."""
+    found: dict[int, set[str]] = {}
+    for line in host.run("ss -Hltn", timeout=120).stdout.splitlines():
+        address, _, port = line.split()[3].rpartition(":")
+        found.setdefault(int(port), set()).add(address)
+    return found
+
+
 def rows(folder: Path) -> list[tuple[str, str]]:
     if not folder.is_dir():
         return []
@@ -175,6 +184,10 @@ def test_ray_up_a_sweep_with_a_power_off_ray_down(hosts, tmp_path):
     shell.run(str(BIN / "ray"), "up", "-y", str(file), keep=r"New status|Ray runtime started")
     wait("Ray on all machines", 30, lambda: joined(hosts.all[0]) == 3)
     shell.note("(Ray runs on all three machines)\n")
+    open_to = listening(hosts.all[0])
+    assert open_to[8265] == {"127.0.0.1"}, "the dashboard and Jobs are for this machine alone"
+    assert {6379, 10001} <= set(open_to), open_to
+    assert [port for port in open_to if port <= 1024] == [22], open_to
 
     line = f"cd ~/wsss-harness && RAY_AUTH_MODE=token wsss sweep {WORDS} store=/shared/results address=auto"
     execute = [str(BIN / "ray"), "exec", str(file), line]
@@ -211,6 +224,13 @@ def test_ray_up_a_sweep_with_a_power_off_ray_down(hosts, tmp_path):
     done = rows(shared)
     assert len(done) == len({key for key, _ in done}) == 4, done
     assert {status for _, status in done} == {"done"}
+
+    submit = f"RAY_AUTH_MODE=token ray job submit --address http://127.0.0.1:8265 -- bash -c '{line}'"
+    job = shell.start(str(BIN / "ray"), "exec", str(file), submit)
+    kept = r"submitted successfully|' succeeded|trial 0 is done"
+    said = shell.end(job, f'ray exec local.yaml "{submit}"', keep=kept)
+    assert re.search(r"Job 'raysubmit_\w+' succeeded", said), said[-6000:]
+    assert rows(shared) == done, "the same command as a job of Ray makes nothing again"
 
     shell.run(str(BIN / "ray"), "down", "-y", str(file), keep=r"Destroy|\d/\d stopped|Requested|No nodes")
     alive = [h for h in hosts.all if h is not victim]

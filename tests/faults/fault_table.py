@@ -39,7 +39,8 @@ class Row:
 
     def text(self) -> str:
         """As a row of Markdown."""
-        after = "-" if self.detected_s is None else f"{self.detected_s:.1f} s"
+        # Clocks of two processes: what is told at once may look earlier than its fault.
+        after = "-" if self.detected_s is None else f"{max(self.detected_s, 0.0):.1f} s"
         equal = "yes" if self.equal else "no"
         saw = self.saw.replace("|", "\\|")
         return (

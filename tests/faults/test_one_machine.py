@@ -170,7 +170,7 @@ def test_driver_terminated(bench: Bench) -> None:
     after = sweep.end(130) - at
     assert sweep.said(f"told to leave, it wrote a checkpoint at step {AT + 1} of {STEPS}: no step is lost")
     bench.goes_on()
-    saw = f"{sweep.said(sweep_said)}; {told(sweep, 'told to leave')}; the same command goes on"
+    saw = f"{sweep.said(sweep_said)}; {told(sweep, 'trial 0: told to leave')}; the same command goes on"
     bench.record("the sweep is told to end (SIGTERM)", saw, after, most=0)
 
 
