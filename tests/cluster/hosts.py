@@ -26,6 +26,8 @@ TAG = NETWORK.split(".")[1]
 BRIDGE = f"wsbridge{TAG}"
 PREFIX = f"wsss-hosts-{TAG}-"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+OWN = ("dev", "tmp", "run")
+"""Folders of `/` of which each host has its own."""
 COMMANDS = ("ip", "unshare", "chroot", "mount", "umount", "ssh", "ssh-keygen", "rsync")
 SSHD = "/usr/sbin/sshd"
 SLOW_LINK = Path(__file__).with_name("slow_link.py")
@@ -41,6 +43,8 @@ def missing() -> str:
         return f"no {', '.join(lacking)}"
     if "overlay" not in Path("/proc/filesystems").read_text():
         return "no overlayfs"
+    if own := [place for place in OWN if Path(sys.prefix).is_relative_to(f"/{place}")]:
+        return f"each host has a /{own[0]} of its own, and Python's environment lies there: {sys.prefix}"
     tried = subprocess.run(["unshare", "-m", "-n", "-p", "-f", "true"], capture_output=True, text=True)
     return "" if tried.returncode == 0 else f"no namespaces may be made ({tried.stderr.strip()})"
 
@@ -90,7 +94,7 @@ class Host:
             (memory / name).mkdir()
         layers = f"lowerdir=/,upperdir={memory / 'upper'},workdir={memory / 'work'}"
         sh("mount", "-t", "overlay", "overlay", "-o", layers, root)
-        for place in ("dev", "tmp", "run"):
+        for place in OWN:
             sh("mount", "-t", "tmpfs", "tmpfs", root / place)
         for device in DEVICES:
             (root / "dev" / device).touch()
