@@ -11,6 +11,7 @@ from harness.api.recipe import NETWORK, PerImage, Recipe
 from harness.api.registry import Chosen
 from harness.api.spec import Preset
 from harness.cli.run_words import NETWORK_WORDS, Words
+from harness.cli.tracking_uri import tracking_problems
 from harness.errors import BadInput, Problem
 from harness.plan.ablations import overrides
 from harness.plan.config import RunConfig
@@ -132,6 +133,7 @@ def _missing_crf(recipe: Recipe) -> list[Problem]:
 def check_words(words: Words) -> list[Problem]:
     """Rules on words alone that are more than a list of values or a lowest one, which the words themselves say."""
     problems = [*inference_problems(words.scales, words.flip, words.fusion), *crf_problems(words.crf)]
+    problems += tracking_problems(words.mlflow)
     if not 0 < words.fidelity <= 1:
         problems.append(Problem("fidelity", f"{words.fidelity} is outside (0,1]", "1 is the whole run"))
     return problems

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.cli.helping import subcommand_help, wants_help
 from harness.cli.parsing import main, parse, subcommand
 from harness.cli.store_words import StoreWords
+from harness.cli.tracking_uri import OFF, tracking_problems
 from harness.errors import EXIT_DONE, EXIT_FAILED, BadInput, Problem, shown
 from harness.files import local_root
 
@@ -72,8 +73,11 @@ def run(argv: list[str]) -> int:
 
 
 def _export(words: StoreWords) -> int:
-    if words.mlflow == "off":
-        raise BadInput(Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out"))
+    problems = tracking_problems(words.mlflow)
+    if words.mlflow == OFF:
+        problems = [Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out")]
+    if problems:
+        raise BadInput(problems)
     from harness.tracking.mlflow_client import local_uri, where_to_look
     from harness.tracking.mlflow_export import export
     from reports.page.tracked import pages

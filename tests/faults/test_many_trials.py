@@ -1,4 +1,4 @@
-"""Many trials of a second on three machines, of which one is powered off again and again: `docs/cluster.md` has the figures.
+"""Many trials of a second on three machines, one of which is powered off now and then; figures: `docs/cluster.md`.
 
 `SCALE_TRIALS` says how many, 500 where it is not set. Takes root and, of 500, minutes of two free cores.
 """
