@@ -179,6 +179,20 @@ class ClassTokenKnobs(MethodConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompiledBlockKnobs(MethodConfig):
+    """How an encoder's blocks are run."""
+
+    compile_blocks: bool = knob(
+        False,
+        "the encoder's blocks run compiled (torch.compile), one program for all of them: fewer launches; the same up "
+        "to the order of sums; the first steps take a minute",
+        unit="bool",
+        source="ours",
+        silent=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PseudoKnobs(MethodConfig):
     """CAMs (A3), their refinement (A2) and the pseudo labels made of them (A5)."""
 
@@ -205,7 +219,7 @@ class PseudoKnobs(MethodConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagSegmenterKnobs(SegmenterKnobs, PseudoKnobs):
+class TagSegmenterKnobs(SegmenterKnobs, PseudoKnobs, CompiledBlockKnobs):
     """What every single-stage ViT method that learns from tags has."""
 
 
@@ -272,29 +286,3 @@ class ProjectorKnobs(MethodConfig):
     def problems(self) -> list[Problem]:
         """Rules on the head."""
         return [*super().problems(), *each(counted, self, ProjectorKnobs.knobs())]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PowerKnobs(AuxSegmenterKnobs):
-    """ToCo's optimiser, which UniA took over, and how both start their losses."""
-
-    drop_path: float = knob(
-        0.0,
-        "stochastic depth of the last block, linear from 0",
-        unit="probability",
-        source="toco.md 2.2, unia.md 2.1, code",
-    )
-    weight_decay: float = knob(0.01, "AdamW decay of every parameter", source="toco.md 3, unia.md 3, code and log")
-    warmup_start: float = knob(1e-6, "learning-rate factor of the first step", source="toco.md 3, unia.md 3, code")
-    power: float = knob(0.9, "learning rate falls as (1 - step/T)^power", source="toco.md 3, unia.md 3, code")
-    idle_steps: bool = knob(
-        False,
-        "before their losses start, heads get gradients of 0, so that AdamW decays them and counts their steps; the "
-        "published code multiplies such losses by 0",
-        unit="bool",
-        source="code of both",
-    )
-
-    def problems(self) -> list[Problem]:
-        """Rules on the schedule."""
-        return [*super().problems(), *between("power", self.power, 0, 10)]

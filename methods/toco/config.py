@@ -9,7 +9,8 @@ from typing import Any
 from harness.api.inference import LARGEST_SCALE
 from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
-from methods.parts.knobs import PowerKnobs, ProjectorKnobs, between, counted, each, positive, share
+from methods.parts.bases.power_knobs import PowerKnobs
+from methods.parts.knobs import ProjectorKnobs, between, counted, each, positive, share
 
 PROBABILITIES = ("grey_probability", "blur_view1", "blur_view2", "blur_local", "solarise_probability")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.api.spec import MethodSpec, knob
 from harness.errors import Problem
-from methods.parts.knobs import WIDEST, PowerKnobs, between, counted, each, one_of, positive, share
+from methods.parts.bases.power_knobs import PowerKnobs
+from methods.parts.knobs import WIDEST, between, counted, each, one_of, positive, share
 
 LABELS = {"seg_label": ("par", "mcr"), "aff_label": ("aux", "mcr"), "kl_label": ("aux", "mcr")}
 WORDS = LABELS | {

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from harness.api import fitting
 from harness.api.method import Batch, OptimizerPlan
 from harness.api.vocabulary import IGNORE
+from methods.parts.bases.power_knobs import PowerKnobs
 from methods.parts.bases.schedules import power_adamw
 from methods.parts.bases.single_stage import TagSegmenter
-from methods.parts.knobs import AuxSegmenterKnobs, PowerKnobs, SegmenterKnobs
+from methods.parts.knobs import AuxSegmenterKnobs, SegmenterKnobs
 from methods.parts.nets.backbones import Encoded, Encoder, encode
 from methods.parts.nets.vit_segmenter import ViTSegmenter, as_map, class_maps, mode
 from methods.parts.ops.cam import Tags, multi_scale_cam, present_classes, resize, threshold_labels

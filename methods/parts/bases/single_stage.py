@@ -65,6 +65,8 @@ class Segmenter(Method):
             encoder = build_token_source(info.backbone, info.backbone_weights, output_stride=stride, **words)
         else:
             encoder = build_encoder(info.backbone, info.backbone_weights, **words)
+        if getattr(config, "compile_blocks", False):
+            encoder.compile_blocks()
         self.config = fit_widths(config, dim=encoder.dim, tier=info.tier)
         self.info = info
         self.net = self.network(encoder)

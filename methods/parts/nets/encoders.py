@@ -6,7 +6,7 @@ Axes: B images, H heads where it stands before N, h w tokens a side, N tokens, D
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from harness.errors import BadInput, Problem
 from methods.parts.nets.shapes_nets import Block, ShapesViT, token_distances
 from methods.parts.nets.timm_attention import attention_by_image, explicit_attention, faster_by_image
+from methods.parts.nets.timm_blocks import BlockPass, added, compiled, kept
 from methods.parts.nets.token_linear import use_token_linears
 
 Floats3 = tuple[float, float, float]
@@ -50,6 +51,11 @@ class Encoder(nn.Module):
         """Rates of stochastic depth of a block's two branches, block after block, where a pass draws them in this order
         and nothing else (`methods.parts.nets.depth`); None where its draws are its own affair."""
         return None
+
+    def compile_blocks(self) -> None:
+        """From now on `run_block` runs compiled. Raises BadInput where these blocks cannot be."""
+        found = f"only plain blocks of timm's ViTs are compiled, and those of {type(self).__name__} are others"
+        raise BadInput(Problem("compile_blocks", found, f"compile_blocks=false, or for instance backbone={EXAMPLE}"))
 
     @abstractmethod
     def embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -125,6 +131,12 @@ class TimmViT(Encoder):
         elif prefix > 1:  # the class row first, then distillation or register rows, which this encoder leaves out
             table_1ND = torch.cat([table_1ND[:, :1], table_1ND[:, prefix:]], dim=1)
         self.pos_embed = nn.Parameter(table_1ND, requires_grad=not class_token)
+        self._compiled: BlockPass | None = None
+
+    def compile_blocks(self) -> None:
+        if any(type(block) is not TimmBlock for block in self.blocks) or self.drops is None:
+            super().compile_blocks()
+        self._compiled = compiled()
 
     def embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         map_BDhw = self.patch_embed.proj(images_B3HW)
@@ -154,15 +166,12 @@ class TimmViT(Encoder):
         block: Any = self.blocks[i]
         x_BND = self.norm_pre(tokens_BND) if i == 0 else tokens_BND
         if type(block) is TimmBlock and faster_by_image(block.attn, x_BND):
-            return self._add(block, x_BND, attention_by_image(block.attn, block.norm1(x_BND)), depth_2B)
+            return added(block, x_BND, attention_by_image(block.attn, block.norm1(x_BND)), depth_2B)
+        if self._compiled is not None and not (depth_2B is None and self.training and any(self.drops or ())):
+            return self._compiled(block, x_BND, depth_2B)
         if depth_2B is None:
             return block(x_BND)
-        return self._add(block, x_BND, block.attn(block.norm1(x_BND)), depth_2B)
-
-    def _add(self, block: Any, x_BND: Tensor, mixed_BND: Tensor, depth_2B: Tensor | None) -> Tensor:
-        """What timm's block makes of tokens, once its attention gave `mixed_BND`."""
-        x_BND = x_BND + _kept(block.ls1(mixed_BND), block.drop_path1, depth_2B, 0)
-        return x_BND + _kept(block.ls2(block.mlp(block.norm2(x_BND))), block.drop_path2, depth_2B, 1)
+        return added(block, x_BND, block.attn(block.norm1(x_BND)), depth_2B)
 
     def attend(
         self,
@@ -181,7 +190,7 @@ class TimmViT(Encoder):
             )
         x_BND = self.norm_pre(tokens_BND) if i == 0 else tokens_BND
         mixed_BND, logits_BHNN, probabilities_BHNN = explicit_attention(block.attn, block.norm1(x_BND))
-        x_BND = self._add(block, x_BND, mixed_BND, depth_2B)
+        x_BND = added(block, x_BND, mixed_BND, depth_2B)
         return x_BND, logits_BHNN if logits else probabilities_BHNN
 
     def norm(self, tokens_BND: Tensor) -> Tensor:
@@ -254,18 +263,11 @@ class ShapesEncoder(Encoder):
         def dropped(x_BND: Tensor) -> Tensor:
             return drop_path(x_BND, rate, self.training)
 
-        tokens_BND = tokens_BND + _kept(mixed_BND, dropped, depth_2B, 0)
-        return tokens_BND + _kept(block.mlp(block.norm2(tokens_BND)), dropped, depth_2B, 1)
+        tokens_BND = tokens_BND + kept(mixed_BND, dropped, depth_2B, 0)
+        return tokens_BND + kept(block.mlp(block.norm2(tokens_BND)), dropped, depth_2B, 1)
 
     def norm(self, tokens_BND: Tensor) -> Tensor:
         return self.net.norm(tokens_BND)
-
-
-def _kept(branch_BND: Tensor, dropped: Callable[[Tensor], Tensor], depth_2B: Tensor | None, which: int) -> Tensor:
-    """A block's branch times what was drawn for it, or after stochastic depth of its own."""
-    if depth_2B is None:
-        return dropped(branch_BND)
-    return branch_BND * depth_2B[which, :, None, None].to(branch_BND.dtype)
 
 
 def resize_position(table_1ND: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

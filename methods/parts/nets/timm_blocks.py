@@ -1,0 +1,56 @@
+"""Blocks of timm's ViTs written out: their branches times what was drawn for them, and compiled, one program for all.
+
+Axes: B images, N tokens, D channels.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.errors import BadInput, Problem
+
+BlockPass = Callable[[Any, Tensor, Tensor | None], Tensor]
+PROGRAMS = 64
+"""Compiled at most: with gradient and without, in training and not, fp32 and bfloat16, one size and any size."""
+COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
+"""PyTorch builds its programs with one of them, or with that of $CXX or $CC; for GPUs too."""
+
+
+def added(block: Any, x_BND: Tensor, mixed_BND: Tensor, depth_2B: Tensor | None) -> Tensor:
+    """What a block makes of tokens, once its attention gave `mixed_BND`; `depth_2B` multiplies its branches, in place
+    of what it would draw."""
+    x_BND = x_BND + kept(block.ls1(mixed_BND), block.drop_path1, depth_2B, 0)
+    return x_BND + kept(block.ls2(block.mlp(block.norm2(x_BND))), block.drop_path2, depth_2B, 1)
+
+
+def kept(branch_BND: Tensor, dropped: Callable[[Tensor], Tensor], depth_2B: Tensor | None, which: int) -> Tensor:
+    """A block's branch times what was drawn for it, or after stochastic depth of its own."""
+    if depth_2B is None:
+        return dropped(branch_BND)
+    return branch_BND * depth_2B[which, :, None, None].to(branch_BND.dtype)
+
+
+def drawing_nothing(block: Any, x_BND: Tensor, depth_2B: Tensor | None) -> Tensor:
+    """A block that does not draw. Its own rate of stochastic depth is not read: every block has another one, and would
+    be compiled by itself."""
+    x_BND = x_BND + kept(block.ls1(block.attn(block.norm1(x_BND))), _whole, depth_2B, 0)
+    return x_BND + kept(block.ls2(block.mlp(block.norm2(x_BND))), _whole, depth_2B, 1)
+
+
+def _whole(branch_BND: Tensor) -> Tensor:
+    return branch_BND
+
+
+def compiled() -> BlockPass:
+    """`drawing_nothing` as one compiled graph. Raises BadInput where this machine has no compiler for it."""
+    if not any(shutil.which(name) for name in (*filter(None, map(os.environ.get, ("CXX", "CC"))), *COMPILERS)):
+        found = f"blocks are compiled by a C++ compiler, and this machine has none ({', '.join(COMPILERS)})"
+        raise BadInput(Problem("compile_blocks", found, "install g++, or name a compiler in the variable CXX"))
+    # PyTorch's overloads leave out one of its words.
+    return torch.compile(drawing_nothing, fullgraph=True, recompile_limit=PROGRAMS)  # type: ignore[call-overload]
