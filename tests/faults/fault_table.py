@@ -86,4 +86,4 @@ def took(rows: Collection[Row]) -> str:
     if not clock:
         return ""
     minutes = f"{sum(clock) / 60:.0f} min by the clock, {sum(cores) / 60:.0f} core-minutes"
-    return f"\n{len(clock)} of these {len(rows)} rows were timed, on two cores that much else worked on: {minutes}.\n"
+    return f"\n{len(clock)} of these {len(rows)} rows were timed: {minutes}.\n"
