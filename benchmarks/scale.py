@@ -1,7 +1,8 @@
 """`python -m benchmarks.scale`: what reports, checks and exports cost in a store of thousands of runs.
 
-Each command runs in a fresh process on one store as runs write it, a file a run and table, read once before;
-core-seconds are user and system time of that process, imports included.
+Each command runs in a fresh process on one store, read once before: as the end of a sweep leaves it, its small files
+merged, or with `merged=false` as runs write it, a file a run and table; core-seconds are user and system time of that
+process, imports included.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from benchmarks.many_runs import many_runs
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, word
 from harness.errors import EXIT_DONE, EXIT_FAILED
+from harness.store.maintenance import compact
 
 ABOUT = """Makes a store of many runs and measures the commands that read it: core-seconds of a fresh process and its
 peak memory, beside their goals."""
@@ -33,6 +35,7 @@ class ScaleWords:
 
     runs: int = word(2000, f"runs of the store, in studies of {A_STUDY}", least=A_STUDY)
     store: str | None = word(None, "folder that is made where it is not there, and stays; default a temporary one")
+    merged: bool = word(True, "merge its small files first, as the end of a sweep does where there are so many")
     dry_run: bool = word(False, "list the commands with their goals")
     mlflow: bool = word(False, f"also what a run costs MLflow, of {EXPORTED}")
 
@@ -114,6 +117,8 @@ def run(argv: list[str]) -> int:
             return EXIT_DONE
         if not store.is_dir():
             make_store(store, words.runs)
+        if words.merged:
+            compact(store)
         for file in store.rglob("*.parquet"):
             file.read_bytes()  # from the disk once, whoever is measured first
         for command in commands(store, empty):

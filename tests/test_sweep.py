@@ -1,6 +1,7 @@
 """The main job from the command line: words in, store and leaderboard out, killed and started again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import pytest
 
 import harness.store
 from harness.cli.parsing import main
-from harness.store import digest
+from harness.errors import StoreError
+from harness.store import digest, maintenance
 from harness.sweep import run
+from harness.tuning import run_plan
 
 SMALL = ["data.n_train=16", "data.n_val=8", "data.n_test=8", "crop=48", "batch=4", "group=2", "iterations=12"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
@@ -45,6 +48,44 @@ def test_the_same_command_again_does_nothing(undisturbed):
     assert again.returncode == 0, again.stderr
     assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*.parquet")} == before
     assert not (undisturbed / "ray").exists()
+
+
+def test_the_end_of_a_sweep_merges_files_where_there_are_many(undisturbed, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+    words = [*SMALL, "methods=cam,full", "search=rules", "trials=2", "seeds=2", f"store={store}", "mlflow=off"]
+
+    def files() -> set[str]:
+        return {str(p.relative_to(store)) for p in store.rglob("*.parquet")}
+
+    before = files()
+    assert main(run, words) == 0
+    assert "merged" not in capsys.readouterr().out
+    assert files() == before
+    monkeypatch.setattr(maintenance, "MANY", 3)
+    assert main(run, words) == 0
+    assert "small files of the store merged into" in capsys.readouterr().out
+    assert len(files()) < len(before) / 2
+    assert digest(harness.store.load(store)) == digest(harness.store.load(undisturbed))
+    assert main(run, words) == 0
+    said = capsys.readouterr().out
+    assert "merged" not in said
+    assert "Leaderboard" in said
+
+
+def test_files_that_cannot_be_merged_cost_a_sweep_nothing(undisturbed, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(run_plan, "compact_many", full)
+    words = [*SMALL, "methods=cam,full", "search=rules", "trials=2", "seeds=2", f"store={store}", "mlflow=off"]
+    assert main(run, words) == 0
+    said = capsys.readouterr()
+    assert "small files of the store were not merged: the disk is full" in said.err
+    assert "Leaderboard" in said.out
 
 
 def test_the_same_sweep_as_rows_of_a_plan_file_does_nothing(undisturbed, tmp_path):

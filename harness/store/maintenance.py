@@ -19,7 +19,7 @@ from harness.api.recipe import WEIGHTS
 from harness.api.vocabulary import KEEP
 from harness.errors import BadInput, Problem, StoreError, nearest
 from harness.files import TMP_SUFFIX, Lease, local_root, plain_words
-from harness.store.files import list_files, why_left_out
+from harness.store.files import COMPACT_PREFIX, list_files, why_left_out
 from harness.store.merging import merge, take_out
 from harness.store.reading import Damaged, examine, latest_runs, load, set_damaged_aside
 from harness.store.schema import SCHEMAS
@@ -27,6 +27,8 @@ from harness.store.schema import SCHEMAS
 _ALWAYS = frozenset({"example"})
 _MANAGED = ("work", "cache")
 _DAY = 86400.0
+MANY = 1000
+"""Runs whose files lie apart, from which on the end of a sweep merges them."""
 _OF_A_RUN = ("params", "evals", "counts", "curves", "steps", "artifacts")
 """Tables that a run writes anew when it is made again; `runs` gets another row."""
 
@@ -54,6 +56,23 @@ class Report:
     def sound(self) -> bool:
         """Whether nothing is wrong."""
         return not self.damaged and not self.incomplete and not self.left_out
+
+
+class AtWork(StoreError):
+    """Another `compact` or `gc` works on the store now."""
+
+
+def compact_many(path: str | Path) -> list[Path]:
+    """`compact` where the files of more than MANY runs lie apart, which reports open one by one; nothing where they are
+    fewer, or where another one works there now. Raises StoreError as `compact` does."""
+    root = local_root(path)
+    apart = sum(not file.name.startswith(COMPACT_PREFIX) for file in list_files(root, "runs"))
+    if apart <= MANY:
+        return []
+    try:
+        return compact(root)
+    except AtWork:
+        return []
 
 
 def compact(path: str | Path) -> list[Path]:
@@ -226,8 +245,8 @@ def _inside(path: Path, root: Path) -> bool:
 
 @contextmanager
 def _alone(root: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the store's lock, which the system frees when a process dies. StoreError when another holds it and we
-    do not `wait`."""
+    """Hold the store's lock, which the system frees when a process dies. AtWork when another holds it and we do not
+    `wait`."""
     if not root.is_dir():
         raise BadInput(Problem("store", f"{root} does not exist", "name the folder of a sweep's results"))
     try:
@@ -235,6 +254,6 @@ def _alone(root: Path, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{root} cannot be written: {plain_words(error)}") from error
     if lease is None:
-        raise StoreError(f"another compact or gc works on {root}")
+        raise AtWork(f"another compact or gc works on {root}")
     with lease:
         yield

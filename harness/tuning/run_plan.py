@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from harness.engine.session import LocalSession
-from harness.errors import BadInput, Problem
+from harness.errors import BadInput, Problem, StoreError
 from harness.plan.plan import Plan
 from harness.store import Store
+from harness.store.maintenance import compact_many
 from harness.tracking.mlflow_export import Exporter
 from harness.tracking.mlflow_session import Pages
 from harness.tuning.describe import disk_needed
@@ -71,4 +73,16 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, pages: Pages | None = Non
             device = "cuda:0" if plan.gpus else "cpu"
             session = LocalSession(device=device)
             run_local(studies, ledger, session=session, store_root=store.root, retry=words.retry, show=True)
+    _merge_small_files(store)
     return Ended(ledger.failed, exporter.summary.experiment if exporter else "")
+
+
+def _merge_small_files(store: Store) -> None:
+    """Where there are thousands; a store in which this fails has all its rows, and its sweep has ended well."""
+    try:
+        merged = compact_many(store.root)
+    except StoreError as error:
+        print(f"small files of the store were not merged: {error}", file=sys.stderr)
+        return
+    if merged:
+        print(f"small files of the store merged into {len(merged)} (harness.store compact)")

@@ -12,10 +12,10 @@ from store_samples import add_run, counts, files_of, same, sample, with_outputs
 
 from harness.cli.parsing import main
 from harness.errors import StoreError
-from harness.store import Store, StoreWarning, digest, load
+from harness.store import Store, StoreWarning, digest, load, maintenance
 from harness.store.__main__ import run
 from harness.store.files import write_atomic
-from harness.store.maintenance import _alone, compact, reopen, verify
+from harness.store.maintenance import _alone, compact, compact_many, reopen, verify
 from harness.store.reading import read_files
 
 
@@ -195,6 +195,19 @@ def test_one_maintenance_at_a_time(tmp_path: Path) -> None:
     with _alone(tmp_path), pytest.raises(StoreError, match="another compact or gc"):
         compact(tmp_path)
     compact(tmp_path)
+
+
+def test_many_files_are_merged_and_few_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    monkeypatch.setattr(maintenance, "MANY", 4)
+    assert compact_many(tmp_path) == []
+    add_run(Store(tmp_path), "e")
+    before = load(tmp_path)
+    with _alone(tmp_path):
+        assert compact_many(tmp_path) == []
+    assert len(compact_many(tmp_path)) == 5
+    assert same(load(tmp_path), before)
+    assert compact_many(tmp_path) == [], "files that are merged do not lie apart"
 
 
 def test_verify_names_and_changes_nothing(tmp_path: Path) -> None:
