@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from harness.api.dataset import Dataset
 from harness.api.vocabulary import IGNORE
@@ -27,7 +27,7 @@ def density(labels: Iterable[NDArray[np.uint8]]) -> tuple[float, float]:
         pixels += label_HW.size
         counts = np.bincount(label_HW.ravel(), minlength=256)[:IGNORE]
         labelled += int(counts.sum())
-        marks += sum(ndimage.label(label_HW == v, np.ones((3, 3), bool))[1] for v in np.flatnonzero(counts))
+        marks += sum(scipy.ndimage.label(label_HW == v, np.ones((3, 3), bool))[1] for v in np.flatnonzero(counts))
     return labelled / max(1, pixels), marks / max(1, maps)
 
 

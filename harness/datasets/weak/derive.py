@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import scipy  # its parts only once they are used: every command imports this file
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from harness.api.vocabulary import IGNORE, LABELS
 from harness.datasets.weak import CLICKS, KINDS
@@ -50,9 +50,9 @@ def pieces(mask_HW: NDArray[np.uint8], has_background: bool) -> list[Instance]:
     for label in np.flatnonzero(np.bincount(mask_HW.ravel(), minlength=256)[:IGNORE]).tolist():
         if label == 0 and has_background:
             continue
-        parts_HW, count = ndimage.label(mask_HW == label, np.ones((3, 3), bool))
+        parts_HW, count = scipy.ndimage.label(mask_HW == label, np.ones((3, 3), bool))
         sizes = np.bincount(parts_HW.ravel(), minlength=count + 1)[1:]
-        boxes = ndimage.find_objects(parts_HW)
+        boxes = scipy.ndimage.find_objects(parts_HW)
         for i in np.flatnonzero((sizes >= least) | (np.arange(count) == sizes.argmax())).tolist():
             found.append(Instance(label, boxes[i], parts_HW[boxes[i]] == i + 1))
     return found

@@ -6,8 +6,8 @@ Axes: H W pixels.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from harness.api.vocabulary import IGNORE
 from harness.datasets.weak.drawn import STROKE
@@ -23,14 +23,14 @@ def shortened(label_HW: NDArray[np.uint8], ratio: float, width: int = STROKE) ->
     """
     out = np.full_like(label_HW, IGNORE)
     for label in np.flatnonzero(np.bincount(label_HW.ravel(), minlength=256)[:IGNORE]).tolist():
-        parts_HW, _ = ndimage.label(label_HW == label, np.ones((3, 3), bool))
-        for number, box in enumerate(ndimage.find_objects(parts_HW), 1):
+        parts_HW, _ = scipy.ndimage.label(label_HW == label, np.ones((3, 3), bool))
+        for number, box in enumerate(scipy.ndimage.find_objects(parts_HW), 1):
             piece = parts_HW[box] == number
             path = longest_path(thin(piece))
             if len(path) > 1:
                 kept = np.ones(piece.shape, bool)
                 y, x = np.array(middle(path, ratio)).T
                 kept[y, x] = False
-                piece &= ndimage.distance_transform_edt(kept) <= width / 2 + 0.5
+                piece &= scipy.ndimage.distance_transform_edt(kept) <= width / 2 + 0.5
             out[box][piece] = label
     return out

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from harness.api.vocabulary import IGNORE
 from harness.datasets.weak.shorten import middle
@@ -87,7 +87,7 @@ def _shortest_paths(
 
 def longest_path(skeleton_HW: Mask) -> list[tuple[int, int]]:
     """Pixels (y,x) of the longest shortest path of the largest component, by two sweeps; [] for no pixels."""
-    parts, count = ndimage.label(skeleton_HW, np.ones((3, 3)))
+    parts, count = scipy.ndimage.label(skeleton_HW, np.ones((3, 3)))
     if not count:
         return []
     largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
@@ -141,7 +141,7 @@ def _bounds(mask_HW: Mask) -> tuple[slice, slice]:
 
 def depths(pixels_hw: Mask, deepest: int) -> NDArray[np.int64]:
     """1 + how many erosions each pixel survives, at most `deepest`; 0 outside."""
-    distance = ndimage.distance_transform_cdt(np.pad(pixels_hw, 1), "taxicab")[1:-1, 1:-1]
+    distance = scipy.ndimage.distance_transform_cdt(np.pad(pixels_hw, 1), "taxicab")[1:-1, 1:-1]
     return np.minimum(distance, deepest).astype(np.int64)
 
 
