@@ -6,7 +6,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,6 +53,29 @@ def list_files(root: Path, table: str) -> list[Path]:
     except OSError as error:
         raise StoreError(f"{root / table} could not be read: {plain_words(error)}") from error
     return [root / table / name for name in names]
+
+
+def size_of(file: Path) -> int:
+    """Bytes; none of a file that has just been merged away, or of a link to nothing."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def in_pieces(files: Iterable[Path], most_bytes: int, most: int | None = None) -> Iterator[list[Path]]:
+    """Files in their order, as many at a time as have at most so many bytes together, and are at most so many."""
+    piece: list[Path] = []
+    total = 0
+    for file in files:
+        size = size_of(file)
+        if piece and (total + size > most_bytes or len(piece) == most):
+            yield piece
+            piece, total = [], 0
+        piece.append(file)
+        total += size
+    if piece:
+        yield piece
 
 
 class NewerFile(StoreError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -13,9 +13,11 @@ from harness.errors import StoreError
 from harness.store.files import (
     COMPACT_PREFIX,
     MEMBERS_FIELD,
+    in_pieces,
     list_files,
     mark_merged,
     members,
+    size_of,
     why_left_out,
     write_atomic,
 )
@@ -29,8 +31,8 @@ _FILE = "file of the row"
 
 def merge(root: Path, table: str, done: set[str], owner: Mapping[str, str]) -> list[Path]:
     """Merge the small files of a table whose runs are `done`; the new files. `owner` maps evals to runs."""
-    own = [file for file in list_files(root, table) if not why_left_out(file)]
-    merged = (_merge(root, table, files, done, owner) for files in _pieces(own))
+    small = [file for file in list_files(root, table) if not why_left_out(file) and size_of(file) < PIECE]
+    merged = (_merge(root, table, files, done, owner) for files in in_pieces(small, PIECE))
     return [file for file in merged if file is not None]
 
 
@@ -58,22 +60,6 @@ def _holding(root: Path, table: str, name: str) -> dict[Path, dict[str, pl.DataF
     """The merged files that hold `name`, with the rows of all their members."""
     merged = [f for f in list_files(root, table) if f.name.startswith(COMPACT_PREFIX) and not why_left_out(f)]
     return {f: _by_member(read_files(table, [f], _FILE)) for f in merged if name in members(f)}
-
-
-def _pieces(files: Iterable[Path]) -> Iterator[list[Path]]:
-    """Files that are merged into one: together no larger than a piece."""
-    piece: list[Path] = []
-    total = 0
-    for file in files:
-        size = file.stat().st_size
-        if size >= PIECE:
-            continue
-        if total + size > PIECE:
-            yield piece
-            piece, total = [], 0
-        piece.append(file)
-        total += size
-    yield piece
 
 
 def _merge(root: Path, table: str, files: list[Path], done: set[str], owner: Mapping[str, str]) -> Path | None:

@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.errors import HarnessWarning, StoreError
 from harness.files import local_root, plain_words
-from harness.store.files import COMPACT_PREFIX, check_version, list_files, member_of, members, why_left_out
+from harness.store.files import COMPACT_PREFIX, check_version, in_pieces, list_files, member_of, members, why_left_out
 from harness.store.results import Results
 from harness.store.schema import SCHEMAS, empty, table_schema
 
@@ -22,8 +22,8 @@ STATUS_ORDER = ("done", "pruned", "failed")
 BY_STATUS = pl.col("status").replace_strict({s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER))
 """Sorts rows so that the best outcome of several attempts comes first."""
 _ATTEMPTS = 5
-_TOGETHER = 256
-"""Files that are read at a time where nothing but whether they can be is asked."""
+_TOGETHER, _BYTES_TOGETHER = 256, 16 << 20
+"""Files, and their bytes on disk, that are read at a time where nothing but whether they can be is asked."""
 _MARK = re.compile("[~-]")
 _CAST = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast=["upcast"])
 
@@ -233,8 +233,8 @@ class Examined:
 def examine(root: Path, table: str, columns: Sequence[str] = ()) -> Examined:
     """Read every file of a table once, and keep what is in some `columns`."""
     found = Examined([], {}, empty(table).select(columns))
-    files, parts = list_files(root, table), [found.rows]
-    pieces = [files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER)]
+    parts = [found.rows]
+    pieces = list(in_pieces(list_files(root, table), _BYTES_TOGETHER, _TOGETHER))
     while pieces:
         piece = pieces.pop(0)
         try:

@@ -14,7 +14,7 @@ from harness.cli.parsing import main
 from harness.errors import StoreError
 from harness.store import Store, StoreWarning, digest, load, maintenance
 from harness.store.__main__ import run
-from harness.store.files import write_atomic
+from harness.store.files import in_pieces, write_atomic
 from harness.store.maintenance import _alone, compact, compact_many, reopen, verify
 from harness.store.reading import read_files
 
@@ -195,6 +195,17 @@ def test_one_maintenance_at_a_time(tmp_path: Path) -> None:
     with _alone(tmp_path), pytest.raises(StoreError, match="another compact or gc"):
         compact(tmp_path)
     compact(tmp_path)
+
+
+def test_pieces_hold_so_many_bytes_and_files(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "abcdef"]
+    for file, size in zip(files, (5, 5, 5, 20, 1), strict=False):
+        file.write_bytes(b"x" * size)
+    assert not files[-1].exists()
+    a, b, c, d, e, gone = files
+    assert list(in_pieces(files, 10)) == [[a, b], [c], [d], [e, gone]]
+    assert list(in_pieces(files, 100, 4)) == [[a, b, c, d], [e, gone]]
+    assert list(in_pieces([], 10)) == []
 
 
 def test_many_files_are_merged_and_few_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
