@@ -112,7 +112,7 @@ def test_store_away_and_back(bench: Bench) -> None:
 
 
 def test_checkpoint_damaged(bench: Bench) -> None:
-    bench.fault("spoil", step=2 * EVERY + 2, store=str(bench.store))
+    bench.fault("spoil", step=2 * EVERY + 2)
     sweep = bench.start()
     sweep.end(0)
     damaged = told(sweep, f"trial 0: checkpoint .*step-{2 * EVERY:08d} is damaged .*: the one of step {EVERY} is taken")

@@ -49,7 +49,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_left_for_the_one_before(
 ) -> None:
     store = tmp_path / "store"
     _, payload = planned(tmp_path, store)
-    fault = {"what": "spoil", "stage": "train", "step": 6, "times": 1, "store": str(store)}
+    fault = {"what": "spoil", "stage": "train", "step": 6, "times": 1}
     (tmp_path / "faults.json").write_text(json.dumps({payload.key: fault}))
     monkeypatch.setenv(ray_faults.FILE, str(tmp_path / "faults.json"))
     swept(tmp_path, "ray_faults:execute")
