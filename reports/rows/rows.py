@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -15,15 +12,10 @@ from harness.api.vocabulary import TARGETS
 from harness.store import Results, load
 from harness.store.pretraining import pretraining_of
 from harness.store.reading import StoreWarning, load_of
+from reports.rows.apart import told_apart
 from reports.rows.data import Data, data_of, from_json, pixels_unknown
 from reports.rows.row import Filters, Row, Scored, ScoringOptions, Setting
 from reports.rows.studies import Runs, StoredStudy, by_key, chosen_runs, hours, studies_of, untimed, widest
-
-_LOOK = (
-    "method", "variant", "dataset", "supervision", "backbone", "decoder", "tier", "protocol", "trials",
-    "iterations", "inference", "ablation", "split",
-)  # fmt: skip
-"""What a reader sees of a row besides its scores."""
 
 TABLES = ("runs", "trials", "evals", "counts")
 """The tables that rows are made of: what a report loads."""
@@ -57,7 +49,7 @@ def rows_of(results: Results, filters: Filters) -> list[Row]:
     evals = results.evals.filter(pl.col("key").is_in(sorted(wanted)), pl.col("weights") == filters.weights)
     by_run = {str(k[0]): g for k, g in evals.partition_by("key", as_dict=True).items()}
     rows = [row for study in widest(studies) for row in _rows(study, runs, by_run, filters)]
-    return _told_apart(rows)
+    return told_apart(rows, lambda row: from_json(runs[row.keys[0]]["config"]))
 
 
 def _rows(study: StoredStudy, runs: Runs, evals: Mapping[str, pl.DataFrame], filters: Filters) -> list[Row]:
@@ -167,19 +159,3 @@ def _row(
         pretraining=pretraining_of(run["pretraining"]),
         spent=study.spent,
     )
-
-
-def _told_apart(rows: list[Row]) -> list[Row]:
-    """Rows that look the same get the end of their study's id, or a digest of their runs where that is equal."""
-    looks: dict[tuple[Any, ...], list[int]] = {}
-    for i, row in enumerate(rows):
-        looks.setdefault(tuple(getattr(row, name) for name in _LOOK), []).append(i)
-    for same in looks.values():
-        if len(same) < 2:
-            continue
-        ends = [rows[i].study.rpartition("-")[2][:8] for i in same]
-        if len(set(ends)) < len(same):
-            ends = [hashlib.sha256(" ".join(rows[i].keys).encode()).hexdigest()[:8] for i in same]
-        for i, end in zip(same, ends, strict=True):
-            rows[i] = replace(rows[i], extra=end)
-    return rows
