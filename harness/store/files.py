@@ -56,10 +56,10 @@ def list_files(root: Path, table: str) -> list[Path]:
 
 
 def size_of(file: Path) -> int:
-    """Bytes; none of a file that has just been merged away, or of a link to nothing."""
+    """Bytes; none where there is nothing that could be asked: whoever reads it says what is wrong."""
     try:
         return file.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 

@@ -49,13 +49,19 @@ def _by_config(configs: Sequence[Mapping[str, Any]], pinned: bool) -> list[str]:
     if pinned:
         for value, config in zip(values, configs, strict=True):
             base = str(config.get("method")).partition("+")[0]
-            value |= {f"{base}.{name}": knob for name, knob in (config.get("base_knobs") or {}).items()}
-            value |= config.get("knobs") or {}
+            value |= {f"{base}.{name}": knob for name, knob in _knobs(config, "base_knobs").items()}
+            value |= _knobs(config, "knobs")
     shared = [name for name in values[0] if all(name in value for value in values)]
     apart = [name for name in shared if any(value[name] != values[0][name] for value in values)]
     if len(apart) > MOST:
         return [""] * len(configs)
     return [", ".join(f"{name} {_shown(value[name])}" for name in apart) for value in values]
+
+
+def _knobs(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Knobs of a stored config; none where it has something else in their place."""
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _shown(value: Any) -> str:

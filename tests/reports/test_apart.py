@@ -53,8 +53,9 @@ def test_knobs_of_a_base_have_its_name(toy: ToyStore) -> None:
         ({"crop": 1, "batch": 1, "group": 1}, {"crop": 2, "batch": 2, "group": 2}),
         ({"knobs": {"a": 1}}, {"knobs": {"a": 1, "added": 2}}),
         ({}, {"crop": 96}),
+        ({"knobs": [1], "base_knobs": 2}, {"knobs": {"a": 1}, "base_knobs": None}),
     ],
-    ids=["nothing differs", "two are equal", "too much differs", "a later knob", "one does not say"],
+    ids=["nothing differs", "two are equal", "too much differs", "a later knob", "one does not say", "no knobs at all"],
 )
 def test_else_the_end_of_the_study_is(toy: ToyStore, configs: tuple[dict[str, Any], ...]) -> None:
     assert titles(toy, *configs) == [f"fsr ({letter * 8})" for letter in "abcdef"[: len(configs)]]
