@@ -19,7 +19,6 @@ from benchmarks.many_runs import many_runs
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, word
 from harness.errors import EXIT_DONE, EXIT_FAILED
-from harness.store.maintenance import compact
 
 ABOUT = """Makes a store of many runs and measures the commands that read it: core-seconds of a fresh process and its
 peak memory, beside their goals."""
@@ -34,8 +33,10 @@ class ScaleWords:
     """Words of `python -m benchmarks.scale`."""
 
     runs: int = word(2000, f"runs of the store, in studies of {A_STUDY}", least=A_STUDY)
-    store: str | None = word(None, "folder that is made where it is not there, and stays; default a temporary one")
-    merged: bool = word(True, "merge its small files first, as the end of a sweep does where there are so many")
+    store: str | None = word(
+        None, "folder that is made where it is not there, and stays, else measured as it is; default a temporary one"
+    )
+    merged: bool = word(True, "the store that is made has its small files merged, as after a sweep of so many runs")
     dry_run: bool = word(False, "list the commands with their goals")
     mlflow: bool = word(False, f"also what a run costs MLflow, of {EXPORTED}")
 
@@ -117,8 +118,10 @@ def run(argv: list[str]) -> int:
             return EXIT_DONE
         if not store.is_dir():
             make_store(store, words.runs)
-        if words.merged:
-            compact(store)
+            if words.merged:
+                # In a process of its own: the peak memory of this one would count as that of its children.
+                cost = cost_of(("harness.store", "compact", f"store={store}"))
+                print(_line("store compact", f"{cost.seconds:.2f} s", f"{cost.mib:,.0f} MiB", "none"))
         for file in store.rglob("*.parquet"):
             file.read_bytes()  # from the disk once, whoever is measured first
         for command in commands(store, empty):

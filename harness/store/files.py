@@ -64,7 +64,8 @@ def size_of(file: Path) -> int:
 
 
 def in_pieces(files: Iterable[Path], most_bytes: int, most: int | None = None) -> Iterator[list[Path]]:
-    """Files in their order, as many at a time as have at most so many bytes together, and are at most so many."""
+    """Files in their order, as many at a time as have at most so many bytes together, and are at most so many; a larger
+    file stands alone."""
     piece: list[Path] = []
     total = 0
     for file in files:
@@ -134,6 +135,21 @@ def members(file: Path) -> dict[str, int]:
     if not file.name.startswith(COMPACT_PREFIX):
         return {file.stem: -1}
     return dict(_merged(str(file)))
+
+
+def live_among(files: Iterable[Path]) -> list[Path]:
+    """The files that hold what no larger one of them holds whole: they overlap where a merge died before removing.
+
+    Polars errors where a merged one is damaged.
+    """
+    contents = {file: members(file) for file in files}
+    live: list[Path] = []
+    covered: set[str] = set()
+    for file in sorted(contents, key=lambda f: (-len(contents[f]), f.name)):
+        if not covered.issuperset(contents[file]):
+            live.append(file)
+            covered.update(contents[file])
+    return live
 
 
 @lru_cache(maxsize=256)

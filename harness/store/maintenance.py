@@ -18,8 +18,8 @@ import polars as pl
 from harness.api.recipe import WEIGHTS
 from harness.api.vocabulary import KEEP
 from harness.errors import BadInput, Problem, StoreError, nearest
-from harness.files import TMP_SUFFIX, Lease, local_root, plain_words
-from harness.store.files import COMPACT_PREFIX, list_files, why_left_out
+from harness.files import TMP_SUFFIX, Lease, local_root, plain_words, way_out
+from harness.store.files import COMPACT_PREFIX, is_dangling, list_files, why_left_out
 from harness.store.merging import merge, take_out
 from harness.store.reading import Damaged, examine, latest_runs, load, set_damaged_aside
 from harness.store.schema import SCHEMAS
@@ -29,6 +29,8 @@ _MANAGED = ("work", "cache")
 _DAY = 86400.0
 MANY = 1000
 """Runs whose files lie apart, from which on the end of a sweep merges them."""
+_LAST = "runs"
+"""Merged last: as long as its files lie apart, those of other tables may."""
 _OF_A_RUN = ("params", "evals", "counts", "curves", "steps", "artifacts")
 """Tables that a run writes anew when it is made again; `runs` gets another row."""
 
@@ -66,8 +68,8 @@ def compact_many(path: str | Path) -> list[Path]:
     """`compact` where the files of more than MANY runs lie apart, which reports open one by one; nothing where they are
     fewer, or where another one works there now. Raises StoreError as `compact` does."""
     root = local_root(path)
-    apart = sum(not file.name.startswith(COMPACT_PREFIX) for file in list_files(root, "runs"))
-    if apart <= MANY:
+    apart = [file for file in list_files(root, _LAST) if not file.name.startswith(COMPACT_PREFIX)]
+    if len(apart) <= MANY or sum(not is_dangling(file) for file in apart) <= MANY:
         return []
     try:
         return compact(root)
@@ -87,9 +89,14 @@ def compact(path: str | Path) -> list[Path]:
         results = load(root, ["runs", "evals"])
         done = _done_keys(results.runs)
         owner = dict(results.evals.select("eval", "key").iter_rows())
-        for table in SCHEMAS:
-            set_damaged_aside(root, table)
-            made += merge(root, table, done, owner)
+        try:
+            for table in sorted(SCHEMAS, key=lambda table: table == _LAST):
+                set_damaged_aside(root, table)
+                made += merge(root, table, done, owner)
+        except OSError as error:
+            raise StoreError(f"{root} could not be merged: {plain_words(error)}; {way_out(error)}") from error
+        except pl.exceptions.PolarsError as error:
+            raise StoreError(f"{root} could not be merged: {error}") from error
     return made
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +15,24 @@ import polars as pl
 
 from harness.errors import HarnessWarning, StoreError
 from harness.files import local_root, plain_words
-from harness.store.files import COMPACT_PREFIX, check_version, in_pieces, list_files, member_of, members, why_left_out
+from harness.store.files import (
+    COMPACT_PREFIX,
+    check_version,
+    in_pieces,
+    list_files,
+    live_among,
+    member_of,
+    members,
+    why_left_out,
+)
 from harness.store.results import Results
 from harness.store.schema import SCHEMAS, empty, table_schema
 
 STATUS_ORDER = ("done", "pruned", "failed")
 BY_STATUS = pl.col("status").replace_strict({s: i for i, s in enumerate(STATUS_ORDER)}, default=len(STATUS_ORDER))
 """Sorts rows so that the best outcome of several attempts comes first."""
-_ATTEMPTS = 5
+_PATIENCE_S = 30.0
+"""For so long reading is tried again where files are merged meanwhile."""
 _TOGETHER, _BYTES_TOGETHER = 256, 16 << 20
 """Files, and their bytes on disk, that are read at a time where nothing but whether they can be is asked."""
 _MARK = re.compile("[~-]")
@@ -112,7 +123,7 @@ def _column_bytes(column: pl.Series) -> bytes:
 
 
 def _table(root: Path, table: str, only: pl.Expr | None, names: Set[str] | None = None) -> pl.DataFrame:
-    for _ in range(_ATTEMPTS):
+    for _ in _attempts():
         try:
             rows = scan_files(table, _live_files(root, table, names))
             # One chunk a file would make every filter of a large store slow.
@@ -153,6 +164,16 @@ def scan_files(table: str, files: list[Path], path_column: str | None = None) ->
     return frame.select([*schema, *extra])
 
 
+def _attempts() -> Iterator[None]:
+    """Turns to read what others may be merging: at once, then for a while, with longer and longer pauses."""
+    end, pause = time.monotonic() + _PATIENCE_S, 0.01
+    yield
+    while time.monotonic() < end:
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
+        yield
+
+
 def _live_files(root: Path, table: str, names: Set[str] | None = None) -> list[Path]:
     """The files whose rows no other merged file holds; they overlap when a `compact` died before removing. With
     `names` those that may hold rows of one of them: what is written as `x` is called x, x~2, x-rung50, ..."""
@@ -164,14 +185,7 @@ def _live_files(root: Path, table: str, names: Set[str] | None = None) -> list[P
             warnings.warn(f"{why}; left out", StoreWarning, stacklevel=5)
         else:
             files.append(file)
-    contents = {f: members(f) for f in files}
-    live: list[Path] = []
-    covered: set[str] = set()
-    for file in sorted(files, key=lambda f: (-len(contents[f]), f.name)):
-        if not covered.issuperset(contents[file]):
-            live.append(file)
-            covered.update(contents[file])
-    return sorted(live)
+    return sorted(live_among(files))
 
 
 def _beginnings(stem: str) -> list[str]:
@@ -185,7 +199,7 @@ def read_one(root: Path, table: str, name: str, only: pl.Expr | None = None) -> 
     Raises MissingRows when there are none of that name or their file is damaged, StoreError when the system fails.
     """
     own = root / table / f"{name}.parquet"
-    for _ in range(_ATTEMPTS):
+    for _ in _attempts():
         try:
             rows = _scan_one(root, table, name)
             return (rows if only is None else rows.filter(only)).collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from store_samples import add_run, counts, files_of, same, sample, with_outputs
 
 from harness.cli.parsing import main
 from harness.errors import StoreError
-from harness.store import Store, StoreWarning, digest, load, maintenance
+from harness.store import Store, StoreWarning, digest, load, maintenance, merging, reading
 from harness.store.__main__ import run
 from harness.store.files import in_pieces, write_atomic
 from harness.store.maintenance import _alone, compact, compact_many, reopen, verify
@@ -58,10 +59,15 @@ def test_merged_files_are_still_written_once(tmp_path: Path) -> None:
     assert store.write("runs", "a", again, again=True).stem == "a~2"
 
 
+@pytest.mark.parametrize("together", [256, 3, 2])
 @pytest.mark.parametrize("removals", [0, 1, 3])
-def test_compact_that_dies_counts_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removals: int) -> None:
+def test_compact_that_dies_counts_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removals: int, together: int
+) -> None:
+    """Also where the merged file and what it holds would come to different pieces the next time."""
     filled(tmp_path)
     before = load(tmp_path)
+    monkeypatch.setattr(merging, "TOGETHER", together)
     unlink, left = Path.unlink, [removals]
 
     def dying(self: Path, missing_ok: bool = False) -> None:
@@ -79,7 +85,54 @@ def test_compact_that_dies_counts_nothing_twice(tmp_path: Path, monkeypatch: pyt
     assert same(load(tmp_path), before)
     compact(tmp_path)
     assert same(load(tmp_path), before)
-    assert len(list((tmp_path / "counts").iterdir())) == 1
+    again = load(tmp_path)
+    assert again.runs.height == before.runs.height
+    assert not any(name.endswith("/a.parquet") for name in files_of(tmp_path))
+
+
+def tables_of(root: Path) -> set[str]:
+    """Those with a merged file."""
+    return {Path(name).parent.name for name in files_of(root) if "compact-" in name}
+
+
+def test_merging_that_fails_is_told_and_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    before = load(tmp_path)
+    monkeypatch.setattr(maintenance, "MANY", 2)
+    unlink = Path.unlink
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".parquet" and self.parent.name == "evals":
+            raise PermissionError(errno.EPERM, "not permitted")
+        unlink(self, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        with pytest.raises(StoreError, match="could not be merged"):
+            compact_many(tmp_path)
+    assert "runs" not in tables_of(tmp_path), "merged last: its files apart tell that something is left to do"
+    assert same(load(tmp_path), before)
+    assert compact_many(tmp_path)
+    assert tables_of(tmp_path) == {"runs", "params", "evals", "counts", "curves"}
+    assert same(load(tmp_path), before)
+
+
+def test_a_reader_waits_while_files_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    scan, misses = reading.scan_files, [7]
+
+    def moving(*words: Any) -> pl.LazyFrame:
+        misses[0] -= 1
+        if misses[0] >= 0:
+            raise FileNotFoundError("merged away")
+        return scan(*words)
+
+    monkeypatch.setattr(reading, "scan_files", moving)
+    assert load(tmp_path, ["runs"]).runs.height == 4
+    misses[0] = 1000
+    monkeypatch.setattr(reading, "_PATIENCE_S", 0.1)
+    with pytest.raises(StoreError, match="kept changing"):
+        load(tmp_path, ["runs"])
 
 
 def test_two_merged_files_that_overlap_count_once(tmp_path: Path) -> None:

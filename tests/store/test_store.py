@@ -105,7 +105,7 @@ def test_one_foreign_file_blocks_no_other_and_is_left_alone(tmp_path: Path, kind
     with pytest.warns(StoreWarning, match=says):
         assert sorted(load(tmp_path).evals["eval"]) == ["b", "c"]
     with pytest.warns(StoreWarning, match=says):
-        assert [p.parent.name for p in compact(tmp_path)] == ["runs", "evals"]
+        assert [p.parent.name for p in compact(tmp_path)] == ["evals", "runs"]
     with pytest.warns(StoreWarning, match=says):
         assert sorted(load(tmp_path).evals["eval"]) == ["b", "c"]
     assert unchanged(path) == before

@@ -18,8 +18,8 @@ from harness.errors import BadInput, Problem
 BlockPass = Callable[[Any, Tensor, Tensor | None], Tensor]
 PROGRAMS = 64
 """Compiled at most: with gradient and without, in training and not, fp32 and bfloat16, one size and any size."""
-COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
-"""PyTorch builds its programs with one of them, or with that of $CXX or $CC; for GPUs too."""
+COMPILER = "g++"
+"""PyTorch builds its programs with it, or with that of $CXX; for GPUs with gcc, which comes with it."""
 
 
 def added(block: Any, x_BND: Tensor, mixed_BND: Tensor, depth_2B: Tensor | None) -> Tensor:
@@ -49,8 +49,11 @@ def _whole(branch_BND: Tensor) -> Tensor:
 
 def compiled() -> BlockPass:
     """`drawing_nothing` as one compiled graph. Raises BadInput where this machine has no compiler for it."""
-    if not any(shutil.which(name) for name in (*filter(None, map(os.environ.get, ("CXX", "CC"))), *COMPILERS)):
-        found = f"blocks are compiled by a C++ compiler, and this machine has none ({', '.join(COMPILERS)})"
+    compiler = os.environ.get("CXX", COMPILER)
+    if not shutil.which(compiler):
+        found = f"blocks are compiled by a C++ compiler, and this machine has no {compiler}"
         raise BadInput(Problem("compile_blocks", found, "install g++, or name a compiler in the variable CXX"))
-    # PyTorch's overloads leave out one of its words.
-    return torch.compile(drawing_nothing, fullgraph=True, recompile_limit=PROGRAMS)  # type: ignore[call-overload]
+    # PyTorch's overloads leave out some of its words. Programs of other networks of this process are not counted.
+    return torch.compile(  # type: ignore[call-overload]
+        drawing_nothing, fullgraph=True, recompile_limit=PROGRAMS, isolate_recompiles=True
+    )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
+import shutil
+import sys
 
 import pytest
 import torch
@@ -34,6 +38,8 @@ def graphs(monkeypatch):
     """Counts graphs, and runs them without PyTorch's code generator, which would take a minute."""
     torch._dynamo.reset()
     counter = CompileCounter()
+    monkeypatch.setattr(timm_blocks, "COMPILER", sys.executable)  # none is needed for this
+    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
     yield counter
     torch._dynamo.reset()
@@ -85,10 +91,14 @@ def test_networks_of_other_blocks_are_refused():
         build_encoder("shapes_vit", "random", crop=32, drop=0.0).compile_blocks()
 
 
-def test_a_machine_without_a_compiler_is_told(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(BadInput, match=r"this machine has none[\s\S]*install g\+\+"):
+@pytest.mark.parametrize("named", [None, "no-such-compiler"])
+def test_a_machine_without_a_compiler_is_told(monkeypatch, tmp_path, named):
+    if named is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CXX", raising=False)
+    else:
+        monkeypatch.setenv("CXX", named)
+    with pytest.raises(BadInput, match=rf"this machine has no {re.escape(named or 'g++')}[\s\S]*install g\+\+"):
         timm_blocks.compiled()
 
 
@@ -120,6 +130,7 @@ def test_the_knob_is_refused_for_the_embedded_network():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", timm_blocks.COMPILER)) is None, reason="no C++ compiler")
 def test_programs_of_pytorch_give_the_same_numbers():
     torch._dynamo.reset()
     images = torch.randn(2, 3, 32, 32)
