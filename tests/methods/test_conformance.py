@@ -5,6 +5,7 @@ from harness.testing import MethodTests
 
 class TestCam(MethodTests):
     method = "cam"
+    refused = frozenset({"compile_blocks"})
     # Pseudo labels grow while the CAM forms: the decoder's task gets harder.
     may_rise = frozenset({"seg"})
     together = {"warmup_start": {"warmup": 0.5}}
@@ -27,6 +28,7 @@ class TestPce(MethodTests):
 
 class TestFsr(MethodTests):
     method = "fsr"
+    refused = frozenset({"compile_blocks"})
     # Their targets move: a teacher that sharpens while it learns, token and pseudo labels of CAMs that still form.
     may_rise = frozenset({"class", "patch", "ptc", "seg"})
     together = {

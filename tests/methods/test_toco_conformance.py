@@ -5,6 +5,7 @@ from harness.testing import MethodTests
 
 class TestToco(MethodTests):
     method = "toco"
+    refused = frozenset({"compile_blocks"})
     steps = 5
     # Their targets move: relations, crops and pseudo labels of CAMs that still form; the energy falls to be negative.
     may_rise = frozenset({"ptc", "ctc", "seg", "reg"})

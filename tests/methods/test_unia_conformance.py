@@ -12,6 +12,7 @@ COMPETING = {**MCR, "pseudo_low": 0.1, "pseudo_high": 0.15, "seg_start": 0.0, "s
 
 class TestUnia(MethodTests):
     method = "unia"
+    refused = frozenset({"compile_blocks"})
     # Their targets move with CAMs that still form.
     may_rise = frozenset({"kl", "ptc", "seg", "reg"})
     other = {"uncertainty": False, "aff_source": "probabilities"}
