@@ -10,6 +10,7 @@ from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse, parse_rows
 from harness.cli.run_words import StatusWords, Words
+from harness.cli.tracking_uri import OFF
 from harness.errors import EXIT_DONE, EXIT_FAILED, HarnessError, command, shown
 from harness.files import plain_words
 
@@ -70,7 +71,7 @@ def _page(store: str) -> str:
 def _where_next(store: str, sweep: str, mlflow: str | None, experiment: str) -> str:
     from harness.tracking.mlflow_client import local_uri, where_to_look
 
-    tracking = () if mlflow == "off" else where_to_look(mlflow or local_uri(store), experiment)
+    tracking = () if mlflow == OFF else where_to_look(mlflow or local_uri(store), experiment)
     return "\n".join(
         (
             "Where to look next:",

@@ -11,6 +11,7 @@ from harness.api.registry import registry
 from harness.cli.helping import help_text, wants_help
 from harness.cli.parsing import main, parse
 from harness.cli.run_words import Words
+from harness.cli.tracking_uri import OFF
 from harness.errors import EXIT_DONE, EXIT_FAILED, shown
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def run(argv: list[str]) -> int:
         from harness.store import latest_runs, load
         from harness.tuning.run_plan import run_plan
 
-        failed = run_plan(plan, mlflow="off").failed
+        failed = run_plan(plan, mlflow=OFF).failed
     for line in failed:
         print(f"failed: {shown(line)}", file=sys.stderr)
     results = load(plan.machine.store)

@@ -73,10 +73,8 @@ def run(argv: list[str]) -> int:
 
 
 def _export(words: StoreWords) -> int:
-    problems = tracking_problems(words.mlflow)
-    if words.mlflow == OFF:
-        problems = [Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out")]
-    if problems:
+    off = Problem("mlflow", "off leaves nothing to fill", "give a tracking URI or leave the word out")
+    if problems := [off] if words.mlflow == OFF else tracking_problems(words.mlflow):
         raise BadInput(problems)
     from harness.tracking.mlflow_client import local_uri, where_to_look
     from harness.tracking.mlflow_export import export

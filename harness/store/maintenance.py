@@ -68,8 +68,8 @@ def compact_many(path: str | Path) -> list[Path]:
     """`compact` where the files of more than MANY runs lie apart, which reports open one by one; nothing where they are
     fewer, or where another one works there now. Raises StoreError as `compact` does."""
     root = local_root(path)
-    apart = [file for file in list_files(root, _LAST) if not file.name.startswith(COMPACT_PREFIX)]
-    if len(apart) <= MANY or sum(not is_dangling(file) for file in apart) <= MANY:
+    files = list_files(root, _LAST)
+    if sum(not file.name.startswith(COMPACT_PREFIX) and not is_dangling(file) for file in files) <= MANY:
         return []
     try:
         return compact(root)

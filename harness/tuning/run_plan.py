@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from harness.cli.tracking_uri import OFF
 from harness.engine.session import LocalSession
 from harness.errors import BadInput, Problem, StoreError
 from harness.plan.plan import Plan
@@ -53,7 +54,7 @@ def run_plan(plan: Plan, *, mlflow: str | None = None, pages: Pages | None = Non
     uri = mlflow or words.mlflow
     exporter = None
     with ExitStack() as stack:
-        if uri != "off":
+        if uri != OFF:
             exporter = Exporter(plan.machine.store, uri, sweep=plan.sweep, pages=pages, say=print)
             ledger.on_closed = exporter.submit
             exporter.start()

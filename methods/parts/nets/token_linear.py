@@ -25,9 +25,8 @@ class TokenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         kinds = {(t.device.type, t.dtype) for t in (x, self.weight)}
-        if torch.compiler.is_compiling() or not ONEDNN or kinds != {("cpu", torch.float32)}:
-            return super().forward(x)
-        if torch.is_autocast_enabled("cpu") or not x.numel():
+        ours = ONEDNN and kinds == {("cpu", torch.float32)} and not torch.compiler.is_compiling()
+        if not ours or torch.is_autocast_enabled("cpu") or not x.numel():
             return super().forward(x)
         if not torch.is_grad_enabled():
             return _product(x, self.weight, self.bias)
